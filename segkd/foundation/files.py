@@ -1,0 +1,149 @@
+"""Files that are whole or absent: atomic writes, hashes, and the lock on a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+from types import TracebackType
+
+from segkd.foundation.errors import StorageError
+
+_CHUNK = 1 << 20
+
+
+def atomic_write(path: str | Path, data: bytes | str) -> None:
+    """Writes `data` to `path` so that a reader, or a run after a crash, sees the old file or the new one, never a part.
+
+    The bytes go to `.tmp-NAME-PID` in the same folder, are flushed and synced, and replace the target; then the
+    folder is synced. Text is written as UTF-8. The folder must exist.
+
+    Raises:
+        StorageError: the disk is full, the folder is missing or read-only, or the target is a symlink or anything
+            but a regular file. No part of the new bytes is left under either name.
+    """
+    path = Path(path)
+    payload = data.encode() if isinstance(data, str) else data
+    refuse_irregular(path)
+    temporary = path.parent / f".tmp-{path.name}-{os.getpid()}"
+    try:
+        _write_synced(temporary, payload)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        # Measured before the clean-up, which would make the free space look sufficient again.
+        message = write_failure(path, len(payload), error)
+        raise StorageError(message) from error
+    finally:
+        # After a successful replace the name is gone, and there is nothing to remove.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _write_synced(path: Path, payload: bytes) -> None:
+    """Creates `path` with the default permissions, never through a symlink, and syncs its bytes."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_failure(path: Path, needed: int, error: OSError) -> str:
+    """One line about a failed write: the path, the reason, and the bytes needed and free."""
+    try:
+        free = f"{shutil.disk_usage(path.parent).free} bytes free"
+    except OSError:
+        free = "free space unknown"
+    return f"{path}: cannot write: {error.strerror or error} ({needed} bytes needed, {free})"
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raises StorageError if `path` exists and is a symlink, folder, fifo, socket or device."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StorageError(f"{path}: cannot look at the target: {error.strerror or error}") from error
+    if stat.S_ISLNK(mode):
+        raise StorageError(f"{path}: refusing to write through a symbolic link; remove it or choose another path")
+    if not stat.S_ISREG(mode):
+        raise StorageError(f"{path}: refusing to replace what is not a regular file; choose another path")
+
+
+def fsync_folder(path: str | Path) -> None:
+    """Syncs a folder, so that a rename in it survives a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(source: str | Path | bytes) -> str:
+    """The SHA-256 of a file or of bytes, as 64 hexadecimal digits.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    if isinstance(source, bytes | bytearray | memoryview):
+        digest.update(source)
+        return digest.hexdigest()
+    try:
+        with open(source, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise StorageError(f"{source}: cannot read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+class RunLock:
+    """Holds a run folder for one process: `with RunLock(folder): ...`.
+
+    The lock is `flock` on `folder/.lock`, so the kernel releases it when the process dies, however it dies.
+    The file stays behind on purpose: deleting it would let two processes lock two files of one name.
+
+    Raises:
+        StorageError: on entry, when another process holds the folder (its pid is named) or it cannot be written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> RunLock:
+        path = self.folder / ".lock"
+        refuse_irregular(path)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot lock the run folder: {error.strerror or error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise StorageError(
+                f"{self.folder}: in use by process {holder}; wait for it, or choose another run.dir"
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise StorageError(f"{self.folder}: cannot lock the run folder: {error.strerror or error}") from error
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

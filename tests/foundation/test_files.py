@@ -1,0 +1,214 @@
+"""Atomic writes, hashes and the lock, against real files, limits and processes."""
+
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segkd.foundation import files
+from segkd.foundation.errors import StorageError
+from segkd.foundation.files import RunLock, atomic_write, sha256
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("data", [b"\x00\xff bytes", "text \u00e9", b"", "x" * 3_000_000])
+def test_writes_and_replaces(tmp_path: Path, data: bytes | str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+    atomic_write(path, data)
+    assert path.read_bytes() == (data.encode() if isinstance(data, str) else data)
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "a", b"1")
+    (tmp_path / "b").write_bytes(b"1")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_file_and_folder_are_synced_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def sync(descriptor: int) -> None:
+        seen.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        real_sync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        assert source.parent == target.parent
+        assert source.name == f".tmp-a-{os.getpid()}"
+        seen.append("replace")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    atomic_write(tmp_path / "a", b"1")
+    assert seen == ["file", "replace", "folder"]
+
+
+@pytest.mark.parametrize("point", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, point, fail)
+    with pytest.raises(
+        StorageError, match=r"a: cannot write: No space left on device \(3 bytes needed, \d+ bytes free"
+    ):
+        atomic_write(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+_FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from segkd.foundation.errors import StorageError
+from segkd.foundation.files import atomic_write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in (0, 1, 100, 4096, 99_999):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        atomic_write(Path(sys.argv[1]), b"n" * 100_000)
+    except StorageError as error:
+        assert "100000 bytes needed" in str(error) and sys.argv[1] in str(error), error
+    else:
+        raise SystemExit(f"no error at {limit}")
+"""
+
+
+def test_disk_full_at_any_byte(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    subprocess.run([sys.executable, "-c", _FULL_DISK, tmp_path / "a"], check=True, timeout=60)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling symlink", "folder", "fifo"])
+def test_refuses_what_is_not_a_regular_file(tmp_path: Path, kind: str) -> None:
+    target, path = tmp_path / "target", tmp_path / "a"
+    target.write_bytes(b"old")
+    if kind == "symlink":
+        path.symlink_to(target)
+    elif kind == "dangling symlink":
+        path.symlink_to(tmp_path / "nowhere")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    before = os.lstat(path)
+    with pytest.raises(StorageError, match="refusing"):
+        atomic_write(path, b"new")
+    after = os.lstat(path)
+    assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["a", "target"]
+
+
+@pytest.mark.parametrize("path", ["missing/a", "file/a"])
+def test_a_folder_that_is_none(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot write"):
+        atomic_write(tmp_path / path, b"new")
+    assert names(tmp_path) == ["file"]
+
+
+def test_sha256_of_bytes_and_files(tmp_path: Path) -> None:
+    data = os.urandom(2_500_000)
+    (tmp_path / "a").write_bytes(data)
+    expected = hashlib.sha256(data).hexdigest()
+    assert sha256(data) == sha256(tmp_path / "a") == sha256(str(tmp_path / "a")) == expected
+    assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(StorageError, match="cannot read"):
+        sha256(tmp_path / "missing")
+
+
+_HOLDER = """
+import sys, time
+from segkd.foundation.files import RunLock
+with RunLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _HOLDER, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(StorageError, match=f"in use by process {holder.pid}") as caught, RunLock(tmp_path):
+                pass
+            assert str(tmp_path) in str(caught.value)
+            assert "\n" not in str(caught.value)
+        finally:
+            holder.kill()
+    with RunLock(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_lock_is_released_and_can_be_taken_again(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    for _ in range(3):
+        with lock, pytest.raises(StorageError), RunLock(tmp_path):
+            pass
+    with pytest.raises(ZeroDivisionError), lock:
+        raise ZeroDivisionError
+    with lock:
+        pass
+
+
+def test_twenty_races_have_one_winner_each(tmp_path: Path) -> None:
+    for race in range(20):
+        folder = tmp_path / str(race)
+        folder.mkdir()
+        start = time.monotonic() + 0.02
+        children = []
+        for _ in range(2):
+            pid = os.fork()
+            if pid == 0:
+                while time.monotonic() < start:
+                    pass
+                try:
+                    RunLock(folder).__enter__()
+                    time.sleep(0.05)
+                    os._exit(0)
+                except StorageError:
+                    os._exit(5)
+            children.append(pid)
+        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
+        assert codes == [0, 5]
+
+
+def test_lock_refuses_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / ".lock").symlink_to(tmp_path / "target")
+    with pytest.raises(StorageError, match="symbolic link"), RunLock(tmp_path):
+        pass
+    assert (tmp_path / "target").read_text() == "precious"
+
+
+def test_lock_needs_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot lock"), RunLock(tmp_path / "missing"):
+        pass
+
+
+def test_fsync_folder_refuses_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    files.fsync_folder(tmp_path)
+    with pytest.raises(NotADirectoryError):
+        files.fsync_folder(tmp_path / "a")
