@@ -1,0 +1,46 @@
+"""Recipes: typed, strict, and checked without torch. `load` reads one; every mistake is a line with its place."""
+
+from segkd.recipe.blocks import (
+    Data,
+    DistillRecipe,
+    Game,
+    Model,
+    Optimizer,
+    Recipe,
+    Run,
+    Schedule,
+    Student,
+    Synth,
+    Teacher,
+    TeachRecipe,
+    Train,
+)
+from segkd.recipe.loading import differences, expand_root, load, presets, with_values
+from segkd.recipe.sources import find, shipped
+from segkd.recipe.terms import Terms, method_terms, read_terms
+
+__all__ = [
+    "Data",
+    "DistillRecipe",
+    "Game",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Run",
+    "Schedule",
+    "Student",
+    "Synth",
+    "TeachRecipe",
+    "Teacher",
+    "Terms",
+    "Train",
+    "differences",
+    "expand_root",
+    "find",
+    "load",
+    "method_terms",
+    "presets",
+    "read_terms",
+    "shipped",
+    "with_values",
+]

@@ -1,0 +1,331 @@
+"""The typed blocks of a recipe. What is written here is what a recipe may say; nothing else is accepted.
+
+Types are strict (`"5"` is not 5), numbers finite, unknown keys errors. `null` means unset: the default holds, except
+where null is itself a value of the field. Lengths are pixels, times seconds, unless a description says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from segkd.recipe import strict_yaml
+
+NAMED_CLASSES = ("camvid", "scenes", "nyuv2_13", "nyuv2_40")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _classes(value: Any) -> Any:
+    expected = f"expected one of {', '.join(NAMED_CLASSES)}, a list of two or more different names, or a number 2..255"
+    if isinstance(value, str):
+        if value in NAMED_CLASSES:
+            return value
+    elif isinstance(value, list | tuple):
+        names = [name for name in value if isinstance(name, str) and name]
+        if 2 <= len(value) <= 255 and len(names) == len(value) == len(set(names)):
+            return tuple(value)
+    elif type(value) is int and 2 <= value <= 255:
+        return value
+    raise ValueError(expected)
+
+
+def _budget(value: Any) -> Any:
+    """Seconds from `"25m"`, `"1500s"`, `"2h"`, `"1d"` or a plain number."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd])", value) if isinstance(value, str) else None
+    if match:
+        value = float(match[1]) * _UNIT_SECONDS[match[2]]
+    if value is not None and (type(value) not in (int, float) or not 0 < value <= 1e9):
+        raise ValueError("expected a time such as 1500s, 25m or 2h, or a number of seconds, more than 0")
+    return value
+
+
+def _no_file(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+def _option(value: Any) -> Any:
+    scalars = (bool, int, float, str, type(None))
+    if type(value) in scalars or (isinstance(value, list) and all(type(item) in scalars for item in value)):
+        return value
+    raise ValueError("expected a scalar or a list of scalars")
+
+
+def _without_nulls(value: Any) -> Any:
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Pixels = Annotated[int, Field(ge=1, le=8192)]
+# YAML knows lists only; everything inside a tuple stays strict.
+Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
+Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
+Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
+Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+Spread = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
+ClassNames = Annotated[str | tuple[str, ...] | int, BeforeValidator(_classes)]
+Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
+Options = dict[str, Annotated[Any, BeforeValidator(_option)]]
+
+
+class Block(BaseModel):
+    """A mapping of a recipe: immutable, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or not cls._has_value(key)}
+
+    @classmethod
+    def _has_value(cls, key: str) -> bool:
+        """True for a known field of which null is not a value."""
+        field = cls.model_fields.get(key)
+        return field is not None and type(None) not in get_args(field.annotation)
+
+
+class Optimizer(Block):
+    """An optimiser of torch."""
+
+    name: Literal["sgd", "adam", "adamw"] = Field(description="the optimiser")
+    lr: Positive = Field(description="learning rate at the start of the schedule")
+    momentum: Decay = Field(0.9, description="sgd only")
+    weight_decay: NotNegative = Field(0.0, description="L2 penalty (sgd, adam) or decoupled decay (adamw)")
+    betas: Betas = Field((0.9, 0.999), description="adam and adamw only")
+    clip: Positive | None = Field(None, description="largest gradient norm; null: not clipped")
+
+
+class Schedule(Block):
+    """How the learning rate falls over the run's steps."""
+
+    name: Literal["constant", "poly", "cosine", "step"] = Field("poly", description="the shape of the fall")
+    power: Positive = Field(0.9, description="poly: exponent of the remaining fraction of the run")
+    every: Annotated[float, Field(gt=0, le=1)] = Field(0.3333, description="step: fraction of the run between falls")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step: factor of each fall")
+    warmup: CountOrZero = Field(0, description="steps of linear warm-up")
+
+
+class Model(Block):
+    """A segmentation network and the input that it was made for."""
+
+    arch: Text = Field(description="architecture, by its name in segmentation_models_pytorch, or SegNet")
+    encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
+    classes: ClassNames = Field(description="a named class list, a list of names, or their number")
+    weights: Annotated[Text | None, BeforeValidator(_no_file)] = Field(
+        None, description="file with the weights, relative to the recipe; null or none: fresh"
+    )
+    mean: Channels = Field((0.5, 0.5, 0.5), description="mean of the input's R, G, B, on the scale 0..1")
+    std: Spread = Field((0.5, 0.5, 0.5), description="standard deviation of R, G, B, on the scale 0..1")
+    options: Options = Field({}, description="further arguments of the architecture: scalars and lists")
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder_given(cls, encoder: str | None, info: ValidationInfo) -> str | None:
+        return _require_encoder(encoder, info)
+
+
+class Teacher(Model):
+    """The frozen network to be distilled."""
+
+    weights: Text = Field(description="file with the weights, relative to the recipe")
+    recipe: Text | None = Field(None, description="name of the teach recipe that makes the weights")
+
+    @field_validator("weights")
+    @classmethod
+    def _trained(cls, weights: str) -> str:
+        if weights == "none":
+            raise ValueError("a teacher needs trained weights: name their file")
+        return weights
+
+
+class Student(Block):
+    """The network to be trained; it takes its classes and its input from the teacher."""
+
+    arch: Text = Field(description="architecture, as for the teacher")
+    encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
+    weights: Text = Field("none", description="none: fresh; or a file, relative to the recipe")
+    options: Options = Field({}, description="further arguments of the architecture: scalars and lists")
+    optimizer: Optimizer = Field(description="the student's optimiser")
+    schedule: Schedule = Field(Schedule(), description="the student's learning-rate schedule")
+    ema: Decay = Field(0.999, description="decay of the averaged weights a step; 0: off")
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder_given(cls, encoder: str | None, info: ValidationInfo) -> str | None:
+        return _require_encoder(encoder, info)
+
+
+def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
+    arch = info.data.get("arch")
+    if encoder is None and arch is not None and arch.lower() != "segnet":
+        raise ValueError(f"missing: {arch} needs an encoder")
+    return encoder
+
+
+class Synth(Block):
+    """Where the synthetic images come from."""
+
+    kind: Literal["dcgan", "resize", "noise", "images"] = Field(description="two generators, noise, or a data set")
+    latent: Annotated[int, Field(ge=1, le=65536)] = Field(256, description="numbers in a generator's input")
+    size: Size = Field(description="[height, width] of the images")
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field((), description="further sizes, drawn in turn")
+    width: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="channels of a generator's last stage")
+    augment: Annotated[tuple[Literal["flip", "jitter", "crop", "erase", "noise"], ...], Field(strict=False)] = Field(
+        (), description="changes to the images before the teacher labels them"
+    )
+    optimizer: Optimizer | None = Field(None, description="the generator's optimiser", validate_default=True)
+    schedule: Schedule = Field(Schedule(), description="the generator's learning-rate schedule")
+    ema: Decay = Field(0.0, description="decay of the generator's averaged weights; 0: off")
+    replay: CountOrZero = Field(0, description="batches kept with the teacher's logits; 0: off")
+    split: Text = Field("train", description="images: the split of data.name to train on")
+
+    @field_validator("optimizer")
+    @classmethod
+    def _trained(cls, optimizer: Optimizer | None, info: ValidationInfo) -> Optimizer | None:
+        kind = info.data.get("kind")
+        if optimizer is None and kind in ("dcgan", "resize"):
+            raise ValueError(f"missing: {kind} is trained, and needs one")
+        return optimizer
+
+
+class Game(Block):
+    """The rules between the two players."""
+
+    student_moves: Annotated[int, Field(ge=1, le=15)] = Field(5, description="student moves a step")
+    synth_moves: Annotated[int, Field(ge=0, le=15)] = Field(1, description="generator moves a step")
+    keep_moves: Annotated[int, Field(ge=0, le=15)] = Field(0, description="batches made for the bank only, a step")
+    discrepancy: Literal["l1", "kl", "l1+kl"] = Field("l1", description="how teacher and student are compared")
+    temperature: Positive = Field(1.0, description="temperature of kl")
+    log: bool = Field(True, description="the generator's reward is log(1 + discrepancy), natural logarithm")
+    bn: Literal["mean", "sum"] = Field("mean", description="how BatchNorm distances add up over layers")
+    ramp: Fraction = Field(0.0, description="fraction of the run over which the adversary's weight rises from 0")
+    latent: Literal["per_move", "per_step"] = Field("per_move", description="how often latents are drawn")
+    logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")
+
+    @field_validator("synth_moves")
+    @classmethod
+    def _few(cls, synth_moves: int, info: ValidationInfo) -> int:
+        if synth_moves + info.data.get("student_moves", 0) > 16:
+            raise ValueError("more than 16 moves a step: checkpoints exist only between steps")
+        return synth_moves
+
+
+class Data(Block):
+    """The labelled images that measure the student; they train nothing but teachers and labelled comparisons."""
+
+    name: Literal["camvid", "scenes"] | None = Field(None, description="data set; null: nothing is measured")
+    root: Text | None = Field(None, description="its folder, relative to the working directory; ${SEGKD_DATA} allowed")
+    train: Text = Field("train", description="split that a teacher trains on")
+    watch: Text | None = Field(None, description="split to follow during training; null: none")
+    final: Text | None = Field("test", description="split measured once, after the last step; null: none")
+    size: Literal["protocol", "original"] = Field("protocol", description="shorter side 256, or the files' own size")
+
+
+class TeachData(Data):
+    """The labelled images that a teacher trains on and is measured with."""
+
+    name: Literal["camvid", "scenes"] = Field(description="data set")  # type: ignore[assignment]
+
+
+class Run(Block):
+    """How long, how large, how often."""
+
+    dir: Text | None = Field(None, description="run folder, relative to the working directory")
+    budget: Annotated[float | None, BeforeValidator(_budget)] = Field(
+        None, description="time, such as 25m; where set, it decides the number of steps before step 1"
+    )
+    steps: Count | None = Field(None, description="steps of the run", validate_default=True)
+    batch: Annotated[int, Field(ge=1, le=65536)] = Field(description="images a move, over all processes")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="all randomness follows from it")
+    save_every: Count = Field(500, description="steps between checkpoints")
+    eval_every: Count = Field(500, description="steps between looks at data.watch")
+    sample_every: Count = Field(500, description="steps between sample panels")
+    keep: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="checkpoints kept")
+    max_bad: CountOrZero = Field(5, description="refused steps in a row before the run stops")
+    headline: Literal["ema", "last"] = Field("ema", description="the weights whose score is the result")
+    device: Text = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
+
+    @field_validator("steps")
+    @classmethod
+    def _bounded(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if steps is None and "budget" in info.data and info.data["budget"] is None:
+            raise ValueError("missing: give run.steps or run.budget")
+        return steps
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
+            raise ValueError("expected auto, cpu, cuda or cuda:N")
+        return device
+
+
+class Train(Block):
+    """Supervised training of a teacher."""
+
+    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="loss a pixel")
+    gamma: NotNegative = Field(2.0, description="focal: the exponent")
+    class_weights: Literal["none", "median", "sqrt"] = Field("none", description="weights by inverse frequency")
+    optimizer: Optimizer = Field(description="the teacher's optimiser")
+    schedule: Schedule = Field(Schedule(), description="its learning-rate schedule")
+    crop: Size = Field(description="[height, width] of the random crop")
+    scale: Range = Field((0.5, 2.0), description="range of the random scale before the crop")
+    flip: bool = Field(True, description="mirror left and right at random")
+    colour: Fraction = Field(0.3, description="strength of the colour jitter; 0: off")
+    ema: Decay = Field(0.0, description="decay of the averaged weights a step; 0: off")
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the smaller scale comes first")
+        return scale
+
+
+class Recipe(Block):
+    """What both kinds of recipe can do."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Dicts, lists and scalars only, every default filled in: for checkpoints, logs and `differences`."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included, as YAML that `load` reads back as an equal recipe."""
+        return strict_yaml.dump(self.as_dict())
+
+
+class DistillRecipe(Recipe):
+    """Teacher to student without the teacher's data."""
+
+    method: Text = Field(description="name of a file in segkd/methods, or of the --method-file")
+    variant: Text | None = Field(None, description="segkd, paper, or a preset of the recipe")
+    weights: Weights = Field({}, description="weight of each of the method's terms; 0 removes its cost")
+    terms: Weights = Field({}, description="weight of each further student term")
+    game: Game = Field(Game(), description="the rules between the two players")
+    teacher: Teacher = Field(description="the frozen network")
+    student: Student = Field(description="the network to be trained")
+    synth: Synth = Field(description="the source of images")
+    data: Data = Field(Data(), description="measuring only")
+    run: Run = Field(description="length, size, place")
+
+
+class TeachRecipe(Recipe):
+    """A teacher from labelled images."""
+
+    model: Model = Field(description="the network to be trained")
+    train: Train = Field(description="how it is trained")
+    data: TeachData = Field(description="the labelled images")
+    run: Run = Field(description="length, size, place")
+    output: Text | None = Field(None, description="file for the fp16 weights, relative to the recipe, with a card")

@@ -1,0 +1,203 @@
+"""From files and command-line values to one typed recipe, or to all of its mistakes at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from segkd.foundation.errors import RecipeError, UsageError
+from segkd.recipe.blocks import DistillRecipe, TeachRecipe
+from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
+from segkd.recipe.sources import find, merge, read_chain, read_overrides, scalar, split_presets
+from segkd.recipe.strict_yaml import Node, plain
+from segkd.recipe.terms import Terms, method_terms
+
+Kind = Literal["distill", "teach"]
+FURTHER_TERMS: tuple[str, ...] = ()
+"""The student terms that `terms:` may name, next to the method's own. None is written yet."""
+
+_MODELS: dict[Kind, type[DistillRecipe] | type[TeachRecipe]] = {"distill": DistillRecipe, "teach": TeachRecipe}
+_VARIANTS = ("segkd", "paper")
+
+
+def load(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    kind: Kind | None = None,
+    methods: Mapping[str, Terms] | None = None,
+) -> DistillRecipe | TeachRecipe:
+    """Reads a recipe, with everything it extends, its presets and the command line's values.
+
+    Args:
+        source: a path, or the name of a shipped recipe.
+        overrides: `key.sub=value`, the value in YAML.
+        kind: what the recipe must be; None: a recipe with `method` distils, one with `model` teaches.
+        methods: the methods that exist; None: those in `segkd/methods`.
+
+    Returns:
+        The recipe, complete: the method's weights and `run.dir` are filled in.
+
+    Raises:
+        RecipeError: with one line for each mistake.
+    """
+    path = find(source)
+    tree, errors = read_chain(path)
+    tree, presets, more = split_presets(tree)
+    given, wrong = read_overrides(overrides)
+    errors += more + wrong
+    chosen = merge(tree, given)
+    method, variant = scalar(chosen, "method"), scalar(chosen, "variant")
+    for name in (method, f"{method}.{variant}"):
+        if name in presets:
+            # The block stays where it was written; only the keys that the preset names come from there.
+            tree = Node(merge(tree, presets[name]).value, tree.where)
+    tree = Node(merge(tree, given).value, tree.where)
+
+    kind, wrong = _kind(tree, kind, path)
+    errors += wrong
+    known: Mapping[str, Terms] = {}
+    if kind == "distill":
+        known = methods if methods is not None else method_terms()
+        errors += _method_errors(tree, presets, known)
+    recipe, wrong = _typed(tree, _MODELS[kind])
+    errors += wrong
+    if errors or recipe is None:
+        raise RecipeError(dict.fromkeys(errors))
+    return _completed(recipe, known, run_name(path, given))
+
+
+def presets(source: str | Path) -> list[str]:
+    """The names of a recipe's presets (`METHOD` or `METHOD.VARIANT`), as written. Raises RecipeError as `load`."""
+    tree, errors = read_chain(find(source))
+    _, found, more = split_presets(tree)
+    if errors + more:
+        raise RecipeError(errors + more)
+    return list(found)
+
+
+def with_values(recipe: DistillRecipe | TeachRecipe, values: Mapping[str, Any]) -> DistillRecipe | TeachRecipe:
+    """The recipe with some keys changed (`{"run.steps": 300}`), checked like any other.
+
+    Raises:
+        RecipeError: a key or a value is not allowed.
+    """
+    data = recipe.as_dict()
+    for dotted, value in values.items():
+        *blocks, key = dotted.split(".")
+        block = data
+        for name in blocks:
+            block = block.setdefault(name, {})
+        block[key] = value
+    try:
+        return type(recipe).model_validate(data)
+    except ValidationError as error:
+        found = [explain(item, type(recipe)) for item in error.errors()]
+        raise RecipeError(f"{key_name(path)}: {message}" for path, message in found) from error
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """The dotted keys whose values differ between two recipes as dicts, sorted; a key that one lacks differs."""
+    found: list[str] = []
+    for key in a.keys() | b.keys():
+        if key in a and key in b and isinstance(a[key], dict) and isinstance(b[key], dict):
+            found += [f"{key}.{inner}" for inner in differences(a[key], b[key])]
+        elif key not in a or key not in b or a[key] != b[key]:
+            found.append(key)
+    return sorted(found)
+
+
+def expand_root(root: str) -> Path:
+    """`data.root` or a weights file as a path: `${SEGKD_DATA}` becomes the environment variable, `~` the home folder.
+
+    Raises:
+        UsageError: the path names SEGKD_DATA and the variable is unset or empty.
+    """
+    if "${SEGKD_DATA}" in root:
+        folder = os.environ.get("SEGKD_DATA", "")
+        if not folder:
+            raise UsageError(f"{root}: set the environment variable SEGKD_DATA to the folder of the data sets")
+        root = root.replace("${SEGKD_DATA}", folder)
+    return Path(root).expanduser()
+
+
+def run_name(path: Path, given: Node) -> str:
+    """The name of a recipe's runs: the file's stem, and the method and variant if the command line chose them."""
+    chosen = (scalar(given, key) for key in ("method", "variant"))
+    return "-".join([path.stem, *(name for name in chosen if name)])
+
+
+def _kind(tree: Node, kind: Kind | None, path: Path) -> tuple[Kind, list[str]]:
+    """What the recipe is, or most likely was meant to be, and what speaks against it."""
+    assert isinstance(tree.value, dict)
+    keys = {key for key, node in tree.value.items() if node.value is not None}
+    if "method" in keys and "model" in keys:
+        where = place(tree, ("model",))
+        return kind or "distill", [f"{where}: model: a recipe has method (to distil) or model (to teach), not both"]
+    found: Kind | None = "distill" if "method" in keys else "teach" if "model" in keys else None
+    if kind and found and kind != found:
+        where = place(tree, ("method" if found == "distill" else "model",))
+        raise RecipeError(f"{where}: this recipe is for the other command: segkd {found} {path}")
+    if found or kind:
+        return found or kind, []  # type: ignore[return-value]
+    only_teach = TeachRecipe.model_fields.keys() - DistillRecipe.model_fields.keys()
+    likely: Kind = "teach" if keys & only_teach or nearest("model", keys) else "distill"
+    return likely, []
+
+
+def _method_errors(tree: Node, presets: Mapping[str, Node], known: Mapping[str, Terms]) -> list[str]:
+    """Unknown methods, variants and terms: what the types cannot know."""
+    errors = [
+        f"{node.where}: presets.{name}: unknown method{suggestion(name.partition('.')[0], known)}"
+        for name, node in presets.items()
+        if name.partition(".")[0] not in known
+    ]
+    method, variant = scalar(tree, "method"), scalar(tree, "variant")
+    if method is None:
+        return errors  # missing, or no text: the types say so
+    if method not in known:
+        message = f"unknown method {shown(method)}{suggestion(method, known)}"
+        return [*errors, error_line(tree, ("method",), message)]
+    variants = [*_VARIANTS, *(name.partition(".")[2] for name in presets if name.startswith(f"{method}."))]
+    if variant is not None and variant not in variants:
+        message = f"unknown variant {shown(variant)}{suggestion(variant, dict.fromkeys(variants))}"
+        errors.append(error_line(tree, ("variant",), message))
+    errors += _term_errors(tree, "weights", known[method].names, f"term of {method}")
+    return errors + _term_errors(tree, "terms", FURTHER_TERMS, "further term")
+
+
+def _term_errors(tree: Node, block: str, known: Sequence[str], what: str) -> list[str]:
+    assert isinstance(tree.value, dict)
+    node = tree.value.get(block)
+    if node is None or not isinstance(node.value, dict):
+        return []
+    return [
+        error_line(tree, (block, term), f"unknown {what}{suggestion(term, known)}")
+        for term in node.value
+        if term not in known
+    ]
+
+
+def _typed(
+    tree: Node, model: type[DistillRecipe] | type[TeachRecipe]
+) -> tuple[DistillRecipe | TeachRecipe | None, list[str]]:
+    try:
+        return model.model_validate(plain(tree)), []
+    except ValidationError as error:
+        found = [explain(item, model) for item in error.errors()]
+        return None, [error_line(tree, path, message) for path, message in found]
+
+
+def _completed(
+    recipe: DistillRecipe | TeachRecipe, methods: Mapping[str, Terms], name: str
+) -> DistillRecipe | TeachRecipe:
+    """The recipe with the values that follow from others."""
+    values: dict[str, Any] = {}
+    if recipe.run.dir is None:
+        values["run.dir"] = f"runs/{name}-s{recipe.run.seed}"
+    if isinstance(recipe, DistillRecipe):
+        values["weights"] = {**methods[recipe.method].weights, **recipe.weights}
+    return with_values(recipe, values)

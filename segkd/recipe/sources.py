@@ -1,0 +1,221 @@
+"""Where a recipe's values come from: files and the files that they extend, presets, the command line.
+
+Later sources win: extended files from the root down, then `presets[METHOD]`, then `presets[METHOD.VARIANT]`, then the
+command line. Mappings merge key by key; scalars and lists replace. Every value keeps the place it was written at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segkd.foundation.errors import RecipeError
+from segkd.recipe.messages import nearest, shown
+from segkd.recipe.strict_yaml import MAX_BYTES, Node, parse, plain
+
+PACKAGED = Path(__file__).parents[1] / "recipes"
+CHECKOUT = Path(__file__).parents[2] / "recipes"
+COMMAND_LINE = "command line"
+
+_PARTIAL = "base"  # recipes that others extend, incomplete on their own
+_PATHS = (("teacher", "weights"), ("student", "weights"), ("model", "weights"), ("output",))
+
+
+def find(name: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one (`quickstart`, `teachers/scenes`).
+
+    Raises:
+        RecipeError: there is no such file and no such name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    for folder in (PACKAGED, CHECKOUT):
+        for candidate in (folder / path, folder / f"{path}.yaml"):
+            if candidate.is_file():
+                return candidate
+    names = shipped()
+    near = nearest(str(name), names)
+    hint = f"did you mean {near!r}?" if near else f"shipped: {', '.join(names) or 'none'}"
+    raise RecipeError(f"{shown(str(name))}: no such recipe, neither a file nor a shipped name; {hint}")
+
+
+def shipped() -> list[str]:
+    """The names of the shipped recipes that are complete, sorted: all but those in `base/`."""
+    names: set[str] = set()
+    for folder in (PACKAGED, CHECKOUT):
+        files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
+        names |= {path.with_suffix("").as_posix() for path in files if path.parts[0] != _PARTIAL}
+    return sorted(names)
+
+
+def read_chain(path: Path) -> tuple[Node, list[str]]:
+    """A recipe merged over all that it extends, without the key `extends`, and one line for each mistake.
+
+    Raises:
+        RecipeError: a file cannot be read or is no mapping, is missing, or extends itself.
+    """
+    trees: list[Node] = []
+    errors: list[str] = []
+    seen: list[Path] = []
+    here = path
+    while True:
+        seen.append(here.resolve())
+        tree, found = _read_file(here)
+        errors += found
+        trees.append(tree)
+        parent = _entries(tree).pop("extends", None)
+        if parent is None or parent.value is None:
+            break
+        if not isinstance(parent.value, str):
+            raise RecipeError([*errors, f"{parent.where}: extends: expected the path of one recipe"])
+        here = here.parent / parent.value
+        if not here.is_file():
+            raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(_display(here))}"])
+        if here.resolve() in seen:
+            names = " -> ".join(file.name for file in [*seen, here])
+            raise RecipeError([*errors, f"{parent.where}: extends: a circle: {names}"])
+    merged = trees.pop()
+    while trees:
+        merged = merge(merged, trees.pop())
+    return merged, errors
+
+
+def read_overrides(overrides: Sequence[str]) -> tuple[Node, list[str]]:
+    """The tree that `key.sub=value` arguments stand for (the last of two for one key wins), and its mistakes."""
+    merged = Node({}, COMMAND_LINE)
+    errors: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            errors.append(f"{COMMAND_LINE}: {shown(override)}: expected key=value or key.sub=value")
+            continue
+        if parts[0] in ("extends", "presets"):
+            errors.append(f"{COMMAND_LINE}: {parts[0]}: belongs in a recipe file, not on the command line")
+            continue
+        try:
+            node, found = parse(text, lambda line, key=key: f"{COMMAND_LINE}: {key}")  # type: ignore[misc]
+        except RecipeError as error:
+            errors += error.errors
+            continue
+        errors += found
+        node = _rewhere(node)
+        for part in reversed(parts):
+            node = Node({part: node}, COMMAND_LINE)
+        merged = merge(merged, node)
+    return _absolute_paths(merged, Path.cwd()), errors
+
+
+def split_presets(tree: Node) -> tuple[Node, dict[str, Node], list[str]]:
+    """The tree without `presets`, the presets by name, and a line for each that is no mapping."""
+    entries = dict(_entries(tree))
+    presets = entries.pop("presets", None)
+    rest = Node(entries, tree.where)
+    if presets is None or presets.value is None:
+        return rest, {}, []
+    if not isinstance(presets.value, dict):
+        return rest, {}, [f"{presets.where}: presets: expected a mapping from METHOD or METHOD.VARIANT to keys"]
+    good = {name: node for name, node in presets.value.items() if isinstance(node.value, dict)}
+    bad = [
+        f"{node.where}: presets.{name}: expected a mapping, got {shown(plain(node))}"
+        for name, node in presets.value.items()
+        if name not in good and node.value is not None
+    ]
+    bad += [
+        f"{node.value[key].where}: presets.{name}.{key}: a preset cannot choose this"
+        for name, node in good.items()
+        for key in ("method", "variant", "extends", "presets")
+        if isinstance(node.value, dict) and key in node.value
+    ]
+    return rest, good, bad
+
+
+def merge(base: Node, over: Node) -> Node:
+    """`over` on top of `base`; both are left as they are."""
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        return over
+    merged = dict(base.value)
+    for key, node in over.value.items():
+        merged[key] = merge(merged[key], node) if key in merged else node
+    return Node(merged, over.where)
+
+
+def scalar(tree: Node, key: str) -> str | None:
+    """The text of a top-level key; None where it is absent or anything else."""
+    node = _entries(tree).get(key)
+    return node.value if node is not None and isinstance(node.value, str) else None
+
+
+def _entries(tree: Node) -> dict[str, Node]:
+    assert isinstance(tree.value, dict)
+    return tree.value
+
+
+def _read_file(path: Path) -> tuple[Node, list[str]]:
+    name = _display(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecipeError(f"{name}:1: larger than {MAX_BYTES} bytes")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise RecipeError(f"{name}: cannot read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{name}:{line}: not UTF-8 text") from error
+    tree, errors = parse(text, lambda line: f"{name}:{line}")
+    if tree.value is None:
+        return Node({}, tree.where), errors
+    if not isinstance(tree.value, dict):
+        raise RecipeError([*errors, f"{name}:1: expected a mapping (key: value), got {shown(plain(tree))}"])
+    return _absolute_paths(tree, path.parent), errors
+
+
+def _display(path: Path) -> str:
+    """The path from the working directory if it lies below, else the whole path; on one line."""
+    absolute = os.path.abspath(path)
+    relative = os.path.relpath(absolute)
+    text = absolute if relative.startswith("..") else relative
+    return text if text.isprintable() else repr(text)
+
+
+def _rewhere(node: Node) -> Node:
+    """The same values, all given on the command line."""
+    if isinstance(node.value, dict):
+        return Node({key: _rewhere(child) for key, child in node.value.items()}, COMMAND_LINE)
+    if isinstance(node.value, list):
+        return Node([_rewhere(child) for child in node.value], COMMAND_LINE)
+    return Node(node.value, COMMAND_LINE)
+
+
+def _absolute_paths(tree: Node, folder: Path) -> Node:
+    """File names made absolute: once files are merged, nobody knows which of them said it."""
+
+    def absolute(node: Node) -> Node:
+        # ${SEGKD_DATA} stands for an absolute folder, known only where the file is used
+        if not isinstance(node.value, str) or node.value in ("", "none") or node.value.startswith("${"):
+            return node
+        return Node(os.path.abspath(folder / os.path.expanduser(node.value)), node.where)
+
+    for path in _PATHS:
+        tree = _changed(tree, path, absolute)
+    entries = _entries(tree)
+    presets = entries.get("presets")
+    if presets is None or not isinstance(presets.value, dict):
+        return tree
+    changed = {
+        name: _absolute_paths(preset, folder) if isinstance(preset.value, dict) else preset
+        for name, preset in presets.value.items()
+    }
+    return Node({**entries, "presets": Node(changed, presets.where)}, tree.where)
+
+
+def _changed(tree: Node, path: Sequence[str], change: Callable[[Node], Node]) -> Node:
+    """The tree with `change` applied to the node at `path`, if there is one."""
+    if not path:
+        return change(tree)
+    if not isinstance(tree.value, dict) or path[0] not in tree.value:
+        return tree
+    child = _changed(tree.value[path[0]], path[1:], change)
+    return Node({**tree.value, path[0]: child}, tree.where)

@@ -1,0 +1,152 @@
+"""The names of the methods and of their loss terms, read from the source with `ast`: a recipe is checked without torch.
+
+A method is one file in `segkd/methods/`, named after it. Its class says `student = ("kd",)`, `synth = ("adv", "bn")`
+and `weights = {"kd": 1.0, ...}` as literals (`weights = dict(kd=1.0)` too), or inherits them from a class in one of
+the other files.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segkd.foundation.errors import UsageError
+
+METHODS = Path(__file__).parents[1] / "methods"
+_ATTRIBUTES = ("student", "synth", "weights")
+_NOT_METHODS = ("__init__", "base")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A method's loss terms by name, for each player, and the weights that hold unless a recipe changes them."""
+
+    student: tuple[str, ...]
+    synth: tuple[str, ...]
+    weights: dict[str, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of both players, the student's first, each once."""
+        return tuple(dict.fromkeys((*self.student, *self.synth)))
+
+
+@dataclass
+class _Class:
+    bases: list[str]
+    values: dict[str, Any]
+
+
+def method_terms(folder: Path = METHODS, extra: Sequence[Path] = ()) -> dict[str, Terms]:
+    """The terms of every method in `folder` and of the method files `extra` (`--method-file`), by method name.
+
+    Raises:
+        UsageError: a file is not Python, holds no method, or states its terms by anything but literals.
+    """
+    files = [*sorted(folder.glob("*.py")), *(Path(path) for path in extra)]
+    return read_terms(files)
+
+
+def read_terms(files: Iterable[Path]) -> dict[str, Terms]:
+    """The terms of the methods in `files`, which may inherit from one another; `base.py` holds no method.
+
+    The method of a file is its last class that has student terms. Raises UsageError as `method_terms` does.
+    """
+    by_file = {path: _read_classes(path) for path in files}
+    known = {name: found for classes in by_file.values() for name, found in classes.items()}
+    methods: dict[str, Terms] = {}
+    for path, classes in by_file.items():
+        if path.stem in _NOT_METHODS:
+            continue
+        candidates = [terms for name in classes if (terms := _terms(name, {**known, **classes}, path)).student]
+        if not candidates:
+            raise UsageError(f"{path}: holds no method: no class with a tuple `student` of term names")
+        methods[path.stem] = candidates[-1]
+    return methods
+
+
+def _read_classes(path: Path) -> dict[str, _Class]:
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "msg", None) or error
+        raise UsageError(f"{path}:{getattr(error, 'lineno', None) or 1}: cannot read the method: {reason}") from error
+    return {
+        node.name: _Class([_last_name(base) for base in node.bases], _attributes(node, path))
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _last_name(base: ast.expr) -> str:
+    """`DDAD` of `DDAD`, `ddad.DDAD` and `Method[int]`; empty for anything else."""
+    if isinstance(base, ast.Subscript):
+        return _last_name(base.value)
+    if isinstance(base, ast.Attribute):
+        return base.attr
+    return base.id if isinstance(base, ast.Name) else ""
+
+
+def _attributes(node: ast.ClassDef, path: Path) -> dict[str, Any]:
+    """The term attributes that a class body states: `a = x`, `a: T = x` and `a, b = x, y`."""
+    values: dict[str, Any] = {}
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            pairs = [(statement.target, statement.value)]
+        elif isinstance(statement, ast.Assign):
+            pairs = [pair for target in statement.targets for pair in _pairs(target, statement.value)]
+        else:
+            continue
+        for target, value in pairs:
+            if isinstance(target, ast.Name) and target.id in _ATTRIBUTES:
+                values[target.id] = _literal(target.id, value, path)
+    return values
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
+
+
+def _literal(name: str, value: ast.expr, path: Path) -> Any:
+    """The value of a term attribute: a tuple of names, or a dict from names to numbers."""
+    where = f"{path}:{value.lineno}: {name}"
+    try:
+        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "dict":
+            if value.args or any(keyword.arg is None for keyword in value.keywords):
+                raise ValueError
+            found: Any = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in value.keywords}
+        else:
+            found = ast.literal_eval(value)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{where}: must be a literal, since recipes are checked without importing methods") from error
+    if name != "weights":
+        if not isinstance(found, tuple) or not all(isinstance(term, str) for term in found):
+            raise UsageError(f"{where}: must be a tuple of term names")
+        return found
+    if not isinstance(found, dict) or not all(
+        isinstance(term, str) and type(weight) in (int, float) for term, weight in found.items()
+    ):
+        raise UsageError(f"{where}: must be a dict from term names to numbers")
+    return {term: float(weight) for term, weight in found.items()}
+
+
+def _terms(name: str, classes: dict[str, _Class], path: Path) -> Terms:
+    values = {attribute: _inherited(name, attribute, classes, path, ()) for attribute in _ATTRIBUTES}
+    return Terms(values["student"] or (), values["synth"] or (), dict(values["weights"] or {}))
+
+
+def _inherited(name: str, attribute: str, classes: dict[str, _Class], path: Path, seen: tuple[str, ...]) -> Any:
+    """The value of an attribute in a class or the first of its bases that has it; None where none does."""
+    if name not in classes:
+        return None  # torch's classes, for instance
+    if name in seen:
+        raise UsageError(f"{path}: class {name} inherits from itself")
+    if attribute in classes[name].values:
+        return classes[name].values[attribute]
+    found = (_inherited(base, attribute, classes, path, (*seen, name)) for base in classes[name].bases)
+    return next((value for value in found if value is not None), None)
