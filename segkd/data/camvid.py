@@ -1,0 +1,142 @@
+"""CamVid with 11 classes, in the SegNet tutorial's layout (Brostow, Fauqueur, Cipolla, PRL 2009; arXiv:1511.00561)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import overload
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from segkd.data.classes import CAMVID, IGNORE
+from segkd.data.images import read_image, read_mask
+from segkd.data.samples import Sample, label_error
+from segkd.foundation.errors import DataError
+
+VOID = 11
+"""The id of void in CamVid's label files."""
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class CamVid(Sequence[Sample]):
+    """One split of CamVid; images are read and checked when asked for.
+
+    `root/SPLIT.txt` lists pairs "image mask", one a line; of each path only the last two parts count, so that the
+    published lists with their absolute `/SegNet/CamVid/...` paths work anywhere. Without a list all images of
+    `root/SPLIT/` are taken, with the masks of the same names in `root/SPLITannot/`. Images are PNG or JPEG.
+    """
+
+    classes = CAMVID
+
+    def __init__(self, root: str | os.PathLike[str], split: str) -> None:
+        """Find the files of a split ("train", "val" or "test"); every image and mask must be there.
+
+        Raises:
+            DataError: no such folder, an empty split, a malformed list, or an image or mask that is missing.
+        """
+        self.root = Path(root)
+        self.split = split
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder; CamVid is expected there, with {split}/ and {split}annot/")
+        listing = self.root / f"{split}.txt"
+        self.pairs = _listed_pairs(self.root, listing) if listing.is_file() else _folder_pairs(self.root, split)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """Read one sample (or several): image and mask of one size, void as `IGNORE`.
+
+        Raises:
+            DataError: a damaged file, two sizes, or an id other than 0 to 11 (with the file, the id and the pixel).
+        """
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        image_path, mask_path = self.pairs[index]
+        image = read_image(image_path)
+        raw = read_mask(mask_path)
+        if raw.shape != image.shape[:2]:
+            sizes = f"{raw.shape[1]}x{raw.shape[0]} but its image {image.shape[1]}x{image.shape[0]}"
+            raise DataError(f"{mask_path}: the mask has {sizes}")
+        allowed = raw <= VOID
+        if not allowed.all():
+            raise label_error(str(mask_path), raw, allowed, f"CamVid has 0 to {VOID - 1}, and {VOID} for void")
+        mask = np.where(raw == VOID, IGNORE, raw).astype(np.uint8)
+        return Sample(image_path.relative_to(self.root).as_posix(), image, mask)
+
+
+def resize_protocol(sample: Sample, shorter: int = 256) -> Sample:
+    """The sample with its shorter side resized to `shorter`, or itself when it is that already.
+
+    The image is resized bilinearly over the area of the new pixel (antialiased), the mask to the nearest pixel.
+    256 is the size at which data-free results on CamVid and NYUv2 are published (480x360 becomes 341x256).
+    """
+    height, width = sample.image.shape[:2]
+    if min(height, width) == shorter:
+        return sample
+    scale = shorter / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    image = np.array(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
+    # INTER_NEAREST takes the upper left of the nearest pixels: 2 to 5 % of CamVid's labels would move
+    mask = None if sample.mask is None else cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return replace(sample, image=image, mask=mask)
+
+
+def _listed_pairs(root: Path, listing: Path) -> list[tuple[Path, Path]]:
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{listing}: cannot be read: {error}") from error
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2:
+            raise DataError(f"{listing}:{number}: expected an image and a mask, found {len(words)} words")
+        image, mask = (_last_two(word, f"{listing}:{number}") for word in words)
+        pairs.append((_existing(root / image, "image", _SUFFIXES), _existing(root / mask, "mask", (".png",))))
+    if not pairs:
+        raise DataError(f"{listing}: lists no images")
+    return pairs
+
+
+def _last_two(word: str, where: str) -> PurePosixPath:
+    parts = PurePosixPath(word).parts[-2:]
+    if len(parts) != 2 or ".." in parts or "/" in parts:
+        raise DataError(f"{where}: '{word}' is not a file in a folder")
+    return PurePosixPath(*parts)
+
+
+def _existing(path: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
+    """The file, or the one of that name with another suffix: the published lists say .png, many copies are .jpg."""
+    for candidate in (path, *(path.with_suffix(suffix) for suffix in suffixes)):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{path}: missing {kind}")
+
+
+def _folder_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+    images, masks = root / split, root / f"{split}annot"
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder, and no list {root / split}.txt")
+    found = sorted(path for path in images.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise DataError(f"{images}: no images ({', '.join(_SUFFIXES)})")
+    pairs = [(path, _existing(masks / f"{path.stem}.png", "mask", (".png",))) for path in found]
+    for mask in sorted(masks.glob("*.png")):
+        if mask.stem not in {path.stem for path in found}:
+            raise DataError(f"{mask}: mask without an image in {images}")
+    return pairs

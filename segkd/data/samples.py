@@ -1,0 +1,65 @@
+"""What a data set holds: samples with masks, and the rule for their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from segkd.data.classes import IGNORE, Classes
+from segkd.foundation.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image with its labels.
+
+    Attributes:
+        name: the image's path relative to its data set, or another name that is unique in it; shown in errors.
+        image: (H,W,3) uint8, RGB.
+        mask: (H,W) uint8, class ids with `IGNORE` (255) for void, or None for an image without labels.
+    """
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray | None
+
+
+class Dataset(Protocol):
+    """A sequence of samples with named classes; samples are read when asked for, `list(dataset)` keeps them all."""
+
+    classes: Classes
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+def label_error(source: str, mask: np.ndarray, allowed: np.ndarray, expected: str) -> DataError:
+    """The error for the first pixel, in reading order, whose id is not allowed.
+
+    Args:
+        source: the file's name.
+        mask: (H,W) integer ids as they stand in the file.
+        allowed: (H,W) bool, False at the wrong pixels (at least one).
+        expected: which ids are right, in words.
+    """
+    row, column = np.unravel_index(np.argmin(allowed), mask.shape)
+    wrong = mask.size - int(np.count_nonzero(allowed))
+    more = f" and {wrong - 1} more" if wrong > 1 else ""
+    return DataError(f"{source}: label {mask[row, column]} at pixel (row {row}, column {column}){more}; {expected}")
+
+
+def check_labels(source: str, mask: np.ndarray, count: int) -> None:
+    """Check that every id of a mask (H,W) is in 0..count-1 or `IGNORE`.
+
+    Raises:
+        DataError: naming the source, the first wrong id and its pixel.
+    """
+    allowed = ((mask >= 0) & (mask < count)) | (mask == IGNORE)
+    if not allowed.all():
+        raise label_error(source, mask, allowed, f"expected 0 to {count - 1}, or {IGNORE} to ignore")

@@ -1,0 +1,1 @@
+"""Where images come from: generators, image banks and procedural street scenes."""
