@@ -1,0 +1,1 @@
+"""How good a network is, measured with labels, and what its masks look like. Nothing here trains or selects."""

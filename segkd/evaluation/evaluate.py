@@ -1,0 +1,176 @@
+"""Run a network over images and score its masks against labels."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segkd.data.camvid import resize_protocol
+from segkd.data.classes import Classes
+from segkd.data.samples import Dataset, Sample, check_labels
+from segkd.evaluation.metrics import ConfusionMatrix, scores
+from segkd.foundation import audit
+from segkd.foundation.errors import DataError, NumbersError
+
+PROTOCOL_SIDE = 256  # pixels of the shorter side at which the field's tables are measured (arXiv:1912.11006)
+
+
+Item = TypeVar("Item")
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch: int = 8,
+    size: Literal["protocol", "original"] = "protocol",
+    progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, Any] | None:
+    """Score `model`, which lives on `device` and maps normalised (N,3,H,W) to logits (N,C,H,W), on a labelled set.
+
+    `mean` and `std` are those of the model, for images in [0, 1]. `precision` is "fp32" or "bf16" (autocast). With
+    size="protocol" an image whose shorter side exceeds 256 pixels is reduced to it, and its mask with it; "original"
+    leaves all as they are. Images of equal size share a batch. `progress(done, total)` is called after every batch,
+    and so is `stop()`; when that says true the evaluation ends and None is returned.
+
+    Returns JSON values: miou, per_class (name -> IoU or null), pixel_accuracy, fw_iou, absent (names), images, and
+    size ([height, width], or "mixed"). The model's modes are as before afterwards, and no random number is drawn.
+
+    Raises `DataError` on an empty set, a missing mask, a label that is neither a class nor ignore, or a model with
+    another number of classes; `NumbersError` when logits are not finite.
+    """
+    classes = dataset.classes
+    if len(dataset) == 0:
+        raise DataError("the evaluation set holds no image")
+    network = _Network(model, mean, std, device, precision)
+    counts = ConfusionMatrix(len(classes), device)
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    done, sizes = 0, set()
+    with _judging(model):
+        for images, masks in _batches(_labelled(dataset, size), batch):
+            logits = network.logits(images)
+            if logits.shape[1] != len(classes):
+                knows = f"the model knows {logits.shape[1]} classes"
+                raise DataError(f"{knows}, the data set {len(classes)} ({classes.name})")
+            # Not argmax, which is several times slower on the CPU; a NaN anywhere shows in the largest logit.
+            largest, predicted = logits.max(1)
+            finite &= largest.isfinite().all()
+            counts.update(predicted, torch.from_numpy(np.stack(masks)).to(device))
+            done += len(images)
+            sizes.add(masks[0].shape)
+            if progress is not None:
+                progress(done, len(dataset))
+            if stop is not None and stop():
+                return None
+    if not finite:
+        raise NumbersError("the model's logits are not finite: its masks mean nothing")
+    return _report(counts, classes, done, sizes)
+
+
+def predict(
+    model: nn.Module,
+    images: Sequence[np.ndarray],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch: int = 8,
+) -> list[np.ndarray]:
+    """Masks (H,W) uint8, in the order of the `images` (H,W,3) uint8 RGB, each at its own size."""
+    network = _Network(model, mean, std, device, precision)
+    masks: dict[int, np.ndarray] = {}
+    with _judging(model):
+        for group, indices in _batches(((image, index) for index, image in enumerate(images)), batch):
+            predicted = network.logits(group).max(1).indices.to(torch.uint8).cpu().numpy()
+            masks.update(zip(indices, predicted, strict=True))
+    return [masks[index] for index in range(len(images))]
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A model and what it takes to run it."""
+
+    model: nn.Module
+    mean: Sequence[float]
+    std: Sequence[float]
+    device: torch.device | str
+    precision: Literal["fp32", "bf16"]
+
+    def logits(self, images: Sequence[np.ndarray]) -> Tensor:
+        """(N,C,H,W) logits; the images travel as bytes and are normalised on the device."""
+        pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
+        pixels = ((pixels - mean) / std).contiguous()
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.model(pixels)
+
+
+@contextmanager
+def _judging(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without autograd; afterwards each module has its own mode back (some may be frozen)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _labelled(dataset: Dataset, size: Literal["protocol", "original"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The set's images and masks in order, checked and at the size asked for."""
+    for index in range(len(dataset)):
+        with audit.phase("evaluation"):
+            sample = dataset[index]
+        _check(sample, dataset.classes)
+        if size == "protocol" and min(sample.image.shape[:2]) > PROTOCOL_SIDE:
+            sample = resize_protocol(sample, PROTOCOL_SIDE)
+        yield sample.image, sample.mask
+
+
+def _check(sample: Sample, classes: Classes) -> None:
+    mask = sample.mask
+    if mask is None:
+        raise DataError(f"{sample.name}: no mask to measure against")
+    if mask.shape != sample.image.shape[:2]:
+        raise DataError(f"{sample.name}: the mask is {mask.shape}, the image {sample.image.shape[:2]} (height, width)")
+    check_labels(sample.name, mask, len(classes))
+
+
+def _batches(items: Iterable[tuple[np.ndarray, Item]], batch: int) -> Iterator[tuple[list[np.ndarray], list[Item]]]:
+    """Up to `batch` images of one size with what came beside them; fewer than 4 * `batch` images wait at any time."""
+    waiting: dict[tuple[int, ...], tuple[list[np.ndarray], list[Item]]] = {}
+    for image, companion in items:
+        images, companions = waiting.setdefault(image.shape, ([], []))
+        images.append(image)
+        companions.append(companion)
+        if len(images) == batch:
+            yield waiting.pop(image.shape)
+        elif sum(len(images) for images, _ in waiting.values()) == 4 * batch:
+            yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape][0])))
+    yield from waiting.values()
+
+
+def _report(counts: ConfusionMatrix, classes: Classes, images: int, sizes: set[tuple[int, ...]]) -> dict[str, Any]:
+    result = scores(counts.matrix)
+    return {
+        "miou": result.miou,
+        "per_class": dict(zip(classes.names, result.per_class, strict=True)),
+        "pixel_accuracy": result.pixel_accuracy,
+        "fw_iou": result.fw_iou,
+        "absent": [classes.names[index] for index in result.absent],
+        "images": images,
+        "size": list(next(iter(sizes))) if len(sizes) == 1 else "mixed",
+    }

@@ -1,0 +1,189 @@
+"""Masks made visible: colours, overlays, and labelled panels. Images are (H,W,3) uint8 RGB, masks (H,W) class ids."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segkd.data.classes import IGNORE, Classes
+from segkd.foundation.errors import StorageError
+from segkd.foundation.files import atomic_write
+
+_PAPER, _INK, _FRAME, _DIFFERENT = (255, 255, 255), (34, 34, 34), (208, 208, 208), (214, 39, 40)
+_PLAIN, _BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
+_GAP, _MARGIN = 6, 14
+_SMALLEST, _LARGEST = 240, 768  # pixels: a shown image is at least so high, and its longer side at most so long
+
+
+def colourise(mask: np.ndarray, classes: Classes) -> np.ndarray:
+    """The mask in the classes' palette, (H,W,3) uint8 RGB; ignored pixels are black."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(classes.palette)] = classes.palette
+    palette[IGNORE] = 0
+    return palette[mask]
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, classes: Classes, alpha: float = 0.5) -> np.ndarray:
+    """The image tinted by its mask; `alpha` in [0, 1] is the share of the mask. Ignored pixels keep the image."""
+    blended = cv2.addWeighted(image, 1 - alpha, colourise(mask, classes), alpha, 0)
+    return np.where((mask == IGNORE)[..., None], image, blended)
+
+
+def disagreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(H,W) bool: where two masks differ; never where either of them is ignored."""
+    return (first != second) & (first != IGNORE) & (second != IGNORE)
+
+
+def legend(classes: Classes, height: int) -> np.ndarray:
+    """Swatches with the names of the classes, and one for ignored pixels: a strip (height, W, 3) on white.
+
+    Takes as many columns as it needs to stay readable, so it is wide where the height is small.
+    """
+    text = int(np.clip(height // 22, 11, 16))
+    line = text * 7 // 4
+    entries = [*zip(classes.names, classes.palette, strict=True), ("ignored", (0, 0, 0))]
+    needed = -(-len(entries) // max(1, height // line))
+    rows = -(-len(entries) // needed)
+    columns = [entries[start : start + rows] for start in range(0, len(entries), rows)]
+    drawn = [_legend_column(column, height, text, line) for column in columns]
+    return np.hstack(drawn)
+
+
+def panel(
+    image: np.ndarray,
+    truth: np.ndarray | None = None,
+    teacher: np.ndarray | None = None,
+    student: np.ndarray | None = None,
+    *,
+    classes: Classes,
+) -> np.ndarray:
+    """One image and its masks side by side: image | ground truth | teacher | student | disagreement, with a legend.
+
+    Columns that were not given are left out. The disagreement is the student's with the teacher, or that of the one
+    network with the ground truth; its title gives the share of pixels that differ. Small images are enlarged by
+    a whole factor (masks without interpolation), large ones are reduced.
+    """
+    named = {"ground truth": truth, "teacher": teacher, "student": student}
+    masks = {title: mask for title, mask in named.items() if mask is not None}
+    titles, cells = ["image", *masks], [_shown(image)]
+    cells += [_shown_mask(colourise(mask, classes)) for mask in masks.values()]
+    if len(masks) >= 2:
+        different = disagreement(*list(masks.values())[-2:])
+        titles.append(_share(different.mean()))
+        cells.append(_shown_mask(_marked(image, different)))
+    return _sheet(titles, [cells], classes)
+
+
+def sample_grid(
+    images: Sequence[np.ndarray],
+    teacher_masks: Sequence[np.ndarray],
+    student_masks: Sequence[np.ndarray],
+    classes: Classes,
+) -> np.ndarray:
+    """Images of one size, a row each: synthetic image | teacher mask | student mask | disagreement, with a legend."""
+    rows, different = [], []
+    for image, teacher, student in zip(images, teacher_masks, student_masks, strict=True):
+        different.append(disagreement(teacher, student))
+        masks = (colourise(teacher, classes), colourise(student, classes), _marked(image, different[-1]))
+        rows.append([_shown(image), *map(_shown_mask, masks)])
+    return _sheet(["synthetic image", "teacher", "student", _share(np.mean(different))], rows, classes)
+
+
+def save_png(path: str | Path, rgb: np.ndarray) -> None:
+    """Write (H,W,3) uint8 RGB as a PNG, whole or not at all; raises `StorageError`."""
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise StorageError(f"{path}: the image {rgb.shape} could not be encoded as PNG")
+    atomic_write(Path(path), encoded.tobytes())
+
+
+def _share(fraction: float) -> str:
+    return f"disagreement {100 * fraction:.1f}%"
+
+
+def _marked(image: np.ndarray, different: np.ndarray) -> np.ndarray:
+    """A pale grey image with the differing pixels in red."""
+    pale = 255 - (255 - cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) // 2
+    marked = np.repeat(pale[..., None], 3, axis=2)
+    marked[different] = _DIFFERENT
+    return marked
+
+
+def _shown_size(height: int, width: int) -> tuple[int, int]:
+    """(width, height) on the sheet: a whole multiple of a small image, a large one reduced."""
+    if max(height, width) > _LARGEST:
+        scale = _LARGEST / max(height, width)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+    factor = max(1, min(-(-_SMALLEST // height), _LARGEST // max(height, width)))
+    return width * factor, height * factor
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    size = _shown_size(*image.shape[:2])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_CUBIC)
+
+
+def _shown_mask(colours: np.ndarray) -> np.ndarray:
+    return cv2.resize(colours, _shown_size(*colours.shape[:2]), interpolation=cv2.INTER_NEAREST)
+
+
+def _sheet(titles: list[str], rows: list[list[np.ndarray]], classes: Classes) -> np.ndarray:
+    """Titles above the columns, the cells with small gaps, the legend to their right, a white margin around all."""
+    height, width = rows[0][0].shape[:2]
+    text = int(np.clip(height // 17, 15, 26))
+    head = _beside([_title(title, width, text) for title in titles])
+    grid = _below([_beside([_framed(cell) for cell in row]) for row in rows])
+    key = legend(classes, grid.shape[0])
+    corner = np.full((head.shape[0], key.shape[1], 3), 255, np.uint8)
+    sheet = _below([_beside([head, corner], _MARGIN), _beside([grid, key], _MARGIN)], gap=0)
+    return cv2.copyMakeBorder(sheet, _MARGIN // 2, _MARGIN, _MARGIN, _MARGIN, cv2.BORDER_CONSTANT, value=_PAPER)
+
+
+def _framed(cell: np.ndarray) -> np.ndarray:
+    """A hairline keeps white masks and pale images apart from the paper."""
+    framed = cell.copy()
+    cv2.rectangle(framed, (0, 0), (cell.shape[1] - 1, cell.shape[0] - 1), _FRAME, 1)
+    return framed
+
+
+def _beside(images: list[np.ndarray], gap: int = _GAP) -> np.ndarray:
+    space = np.full((images[0].shape[0], gap, 3), 255, np.uint8)
+    return np.hstack([part for image in images for part in (image, space)][:-1])
+
+
+def _below(images: list[np.ndarray], gap: int = _GAP) -> np.ndarray:
+    space = np.full((gap, images[0].shape[1], 3), 255, np.uint8)
+    return np.vstack([part for image in images for part in (image, space)][:-1])
+
+
+def _title(title: str, width: int, text: int) -> np.ndarray:
+    strip = np.full((text * 2, width, 3), 255, np.uint8)
+    scale = min(_scale(_BOLD, text), 0.96 * width / _width(title, _BOLD, 1.0))
+    left = round((width - _width(title, _BOLD, scale)) / 2)
+    cv2.putText(strip, title, (left, round(text * 1.4)), _BOLD, scale, _INK, 1, cv2.LINE_AA)
+    return strip
+
+
+def _legend_column(
+    entries: Sequence[tuple[str, tuple[int, int, int]]], height: int, text: int, line: int
+) -> np.ndarray:
+    scale = _scale(_PLAIN, text)
+    left = text * 2
+    width = left + max(round(_width(name, _PLAIN, scale)) for name, _ in entries) + text
+    column = np.full((height, width, 3), 255, np.uint8)
+    for row, (name, colour) in enumerate(entries):
+        top = row * line + (line - text) // 2
+        cv2.rectangle(column, (0, top), (text * 3 // 2, top + text), tuple(map(int, colour)), cv2.FILLED)
+        cv2.rectangle(column, (0, top), (text * 3 // 2, top + text), _FRAME, 1)
+        cv2.putText(column, name, (left, top + round(text * 0.85)), _PLAIN, scale, _INK, 1, cv2.LINE_AA)
+    return column
+
+
+def _scale(font: int, height: int) -> float:
+    """The font scale at which capital letters with their ascenders are `height` pixels high."""
+    return height / cv2.getTextSize("Ag", font, 1.0, 1)[0][1]
+
+
+def _width(text: str, font: int, scale: float) -> float:
+    return cv2.getTextSize(text, font, scale, 1)[0][0]

@@ -1,0 +1,213 @@
+"""Figures come from logs; one typed by hand is found."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner, Result
+
+ROOT = Path(__file__).parents[2]
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("table", ROOT / "tools" / "table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+table = _load()
+SUMMARY = {
+    "recipe": "camvid",
+    "method": "ddad",
+    "variant": "segkd",
+    "seed": 0,
+    "steps": 15000,
+    "seconds": 1500.0,
+    "student_miou": 0.5,
+    "student_miou_ema": 0.5,
+    "student_miou_last": 0.48,
+    "teacher_miou": 0.6,
+    "recovery": 0.8,
+    "agreement": 0.9,
+    "real_images_for_training": 0,
+    "real_images_for_evaluation": 232,
+    "peak_memory_mb": 5120.4,
+    "per_class": {"sky": 0.9, "car": 0.1},
+    "machine": "1 H200",
+}
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    folder = tmp_path / "recipes" / "logs"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def keep(logs: Path, name: str, **changed: object) -> None:
+    (logs / f"{name}.summary.json").write_text(json.dumps(SUMMARY | changed))
+
+
+def call(logs: Path, text: str, *options: str) -> tuple[Result, str]:
+    readme = logs.parents[1] / "README.md"
+    readme.write_text(text, "utf-8")
+    result = CliRunner().invoke(table.main, [*options, str(readme)])
+    return result, readme.read_text("utf-8")
+
+
+def cells(text: str, row: int) -> list[str]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [cell.strip() for cell in lines[row].strip("|").split("|")]
+
+
+BLOCK = "before\n<!-- table: camvid glob=*.summary.json bar=0.85 -->\nold\n<!-- end table -->\nafter\n"
+
+
+def test_seeds_are_one_row_with_mean_and_sample_deviation(logs: Path) -> None:
+    for seed, miou in enumerate((0.5, 0.52, 0.57)):
+        keep(logs, f"s{seed}", seed=seed, student_miou_ema=miou, seconds=1500 + 60 * seed, recovery=0.9)
+    result, text = call(logs, BLOCK)
+    assert result.exit_code == 0, result.output
+    assert text.startswith("before\n<!-- table: camvid glob=*.summary.json bar=0.85 -->\n|")
+    assert text.endswith("<!-- end table -->\nafter\n") and "old" not in text
+    assert cells(text, 2) == [
+        "camvid: ddad (segkd)",
+        "none",
+        "15,000",
+        "0.600",
+        "0.530 ± 0.036 (3)",
+        "0.480 ± 0.000 (3)",
+        "0.900 ± 0.000 (3)",
+        "26.0 ± 1.0 (3)",
+        "5,120 ± 0 (3)",
+    ]
+    assert "measured on 1 H200" in text
+
+
+def test_rows_are_told_apart_and_ordered(logs: Path) -> None:
+    keep(logs, "a", method="dfad", variant=None, seed=1)
+    keep(logs, "b", real_images_for_training=360)
+    keep(logs, "c", variant="paper", row="DDAD as published")
+    _, text = call(logs, BLOCK)
+    assert [cells(text, row)[0] for row in (2, 3, 4)] == ["DDAD as published", "camvid: ddad (segkd)", "camvid: dfad"]
+    assert [cells(text, row)[1] for row in (2, 3, 4)] == ["none", "360", "none"]
+
+
+def test_a_missed_bar_is_marked_and_only_that(logs: Path) -> None:
+    keep(logs, "a", recovery=0.8496)
+    keep(logs, "b", variant="paper", recovery=0.85)
+    keep(logs, "c", variant="plain", recovery=None, student_miou_ema=None, peak_memory_mb=None)
+    _, text = call(logs, BLOCK)
+    assert [cells(text, row)[6] for row in (2, 3, 4)] == ["0.850", "–", "**0.850**, missed (bar 0.85)"]
+    assert (cells(text, 3)[4], cells(text, 3)[8]) == ("–", "–")
+    _, text = call(logs, BLOCK.replace(" bar=0.85", ""))
+    assert "missed" not in text
+
+
+def test_different_steps_in_one_row_are_shown(logs: Path) -> None:
+    keep(logs, "a", seed=0)
+    keep(logs, "b", seed=1, steps=900)
+    assert cells(call(logs, BLOCK)[1], 2)[2] == "15,000 / 900"
+
+
+def test_per_class_table(logs: Path) -> None:
+    keep(logs, "a")
+    keep(logs, "b", seed=1, per_class={"sky": 0.8, "car": None})
+    keep(logs, "c", method="zskt", per_class={"sky": None, "car": 0.3})
+    _, text = call(logs, "<!-- per-class: x glob=*.summary.json -->\n<!-- end table -->")
+    assert cells(text, 0) == ["class", "camvid: ddad (segkd)", "camvid: zskt (segkd)"]
+    assert cells(text, 2) == ["sky", "0.850 ± 0.071 (2)", "–"]
+    assert cells(text, 3) == ["car", "0.100", "0.300"]
+    assert cells(text, 4) == ["**mIoU**", "0.500 ± 0.000 (2)", "0.500"]
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("a.summary.json:student_miou", "0.500"),
+        ("a.summary.json:recovery:.0%", "80%"),
+        ("a.summary.json:per_class.car:.1f", "0.1"),
+        ("a.summary.json:steps:,d", "15,000"),
+        ("a.summary.json:machine:s", "1 H200"),
+        ("a.summary.json:seconds:min", "25"),
+        ("?.summary.json:student_miou:.2f", "0.55 ± 0.07 (2)"),
+        ("metrics.jsonl:-1.loss", "0.250"),
+        ("metrics.jsonl:0.loss:.1f", "1.0"),
+        ("quoted arXiv:1912.11006, table 4", "0.777"),
+    ],
+)
+def test_figures_in_the_text(logs: Path, key: str, shown: str) -> None:
+    keep(logs, "a")
+    keep(logs, "b", student_miou=0.6)
+    (logs / "metrics.jsonl").write_text('{"loss": 1.0}\n{"loss": 0.25}\n')
+    result, text = call(logs, f"It is <!--fig {key}-->0.777<!--/fig-->, see?")
+    assert result.exit_code == 0, result.output
+    assert text == f"It is <!--fig {key}-->{shown}<!--/fig-->, see?"
+    assert call(logs, text, "--check")[0].exit_code == 0
+
+
+def test_making_twice_changes_nothing_and_passes_the_check(logs: Path) -> None:
+    keep(logs, "a")
+    _, once = call(logs, BLOCK)
+    assert call(logs, once)[1] == once
+    assert call(logs, once, "--check")[0].exit_code == 0
+
+
+def test_the_check_finds_an_edited_cell_and_writes_nothing(logs: Path) -> None:
+    keep(logs, "a")
+    _, made = call(logs, BLOCK)
+    edited = made.replace("0.480", "0.580")
+    result, text = call(logs, edited, "--check")
+    assert result.exit_code == 1
+    assert "0.580" in result.output and "0.480" in result.output
+    assert text == edited
+
+
+@pytest.mark.parametrize("typed", ["mIoU 0.517 here", "| x | 0.4821 |", "within 3.4 % of it", "a recovery of 85.1%."])
+def test_the_check_finds_a_figure_typed_by_hand(logs: Path, typed: str) -> None:
+    result, _ = call(logs, f"# Title\n\n{typed}\n", "--check")
+    assert result.exit_code == 1
+    assert "line 3: typed by hand" in result.output
+
+
+@pytest.mark.parametrize("text", ["`lr=0.001`", "```\nloss 0.123\n```\n", "albumentations 2.0.8", "v0.100.2", "0.5"])
+def test_the_check_lets_code_and_versions_be(logs: Path, text: str) -> None:
+    result, _ = call(logs, text, "--check")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (BLOCK.replace("*.summary", "nothing*"), "no log matches 'nothing*"),
+        (BLOCK.replace("bar=", "baz="), "takes glob=PATTERN"),
+        ("<!--fig a.summary.json:per_class.dog-->1<!--/fig-->", "nothing at 'per_class.dog' (at 'dog')"),
+        ("<!--fig none.json:x-->1<!--/fig-->", "no log matches 'none.json'"),
+    ],
+)
+def test_a_wrong_source_is_named(logs: Path, text: str, complaint: str) -> None:
+    keep(logs, "a")
+    result, after = call(logs, text)
+    assert result.exit_code == 1 and complaint in result.output
+    assert after == text
+
+
+def test_one_seed_counted_twice_is_refused(logs: Path) -> None:
+    keep(logs, "a")
+    keep(logs, "b")
+    assert "the same seed" in call(logs, BLOCK)[0].output
+
+
+def test_a_log_that_lacks_a_key_is_named(logs: Path) -> None:
+    (logs / "a.summary.json").write_text(json.dumps({key: SUMMARY[key] for key in SUMMARY if key != "machine"}))
+    result, _ = call(logs, BLOCK)
+    assert result.exit_code == 1 and "a.summary.json: lacks machine" in result.output
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="no README.md in this checkout")
+def test_every_figure_of_the_readme_is_from_a_log() -> None:
+    result = CliRunner().invoke(table.main, ["--check", str(ROOT / "README.md")])
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,199 @@
+"""Write every figure of README.md from kept logs, or check that none was typed by hand.
+
+    python tools/table.py [--check] [README]
+
+Logs lie in `recipes/logs` beside the README or above it; file names and patterns below are relative to that folder.
+
+A table, from copies of runs' `summary.json`; runs that differ only in the seed share a row, mean ± sd (seeds):
+
+    <!-- table: NAME glob=camvid_*.summary.json bar=0.85 -->       rows of runs; a recovery below the bar is marked
+    <!-- per-class: NAME glob=camvid_*.summary.json -->            IoU of each class, a column for each row of runs
+    <!-- end table -->                                             ends either; what stands between is rewritten
+
+A figure in the text, KEY = FILE:json.path[:format]. FILE may be a pattern (mean ± sd) or a .jsonl, whose path starts
+with a line number (-1: the last); format is Python's, or "min" for seconds shown in minutes:
+
+    <!--fig camvid_ddad.summary.json:recovery:.2f-->0.91<!--/fig-->
+    <!--fig quoted arXiv:1912.11006, table 4-->0.535<!--/fig-->    a published figure: left as it is
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+
+BLOCK = re.compile(r"(<!-- (table|per-class): (\S+)((?: \S+=\S+)*) -->\n)(.*?)(<!-- end table -->)", re.DOTALL)
+FIGURE = re.compile(r"(<!--fig ([^>]+?)-->)(.*?)(<!--/fig-->)", re.DOTALL)
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+MEASURED = re.compile(r"(?<![\w.])(0\.\d{3,}|\d+\.\d+ ?%)(?!\w|\.\d)")
+NEEDED = (
+    "recipe method variant seed steps seconds machine teacher_miou student_miou student_miou_ema student_miou_last "
+    "recovery real_images_for_training peak_memory_mb per_class"
+)
+Group = list[dict[str, Any]]
+
+
+def render(text: str, logs: Path) -> str:
+    """The text with all its tables and figures made anew from the logs."""
+
+    def block(found: re.Match[str]) -> str:
+        opening, kind, name, given, _, closing = found.groups()
+        options = dict(option.split("=", 1) for option in given.split())
+        if "glob" not in options or options.keys() - {"glob", "bar"}:
+            raise click.ClickException(f"table {name}: takes glob=PATTERN and bar=NUMBER, has '{given.strip()}'")
+        groups = grouped([run_of(path) for path in matching(logs, options["glob"])])
+        bar = float(options["bar"]) if "bar" in options else None
+        return opening + (runs_table(groups, bar) if kind == "table" else class_table(groups)) + closing
+
+    def figure(found: re.Match[str]) -> str:
+        opening, key, shown, closing = found.groups()
+        return opening + (shown if key.startswith("quoted ") else figure_of(key, logs)) + closing
+
+    return FIGURE.sub(figure, BLOCK.sub(block, text))
+
+
+def typed_by_hand(text: str) -> list[str]:
+    """Lines that hold a measured-looking figure (0.123, 12.3 %) outside tables, figures and code."""
+
+    for pattern in (BLOCK, FIGURE, CODE):
+        text = pattern.sub(lambda found: "\n" * found.group().count("\n"), text)
+    lines = enumerate(text.splitlines(), start=1)
+    return [f"line {number}: typed by hand: {figure}" for number, line in lines for figure in MEASURED.findall(line)]
+
+
+def matching(logs: Path, pattern: str) -> list[Path]:
+    """The log files of a pattern, at least one."""
+    paths = sorted(logs.glob(pattern))
+    if not paths:
+        raise click.ClickException(f"{logs}: no log matches '{pattern}'")
+    return paths
+
+
+def run_of(path: Path) -> dict[str, Any]:
+    """A run's summary, with all the keys that a table needs."""
+    run = json.loads(path.read_text("utf-8"))
+    if lacking := [key for key in NEEDED.split() if key not in run]:
+        raise click.ClickException(f"{path}: lacks {', '.join(lacking)}")
+    return run
+
+
+def grouped(runs: Group) -> list[Group]:
+    """Runs that differ only in the seed, together; in order of recipe, method, variant and row label."""
+    groups: dict[tuple[str, ...], Group] = {}
+    for run in runs:
+        key = tuple(str(run.get(name) or "") for name in ("recipe", "method", "variant", "row"))
+        groups.setdefault(key, []).append(run)
+    for key, group in groups.items():
+        if len({run["seed"] for run in group}) < len(group):
+            raise click.ClickException(f"{' '.join(key)}: two logs have the same seed")
+    return [groups[key] for key in sorted(groups)]
+
+
+def label(group: Group) -> str:
+    """What a row of runs is called: its `row`, or else recipe, method and variant."""
+    run = group[0]
+    variant = f" ({run['variant']})" if run["variant"] else ""
+    return run.get("row") or f"{run['recipe']}: {run['method']}{variant}"
+
+
+def spread(values: Iterable[float | None], form: Callable[[float], str]) -> str:
+    """Mean ± sample sd (n) of what was measured; one value stands alone."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return form(known[0]) if known else "–"
+    return f"{form(mean(known))} ± {form(stdev(known))} ({len(known)})"
+
+
+ratio = partial(spread, form="{:.3f}".format)
+
+
+def distinct(group: Group, form: Callable[[dict[str, Any]], str]) -> str:
+    """What the runs of a row have in common, or all that they have."""
+    return " / ".join(dict.fromkeys(form(run) for run in group))
+
+
+def recovery(group: Group, bar: float | None) -> str:
+    """Student's share of the teacher's mIoU, marked when it misses the bar."""
+    values = [run["recovery"] for run in group]
+    known = [value for value in values if value is not None]
+    missed = bar is not None and known and mean(known) < bar
+    return f"**{ratio(values)}**, missed (bar {bar:g})" if missed else ratio(values)
+
+
+def runs_table(groups: list[Group], bar: float | None) -> str:
+    """A row for each group of runs, and the machines below."""
+    heads = ["run", "real training images", "steps", "teacher", "mIoU (EMA)", "last", "recovery", "minutes", "MB"]
+    lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
+    for group in groups:
+        ema, last = (ratio(run[f"student_miou_{which}"] for run in group) for which in ("ema", "last"))
+        minutes = spread([run["seconds"] / 60 for run in group], "{:.1f}".format)
+        memory = spread([run["peak_memory_mb"] for run in group], "{:,.0f}".format)
+        teacher = distinct(group, lambda run: ratio([run["teacher_miou"]]))
+        real = distinct(group, lambda run: str(run["real_images_for_training"] or "none"))
+        steps = distinct(group, lambda run: f"{run['steps']:,}")
+        lines.append([label(group), real, steps, teacher, ema, last, recovery(group, bar), minutes, memory])
+    machines = dict.fromkeys(run["machine"] for group in groups for run in group)
+    return markdown(lines) + f"\nMean ± standard deviation (seeds); measured on {'; '.join(machines)}.\n"
+
+
+def class_table(groups: list[Group]) -> str:
+    """A row for each class, a column for each group of runs."""
+    lines = [["class", *map(label, groups)], ["---"] + ["---:"] * len(groups)]
+    for name in dict.fromkeys(name for group in groups for run in group for name in run["per_class"]):
+        columns = [[run["per_class"].get(name) for run in group] for group in groups]
+        lines.append([name, *(ratio(column) for column in columns)])
+    overall = (ratio(run["student_miou"] for run in group) for group in groups)
+    return markdown([*lines, ["**mIoU**", *overall]])
+
+
+def markdown(lines: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def figure_of(key: str, logs: Path) -> str:
+    """One figure, FILE:json.path[:format]."""
+    pattern, path, form = (key.split(":") + [".3f"])[:3]
+    values = [value_at(file, path) for file in matching(logs, pattern)]
+    if form == "min":
+        return spread([value / 60 for value in values], "{:.0f}".format)
+    return format(values[0], form) if len(values) == 1 else spread(values, lambda value: format(value, form))
+
+
+def value_at(file: Path, path: str) -> Any:
+    """What stands at a dotted path of a JSON or JSON-lines file."""
+    text = file.read_text("utf-8")
+    value = [json.loads(line) for line in text.splitlines()] if file.suffix == ".jsonl" else json.loads(text)
+    try:
+        for part in path.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise click.ClickException(f"{file}: nothing at '{path}' (at '{part}')") from error
+    return value
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 when a figure is not what the logs say.")
+@click.argument("readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+def main(check: bool, readme: Path | None) -> None:
+    readme = (readme or Path(__file__).parents[1] / "README.md").resolve()
+    places = [folder / "recipes/logs" for folder in readme.parents]
+    logs = next((place for place in places if place.is_dir()), places[0])
+    text = readme.read_text("utf-8")
+    made = render(text, logs)
+    if not check:
+        readme.write_text(made, "utf-8")
+        return
+    changes = difflib.unified_diff(text.splitlines(), made.splitlines(), "README", "from the logs", n=0, lineterm="")
+    faults = [*changes, *typed_by_hand(text)]
+    if faults:
+        raise click.ClickException("\n".join(["figures that are not from the logs:", *faults]))
+
+
+if __name__ == "__main__":
+    main()
