@@ -1,0 +1,23 @@
+"""What a batch of dense scenes should look like before any image is known: its classes balanced, its pixels sure."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segkd.losses.reduce import mean_over_ranks
+
+
+def balance(logits: Tensor) -> Tensor:
+    """Negative entropy of the mean prediction of logits (N,C,H,W): sum_c p_c log p_c, p averaged over N, H and W.
+
+    In nats, between -log C (all classes equally present) and 0 (one class everywhere). Averaging over the pixels too is
+    essential: over N alone every pixel position would have to show every class. Source: arXiv:1904.01186 (L_IE).
+    """
+    mean = mean_over_ranks(torch.softmax(logits.float(), dim=1).mean(dim=(0, 2, 3)))
+    return (mean * torch.log(mean.clamp_min(torch.finfo(torch.float32).tiny))).sum()
+
+
+def one_hot(logits: Tensor) -> Tensor:
+    """Cross-entropy of logits (N,C,H,W) to their own argmax, in nats, averaged over N, H and W (arXiv:1904.01186, L_OH)."""
+    return -torch.log_softmax(logits.float(), dim=1).amax(dim=1).mean()

@@ -1,0 +1,158 @@
+"""One door to every segmentation network: build it, bring it to any image size, find its head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from inspect import signature
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segkd.foundation.errors import RecipeError, TeacherError
+
+Option = int | float | str | bool | None | list
+
+
+def create_network(arch: str, encoder: str, classes: int, options: Mapping[str, Option]) -> nn.Module:
+    """A segmentation-models-pytorch network with random weights.
+
+    Args:
+        arch: any smp architecture name (`DeepLabV3Plus`, `fpn`, ...); case does not matter.
+        encoder: any smp encoder name, `tu-` names of timm included.
+        classes: number of classes C of the logits.
+        options: further arguments of the architecture or of a timm encoder, as smp takes them.
+
+    Raises:
+        RecipeError: smp knows no such architecture or encoder, or refuses an option.
+    """
+    import segmentation_models_pytorch as smp
+
+    try:
+        network = smp.create_model(arch, encoder_name=encoder, encoder_weights=None, classes=classes, **options)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0][:160]
+        raise RecipeError([f"model {arch} with encoder {encoder}: smp cannot build it: {reason}"]) from error
+    # timm refuses what it does not know; smp's own encoders would ignore a misspelt option
+    unknown = (
+        sorted(options.keys() - signature(type(network)).parameters.keys()) if not encoder.startswith("tu-") else []
+    )
+    if unknown:
+        raise RecipeError([f"model {arch} with encoder {encoder}: smp has no option {unknown[0]!r}"])
+    return network
+
+
+def as_logits(output: object) -> Tensor:
+    """The (N,C,H,W) logits inside a network's output: a tensor, a dict with `out`/`logits`, or a sequence's first."""
+    if isinstance(output, Mapping):
+        for key in ("out", "logits"):
+            if key in output:
+                return as_logits(output[key])
+    if isinstance(output, (tuple, list)) and output:
+        return as_logits(output[0])
+    if isinstance(output, Tensor) and output.dim() == 4:
+        return output
+    raise TeacherError(
+        f"the network's output is no (N,C,H,W) tensor but {type(output).__name__}: adapt it to return logits"
+    )
+
+
+class Adapter(nn.Module):
+    """A network that accepts any H and W: pads bottom and right (replicate), crops the logits after.
+
+    Logits come at the image's size, or (`at_head`) at the resolution of the network's own head, before its last
+    upsampling: there a per-pixel loss costs a sixteenth of the work at stride 4.
+
+    Attributes:
+        network: the wrapped module, with its own parameter names.
+        stride: H and W of the network's input are padded to multiples of it.
+        head_stride: how much smaller than the image the head's logits are.
+    """
+
+    def __init__(self, network: nn.Module, classes: int, stride: int | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = classes
+        self.stride = stride if stride is not None else network_stride(network)
+        self.head_stride = head_stride(network)
+
+    def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
+        """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,3,H,W)."""
+        height, width = images.shape[-2:]
+        padded = pad_to_multiple(images, self.stride)
+        if at_head and self.head_stride > 1:
+            network = self.network
+            logits = network.segmentation_head[0](network.decoder(network.encoder(padded)))
+            return logits[..., : -(-height // self.head_stride), : -(-width // self.head_stride)]
+        logits = as_logits(self.network(padded))
+        if logits.shape[-2:] != padded.shape[-2:]:
+            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+
+def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
+    """Images (N,C,H,W) with H and W rounded up to multiples of `stride`, padded bottom and right by replication."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % stride, -width % stride
+    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+
+def network_stride(network: nn.Module) -> int:
+    """The divisor that the network asks of H and W: its encoder's output stride; 32 for a network that tells none."""
+    encoder = getattr(network, "encoder", None)
+    return int(getattr(encoder, "output_stride", 32))
+
+
+def head_stride(network: nn.Module) -> int:
+    """The factor of the upsampling that ends an smp network; 1 where there is none to leave out."""
+    head = getattr(network, "segmentation_head", None)
+    if isinstance(head, nn.Sequential) and len(head) == 3 and isinstance(head[1], nn.Upsample):
+        return int(head[1].scale_factor)
+    return 1
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load `state` into `network`, strictly; the error is one line with the first three keys that do not fit.
+
+    Raises:
+        TeacherError: missing or extra keys, or another shape.
+    """
+    own = network.state_dict()
+    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
+    if missing or extra:
+        parts = [
+            f"{name} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"
+            for name, keys in (("missing", missing), ("unexpected", extra))
+            if keys
+        ]
+        raise TeacherError(
+            f"{source}: not the weights of this network: {'; '.join(parts)}; check arch, encoder, options"
+        )
+    for key, value in own.items():
+        if value.shape != state[key].shape:
+            raise TeacherError(
+                f"{source}: {key}: expected shape {tuple(value.shape)}, found {tuple(state[key].shape)};"
+                " check arch, encoder, options and classes"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
+
+
+def parameters_of(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def flops_of(module: nn.Module, height: int, width: int) -> int:
+    """Floating-point operations (2 per multiply-add) of one forward of a (1,3,height,width) image in eval mode."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = module.training
+    module.eval()
+    device = next(module.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.zeros(1, 3, height, width, device=device))
+    module.train(training)
+    return int(counter.get_total_flops())

@@ -1,0 +1,133 @@
+"""Listening posts: hooks that read a network's BatchNorm statistics and features while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from segkd.foundation.errors import TeacherError
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    """Per-channel statistics (C,) of one BatchNorm's input: of this batch, and those that training left behind."""
+
+    name: str
+    mean: Tensor
+    var: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+
+def batchnorm_layers(network: nn.Module) -> dict[str, nn.Module]:
+    """Every layer that carries running statistics of 2-D maps: BatchNorm2d, SyncBatchNorm, frozen and timm variants."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if (
+            isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))
+            or type(module).__name__.startswith("FrozenBatchNorm")
+        )
+        and module.running_mean is not None
+    }
+
+
+def check_statistics(network: nn.Module, source: str) -> int:
+    """The number of layers with trained running statistics.
+
+    Raises:
+        TeacherError: there is no BatchNorm layer, or none was ever trained (means 0 and variances 1).
+    """
+    layers = batchnorm_layers(network)
+    if not layers:
+        raise TeacherError(f"{source}: the teacher has no BatchNorm layer; set weights.bn=0 or bring another teacher")
+    trained = [m for m in layers.values() if m.running_mean.abs().max() > 0]
+    if len(trained) < len(layers) / 2:
+        raise TeacherError(
+            f"{source}: {len(layers) - len(trained)} of {len(layers)} BatchNorm layers were never trained or are folded;"
+            " set weights.bn=0 or bring the unfolded teacher"
+        )
+    return len(layers)
+
+
+class BatchNormTap:
+    """Collects the statistics of every BatchNorm input while open; leaves no hook behind.
+
+    Layers whose input is 1x1 pixel (image pooling of an ASPP) are skipped: their variance would come from the few
+    images of the batch alone. The statistics keep their graph, so that a generator can be moved by them.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.layers = batchnorm_layers(network)
+        self.statistics: list[BatchStatistics] = []
+
+    @contextmanager
+    def open(self) -> Iterator[list[BatchStatistics]]:
+        """Listen to the forwards inside the block; yields the list that fills, in the order of execution."""
+        self.statistics = []
+        handles = [m.register_forward_pre_hook(self._listener(name)) for name, m in self.layers.items()]
+        try:
+            yield self.statistics
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _listener(self, name: str):  # noqa: ANN202 - a hook
+        def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0]
+            if x.shape[-1] * x.shape[-2] == 1:
+                return
+            with torch.autocast(x.device.type, enabled=False):
+                var, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+            self.statistics.append(BatchStatistics(name, mean, var, module.running_mean, module.running_var))
+
+        return listen
+
+
+class FeatureTap:
+    """Collects the output maps (N,C,h,w) of named submodules while open, in the order of execution."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...] = ("encoder", "decoder")) -> None:
+        modules = dict(network.named_modules())
+        unknown = [name for name in names if name not in modules]
+        if unknown:
+            raise TeacherError(
+                f"no submodule {unknown[0]!r} to tap; the network's own are {', '.join(list(modules)[1:6])}"
+            )
+        self.modules = [modules[name] for name in names]
+        self.features: list[Tensor] = []
+
+    @contextmanager
+    def open(self) -> Iterator[list[Tensor]]:
+        """Listen to the forwards inside the block; yields the list that fills."""
+        self.features = []
+        handles = [module.register_forward_hook(self._listen) for module in self.modules]
+        try:
+            yield self.features
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _listen(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        maps = output if isinstance(output, (list, tuple)) else [output]
+        self.features.append([m for m in maps if isinstance(m, Tensor) and m.dim() == 4][-1])
+
+
+@contextmanager
+def untouched_statistics(network: nn.Module) -> Iterator[None]:
+    """Train-mode forwards inside the block use batch statistics and move no buffer.
+
+    `momentum = 0` would not do: 0 * NaN is NaN and the batch counter still moves.
+    """
+    tracking = [m for m in network.modules() if getattr(m, "track_running_stats", False)]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True

@@ -1,0 +1,141 @@
+"""The discrepancies against loops over pixels in float64: value and gradient."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from segkd.losses.discrepancy import discrepancy, kl, l1
+
+SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (3, 2, 5, 7), (1, 11, 3, 5)]
+
+
+def pair(shape: tuple[int, ...], seed: int = 0, scale: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return scale * rng.standard_normal(shape), scale * rng.standard_normal(shape)
+
+
+def log_softmax(values: np.ndarray) -> np.ndarray:
+    largest = values.max()
+    return values - largest - math.log(sum(math.exp(v - largest) for v in values))
+
+
+def l1_reference(student: np.ndarray, teacher: np.ndarray) -> tuple[float, np.ndarray]:
+    """The value, and the gradient with respect to the student."""
+    return float(np.abs(student - teacher).sum() / student.size), np.sign(student - teacher) / student.size
+
+
+def kl_reference(student: np.ndarray, teacher: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+    """Pixel by pixel; d/ds of tau^2 KL(p || q) is tau (q - p)."""
+    count, _, height, width = student.shape
+    pixels = count * height * width
+    total, gradient = 0.0, np.zeros_like(student)
+    for n in range(count):
+        for i in range(height):
+            for j in range(width):
+                log_q, log_p = log_softmax(student[n, :, i, j] / tau), log_softmax(teacher[n, :, i, j] / tau)
+                p = np.exp(log_p)
+                total += tau**2 * sum(a * (b - c) for a, b, c in zip(p, log_p, log_q, strict=True)) / pixels
+                gradient[n, :, i, j] = tau * (np.exp(log_q) - p) / pixels
+    return total, gradient
+
+
+def value_and_gradient(loss, student: np.ndarray, teacher: np.ndarray, *rest: object) -> tuple[float, np.ndarray]:
+    s = torch.tensor(student, dtype=torch.float32, requires_grad=True)
+    value = loss(s, torch.tensor(teacher, dtype=torch.float32), *rest)
+    (gradient,) = torch.autograd.grad(value, s)
+    return value.item(), gradient.double().numpy()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_l1(shape):
+    student, teacher = pair(shape)
+    value, gradient = value_and_gradient(l1, student, teacher)
+    wanted, wanted_gradient = l1_reference(student, teacher)
+    assert value == pytest.approx(wanted, rel=1e-6)
+    np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.5, 4.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kl(shape, tau):
+    student, teacher = pair(shape)
+    value, gradient = value_and_gradient(kl, student, teacher, tau)
+    wanted, wanted_gradient = kl_reference(student, teacher, tau)
+    assert value == pytest.approx(wanted, rel=1e-5)
+    np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-4, atol=1e-6 * np.abs(wanted_gradient).max())
+
+
+def test_kl_gradient_reaches_the_teacher_too():
+    # An adversary moves the images, and through them both networks.
+    student, teacher = pair((1, 3, 2, 2))
+    t = torch.tensor(teacher, requires_grad=True)
+    (gradient,) = torch.autograd.grad(kl(torch.tensor(student), t, 2.0), t)
+    for index in np.ndindex(teacher.shape):
+        up, down = teacher.copy(), teacher.copy()
+        up[index] += 1e-5
+        down[index] -= 1e-5
+        slope = (kl_reference(student, up, 2.0)[0] - kl_reference(student, down, 2.0)[0]) / 2e-5
+        assert gradient[index].item() == pytest.approx(slope, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["l1", "kl", "l1+kl"])
+def test_equal_logits_have_no_discrepancy(kind):
+    logits = torch.randn(2, 4, 3, 5, requires_grad=True)
+    value = discrepancy(logits, logits.detach(), kind, 3.0)
+    assert value.item() == pytest.approx(0, abs=1e-6)
+    value.backward()
+    assert logits.grad.abs().max() < 1e-6
+
+
+def test_uniform_logits():
+    zeros = torch.zeros(2, 8, 3, 3)
+    sure = torch.full((2, 8, 3, 3), -1e4)
+    sure[:, 2] = 0
+    assert kl(zeros, sure).item() == pytest.approx(math.log(8), rel=1e-6)
+    assert l1(zeros, zeros + 2).item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("kind", ["l1", "kl", "l1+kl"])
+@pytest.mark.parametrize("size", [1e4, 1e8])
+def test_extreme_logits_stay_finite(kind, size):
+    generator = torch.Generator().manual_seed(1)
+    student = (size * torch.randn(2, 5, 3, 3, generator=generator)).requires_grad_()
+    teacher = size * torch.randn(2, 5, 3, 3, generator=generator)
+    value = discrepancy(student, teacher, kind)
+    value.backward()
+    assert torch.isfinite(value)
+    assert value > 0
+    assert torch.isfinite(student.grad).all()
+
+
+def test_kinds_add_up_and_keep_their_temperature():
+    student, teacher = (torch.tensor(a, dtype=torch.float32) for a in pair((2, 3, 4, 5), seed=3))
+    assert discrepancy(student, teacher).item() == l1(student, teacher).item()
+    assert discrepancy(student, teacher, "kl", 2.5).item() == kl(student, teacher, 2.5).item()
+    both = discrepancy(student, teacher, "l1+kl", 2.5)
+    assert both.item() == pytest.approx((l1(student, teacher) + kl(student, teacher, 2.5)).item())
+
+
+@pytest.mark.parametrize("kind", ["l1", "kl", "l1+kl"])
+def test_bf16_logits_are_compared_in_fp32(kind):
+    student, teacher = (torch.tensor(a).bfloat16() for a in pair((2, 5, 8, 8), seed=4))
+    wanted = discrepancy(student.float(), teacher.float(), kind, 2.0)
+    assert discrepancy(student, teacher, kind, 2.0).dtype == torch.float32
+    assert discrepancy(student, teacher, kind, 2.0).item() == wanted.item()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert discrepancy(student, teacher, kind, 2.0).item() == wanted.item()
+
+
+def test_a_mean_over_pixels_does_not_know_the_size():
+    student, teacher = (torch.tensor(a, dtype=torch.float32) for a in pair((1, 4, 3, 5)))
+    for kind in ("l1", "kl"):
+        once = discrepancy(student, teacher, kind).item()
+        tiled = discrepancy(student.repeat(3, 1, 2, 2), teacher.repeat(3, 1, 2, 2), kind).item()
+        assert tiled == pytest.approx(once, rel=1e-5)
+
+
+def test_unknown_kind():
+    with pytest.raises(ValueError, match="'l2': expected one of l1, kl, l1"):
+        discrepancy(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), "l2")

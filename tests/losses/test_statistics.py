@@ -1,0 +1,98 @@
+"""The distance of BatchNorm statistics against explicit sums in float64: value and gradient."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from segkd.losses.statistics import batchnorm_distance
+
+
+@dataclass
+class Layer:
+    mean: Tensor
+    var: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+
+def layers(widths: tuple[int, ...], seed: int = 0) -> list[Layer]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for width in widths:
+        mean, running_mean = rng.standard_normal((2, width))
+        var, running_var = rng.random((2, width)) + 0.1
+        made.append(Layer(*(torch.tensor(v, dtype=torch.float32) for v in (mean, var, running_mean, running_var))))
+    return made
+
+
+def reference(found: list[Layer], reduction: str) -> float:
+    total = 0.0
+    for layer in found:
+        means = sum((a - b) ** 2 for a, b in zip(layer.mean.tolist(), layer.running_mean.tolist(), strict=True))
+        variances = sum((a - b) ** 2 for a, b in zip(layer.var.tolist(), layer.running_var.tolist(), strict=True))
+        distance = math.sqrt(means) + math.sqrt(variances)
+        total += distance / math.sqrt(len(layer.mean)) / len(found) if reduction == "mean" else distance
+    return total
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("widths", [(4,), (1, 7, 3), (16, 16)])
+def test_value(widths, reduction):
+    found = layers(widths)
+    assert batchnorm_distance(found, reduction).item() == pytest.approx(reference(found, reduction), rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradient(reduction):
+    found = layers((3, 5), seed=2)
+    asking = [part.requires_grad_() for layer in found for part in (layer.mean, layer.var)]
+    gradients = torch.autograd.grad(batchnorm_distance(found, reduction), asking)
+    for layer, (to_mean, to_var) in zip(found, zip(gradients[::2], gradients[1::2], strict=True), strict=True):
+        scale = 1 / (math.sqrt(len(layer.mean)) * len(found)) if reduction == "mean" else 1.0
+        for found_, now, then in ((to_mean, layer.mean, layer.running_mean), (to_var, layer.var, layer.running_var)):
+            gap = (now - then).detach().double()
+            np.testing.assert_allclose(found_.numpy(), scale * (gap / gap.norm()).numpy(), rtol=1e-5)
+
+
+def test_the_mean_carries_over_between_depths_and_widths():
+    layer = layers((4,))[0]
+    parts = (layer.mean, layer.var, layer.running_mean, layer.running_var)
+    wide, once = Layer(*(part.repeat(9) for part in parts)), batchnorm_distance([layer]).item()
+    assert batchnorm_distance([wide]).item() == pytest.approx(once, rel=1e-6)
+    assert batchnorm_distance([layer] * 5).item() == pytest.approx(once, rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_matching_statistics_are_at_distance_0_with_a_finite_gradient(reduction):
+    layer = layers((6,))[0]
+    layer.running_mean, layer.running_var = layer.mean.clone(), layer.var.clone()
+    layer.mean.requires_grad_()
+    value = batchnorm_distance([layer], reduction)
+    value.backward()
+    assert value.item() == 0
+    assert torch.isfinite(layer.mean.grad).all()
+
+
+def test_extreme_statistics_stay_finite():
+    layer = layers((8,))[0]
+    layer.var = torch.full((8,), 1e15)
+    assert torch.isfinite(batchnorm_distance([layer]))
+
+
+def test_it_takes_an_iterator():
+    found = layers((2, 3))
+    assert batchnorm_distance(iter(found)).item() == batchnorm_distance(found).item()
+
+
+def test_no_layer_is_an_error_and_no_silent_zero():
+    with pytest.raises(ValueError, match="no BatchNorm statistics"):
+        batchnorm_distance([])
+
+
+def test_unknown_reduction():
+    with pytest.raises(ValueError, match="'max': expected mean or sum"):
+        batchnorm_distance(layers((2,)), "max")

@@ -1,0 +1,136 @@
+"""The frozen teacher, and the reading of weights files: tensors only, errors of one line."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from segkd.foundation.errors import TeacherError
+from segkd.models.teacher import Teacher, input_range, read_state
+
+STATE = {
+    "0.weight": torch.arange(6.0).view(2, 3, 1, 1),
+    "0.bias": torch.ones(2),
+    "1.num_batches_tracked": torch.tensor(3),
+}
+
+
+def teacher() -> Teacher:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    return Teacher(network, ["a", "b", "c", "d"], [0.5] * 3, [0.25] * 3, stride=4)
+
+
+class Hostile:
+    """Pickles to a call that leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def assert_same(found: dict) -> None:
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[key], value) for key, value in STATE.items())
+
+
+def test_it_stays_in_eval_mode_whatever_is_asked():
+    model = teacher().train()
+    assert not any(module.training for module in model.modules())
+    parent = nn.ModuleList([model]).train()
+    assert parent.training
+    assert not any(module.training for module in model.modules())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images = torch.randn(2, 3, 5, 7)
+    assert torch.equal(model(images), model(images))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_gradients_flow_through_it_and_not_into_it():
+    model = teacher()
+    images = torch.randn(2, 3, 5, 7, requires_grad=True)
+    model(images).square().mean().backward()
+    assert images.grad.abs().max() > 0
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+
+
+def test_it_knows_its_classes_and_normalisation():
+    model = teacher()
+    assert (model.classes, model.names, model.mean, model.std) == (4, ("a", "b", "c", "d"), (0.5,) * 3, (0.25,) * 3)
+
+
+def test_input_range_is_that_of_normalised_black_and_white():
+    low, high = input_range([0.5, 0.4, 0.0], [0.5, 0.2, 1.0])
+    assert low.tolist() == pytest.approx([-1, -2, 0])
+    assert high.tolist() == pytest.approx([1, 3, 1])
+
+
+def test_safetensors(tmp_path):
+    save_file(STATE, tmp_path / "x.safetensors")
+    assert_same(read_state(tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state},
+        lambda state: {"model_state_dict": state, "optimizer": {"lr": 0.1}},
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+    ],
+)
+def test_torch_checkpoints_of_the_common_forms(tmp_path, wrap):
+    torch.save(wrap(STATE), tmp_path / "x.pt")
+    assert_same(read_state(tmp_path / "x.pt"))
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(TeacherError, match="x.pt: no such weights file; make it with: segkd teach teachers/scenes$"):
+        read_state(tmp_path / "x.pt", made_by="teachers/scenes")
+    with pytest.raises(TeacherError, match="no such weights file; check the path"):
+        read_state(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+@pytest.mark.parametrize("cut", [0, 5, 200])
+def test_damaged_files_are_one_line(tmp_path, name, cut):
+    path = tmp_path / name
+    (save_file if name.endswith("safetensors") else torch.save)(STATE, path)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(TeacherError) as caught:
+        read_state(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: not ")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"epoch": 3, "a": torch.zeros(1)}, {0: torch.zeros(1)}])
+def test_what_is_no_state_dict_is_one_line(tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match="holds no state_dict of tensors") as caught:
+        read_state(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_hostile_pickle_runs_nothing(tmp_path, write):
+    mark = tmp_path / "mark"
+    write({"state_dict": Hostile(mark)}, tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match="--trust-pickle") as caught:
+        read_state(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_trust_pickle_is_what_it_says(tmp_path):
+    mark = tmp_path / "mark"
+    torch.save({"state_dict": STATE, "note": Hostile(mark)}, tmp_path / "x.pt")
+    assert_same(read_state(tmp_path / "x.pt", trust_pickle=True))
+    assert mark.exists()
