@@ -1,0 +1,48 @@
+"""Changes to synthetic images on the device, before the teacher labels them: so no mask is ever warped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+NAMES = ("flip", "jitter", "crop", "erase", "noise")
+
+
+class Augment(nn.Module):
+    """kornia's augmentations by name, on images (N,3,H,W) in [low, high]; gradients flow through to the images.
+
+    `flip`: mirror half of them; `jitter`: brightness, contrast, saturation +-0.2 on [0,1]; `crop`: zoom into a random
+    60-100 % of the area, back at full size; `erase`: a grey rectangle of 2-10 %; `noise`: Gaussian, sd 0.03 of [0,1].
+    """
+
+    def __init__(self, names: Sequence[str], low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        import kornia.augmentation as K
+
+        self.names = tuple(names)
+        self.register_buffer("low", low.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("span", (high - low).view(1, 3, 1, 1), persistent=False)
+        parts = {
+            "flip": lambda: K.RandomHorizontalFlip(p=0.5),
+            "jitter": lambda: K.ColorJiggle(0.2, 0.2, 0.2, 0.0, p=0.8),
+            "erase": lambda: K.RandomErasing(scale=(0.02, 0.1), value=0.5, p=0.5),
+            "noise": lambda: K.RandomGaussianNoise(std=0.03, p=0.5),
+        }
+        self.zoom = "crop" in self.names
+        self.rest = K.AugmentationSequential(
+            *[parts[name]() for name in self.names if name != "crop"], data_keys=["input"], same_on_batch=False
+        ) if set(self.names) - {"crop"} else None  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Changed images of the same shape and range, by torch's global generator."""
+        if not self.names:
+            return images
+        import kornia.augmentation as K
+
+        unit = (images - self.low) / self.span
+        if self.zoom:
+            unit = K.RandomResizedCrop(images.shape[-2:], scale=(0.6, 1.0), ratio=(0.9, 1.1), p=1.0)(unit)
+        if self.rest is not None:
+            unit = self.rest(unit)
+        return unit.clamp(0, 1) * self.span + self.low
