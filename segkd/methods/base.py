@@ -1,0 +1,102 @@
+"""What a method is: two lists of loss terms, one for each player, and a schedule of moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+FIELDS = ("z", "x", "t", "s", "t_features", "s_features", "statistics", "labels")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules between the players, as a recipe's `game` block says them; `steps` is the length of the run."""
+
+    steps: int
+    student_moves: int = 5
+    synth_moves: int = 1
+    keep_moves: int = 0
+    discrepancy: str = "l1"
+    temperature: float = 1.0
+    log: bool = True
+    bn: str = "mean"
+    ramp: float = 0.0
+
+
+class View:
+    """What a term may look at in one move. It records what was touched, so that a move computes nothing else.
+
+    `z` latents, `x` images in the teacher's input space, `t` and `s` logits (N,C,h,w) of teacher and student,
+    `t_features` and `s_features` lists of maps, `statistics` of the teacher's BatchNorm inputs, `labels` (conditional
+    synthesisers only); `teacher(x2)` and `student(x2)` are logits of other images.
+    """
+
+    def __init__(
+        self, values: Mapping[str, object], teacher: Callable[[Tensor], Tensor], student: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._values = values
+        self._networks = {"teacher": teacher, "student": student}
+        self.touched: set[str] = set()
+
+    def __getattr__(self, name: str):  # noqa: ANN204 - tensors and lists
+        if name in FIELDS:
+            if name not in self._values:
+                raise AttributeError(f"a term looks at v.{name}, which this move does not make")
+            self.touched.add(name)
+            return self._values[name]
+        raise AttributeError(f"v.{name}: a term may look at {', '.join(FIELDS)}")
+
+    def teacher(self, images: Tensor) -> Tensor:
+        """The teacher's logits of other images."""
+        return self._networks["teacher"](images)
+
+    def student(self, images: Tensor) -> Tensor:
+        """The student's logits of other images."""
+        return self._networks["student"](images)
+
+
+class Method(nn.Module):
+    """Base of all methods. A subclass names its terms, gives each a default weight and one function of a View.
+
+    A term returns a scalar that its player minimises. Buffers that a subclass registers are checkpointed.
+    """
+
+    student: ClassVar[tuple[str, ...]] = ()
+    synth: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[dict[str, float]] = {}
+    variants: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, rules: Rules, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.rules = rules
+        self.chosen = {**self.weights, **weights}
+
+    def moves(self, step: int) -> list[str]:
+        """The moves of a step, in order: synthesis first, so that the student's images are the newest."""
+        rules = self.rules
+        synth = ["synth"] * rules.synth_moves if self.terms("synth") else []
+        return synth + ["keep"] * rules.keep_moves + ["student"] * rules.student_moves
+
+    def terms(self, player: str) -> list[str]:
+        """The names of a player's terms that have weight: the others cost nothing."""
+        names = self.student if player == "student" else self.synth
+        return [name for name in names if self.chosen[name] > 0]
+
+    def weight(self, name: str, step: int) -> float:
+        """The weight of a term at a step. The adversary rises linearly over the first `ramp` of the run."""
+        rise = (
+            min(1.0, (step + 1) / (self.rules.ramp * self.rules.steps))
+            if name == "adv" and self.rules.ramp > 0
+            else 1.0
+        )
+        return self.chosen[name] * rise
+
+    def loss(self, player: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of a player's terms, and each term's own value by name."""
+        values = {name: getattr(self, name)(view) for name in self.terms(player)}
+        total = torch.stack([self.weight(name, step) * value for name, value in values.items()]).sum()
+        return total, values

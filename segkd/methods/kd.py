@@ -1,0 +1,19 @@
+"""Knowledge distillation on given images (arXiv:1503.02531, at every pixel): no generator learns anything."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from segkd.losses.discrepancy import discrepancy
+from segkd.methods.base import Method, View
+
+
+class KD(Method):
+    """The student follows the teacher on whatever the synthesiser shows: with `synth.kind: images`, real images."""
+
+    student, synth = ("kd",), ()
+    weights = {"kd": 1.0}
+
+    def kd(self, v: View) -> Tensor:
+        """Distance to the teacher's logits, as `game.discrepancy` says."""
+        return discrepancy(v.s, v.t, self.rules.discrepancy, self.rules.temperature)

@@ -1,0 +1,95 @@
+"""Checkpoints that survive a kill, a full disk and a flipped bit: hashed, atomic, rotated."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import torch
+
+from segkd.foundation.errors import NumbersError, StorageError
+from segkd.foundation.files import atomic_write, sha256
+
+NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.ckpt")
+
+
+def save(folder: Path, step: int, state: dict, keep: int) -> Path:
+    """Write `state` (tensors, str, int, float, list, dict only) as `step-STEP-SHA.ckpt`; then keep the `keep` newest.
+
+    Raises:
+        NumbersError: a tensor is not finite; what is on the disk stays as it is.
+        StorageError: the folder cannot be written; the checkpoints before this one are whole.
+    """
+    bad = next(_not_finite(state, ""), None)
+    if bad is not None:
+        raise NumbersError(
+            f"step {step}: {bad} is not finite; the checkpoint is not written, the one before it is good"
+        )
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    path = folder / f"step-{step:08d}-{sha256(data)}.ckpt"
+    atomic_write(path, data)
+    others = [old for old in listed(folder) if old != path]
+    # A run that was wound back plays these steps again: `newest` must not find the abandoned ones.
+    abandoned = [old for old in others if int(NAME.fullmatch(old.name)[1]) >= step]
+    for old in abandoned + others[len(abandoned) :][keep - 1 :]:
+        old.unlink()
+    return path
+
+
+def listed(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest step first."""
+    found = [path for path in folder.glob("step-*.ckpt") if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def load(path: Path) -> dict:
+    """One checkpoint, its bytes checked against the hash in its name.
+
+    Raises:
+        StorageError: missing, damaged, or no checkpoint of segkd.
+    """
+    match = NAME.fullmatch(path.name)
+    if match is None:
+        raise StorageError(f"{path}: not named step-STEP-SHA.ckpt; name a checkpoint of a run folder")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read ({error.strerror})") from error
+    if sha256(data) != match[2]:
+        raise StorageError(f"{path}: damaged (its bytes do not match the hash in its name)")
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for what is whole but was not written by `save`
+        raise StorageError(f"{path}: no checkpoint of segkd ({type(error).__name__})") from error
+
+
+def newest(folder: Path) -> tuple[dict, list[str]] | None:
+    """The newest whole checkpoint and a line for each damaged one passed over; None where there is none at all.
+
+    Raises:
+        StorageError: there are checkpoints and all are damaged.
+    """
+    damaged: list[str] = []
+    for path in listed(folder):
+        try:
+            return load(path), damaged
+        except StorageError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise StorageError(f"{damaged[0]}; no older one is whole: start again with --resume never")
+    return None
+
+
+def _not_finite(value: object, name: str):  # noqa: ANN202 - a generator of names
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            yield name
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _not_finite(inner, f"{name}[{index}]")

@@ -1,0 +1,224 @@
+"""The game of distillation: a student and a synthesiser take turns in front of a frozen teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from segkd.evaluation.agreement import agreement
+from segkd.foundation.rng import seed_for
+from segkd.methods.base import FIELDS, Method, View
+from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
+from segkd.models.teacher import Teacher
+from segkd.synthesis.bank import Replay
+from segkd.training.guard import Refusals
+from segkd.training.player import Player, frozen, put_back, snapshot
+
+Size = tuple[int, int]
+
+
+class Distiller:
+    """Plays the method's moves; see `loop.Game`. It knows no term: a method's plan says what each move computes.
+
+    Args:
+        synthesiser: latents (N,latent) and a size to images; the network of `synth` where it learns.
+        synth: the synthesiser as a player, None where nothing is learnt.
+        augment: applied to images before the teacher sees them.
+        sizes: sizes (H,W) drawn in turn, one a step.
+        at_head: compare logits at the resolution of the heads, which both networks must share.
+    """
+
+    def __init__(
+        self, method: Method, teacher: Teacher, student: Player, synthesiser: nn.Module, synth: Player | None, *,
+        augment: nn.Module, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size], batch: int,
+        seed: int, device: torch.device, bf16: bool, at_head: bool, refusals: Refusals,
+    ) -> None:  # fmt: skip
+        self.method, self.teacher, self.student, self.synthesiser, self.synth = (
+            method,
+            teacher,
+            student,
+            synthesiser,
+            synth,
+        )
+        self.augment, self.replay, self.latent, self.latent_per_step = augment, replay, latent, latent_per_step
+        self.sizes, self.batch, self.seed, self.device = list(sizes), batch, seed, device
+        self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
+        self.bn_tap = BatchNormTap(teacher.network)
+        self.notes: list[str] = []
+        self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
+        self.needs = self._plan()
+
+    def play(self, step: int) -> dict[str, float]:
+        """One step: the method's moves in order. Returns the last value of each term."""
+        values: dict[str, Tensor] = {}
+        for index, move in enumerate(self.method.moves(step)):
+            values |= self._moves[move](step, index)
+        shown = {name: float(value.detach()) for name, value in values.items()}
+        return shown | {"lr": self.student.optimizer.param_groups[0]["lr"]}
+
+    def _student_move(self, step: int, index: int) -> dict[str, Tensor]:
+        """The student comes closer to the teacher on images that are kept, or made for it."""
+        needs = self.needs["student"]
+        with torch.no_grad():
+            z = self._latents(step, index)
+            if self.replay is not None and len(self.replay):
+                torch.manual_seed(seed_for(self.seed, step, index, "replay"))
+                x, t = self.replay.draw(self.batch)
+                seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": t}
+            else:
+                x = self._images(z, step, index)
+                seen = self._teach(x, needs)
+        torch.manual_seed(seed_for(self.seed, step, index, "student"))
+        network = self.student.network.train()
+        saved = snapshot([network, self.method])
+        view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
+        total, values = self.method.loss("student", view, step)
+        self._settle(self.student.update(total, step), step, values, [network, self.method], saved)
+        return values
+
+    def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:
+        """The synthesiser answers to its judges; the student only looks on. What it made goes into the bank."""
+        needs = self.needs["synth"]
+        student, network = self.student.network.train(), self.synthesiser.train()
+        saved = snapshot([network, self.method])
+        with frozen(student), untouched_statistics(student):
+            z = self._latents(step, index)
+            x = self._images(z, step, index)
+            seen = self._teach(x, needs | {"t"})
+            torch.manual_seed(seed_for(self.seed, step, index, "student"))
+            view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
+            total, values = self.method.loss("synth", view, step)
+            refused = self.synth.update(total, step)
+        self._settle(refused, step, values, [network, self.method], saved)
+        if refused is None and self.replay is not None:
+            self.replay.keep(x, seen["t"])
+        return values
+
+    @torch.no_grad()
+    def _keep_move(self, step: int, index: int) -> dict[str, Tensor]:
+        """More images for the bank, by the averaged synthesiser where there is one (arXiv:2209.10359)."""
+        maker = self.synth.headline if self.synth is not None else self.synthesiser
+        with untouched_statistics(maker):
+            x = self._images(self._latents(step, index), step, index, maker.train())
+        self.replay.keep(x, self._teach(x, {"t"})["t"])
+        return {}
+
+    def _settle(
+        self, refused: str | None, step: int, values: dict[str, Tensor], modules: list[nn.Module], saved: list[Tensor]
+    ) -> None:
+        """Take note of an accepted move, or undo what a refused one wrote."""
+        if refused is None:
+            self.refusals.accept()
+            return
+        put_back(modules, saved)
+        bad = [f"term {name} is {value.item():.3g}" for name, value in values.items() if not torch.isfinite(value)]
+        self.notes.append(self.refusals.refuse(step, f"{refused} ({', '.join(bad)})" if bad else refused))
+
+    def _latents(self, step: int, index: int) -> Tensor:
+        """(N,latent) normal numbers, a function of the place in the run alone."""
+        torch.manual_seed(seed_for(self.seed, step, 0 if self.latent_per_step else index, "latent"))
+        return torch.randn(self.batch, self.latent).to(self.device)
+
+    def _images(self, z: Tensor, step: int, index: int, maker: nn.Module | None = None) -> Tensor:
+        """Images (N,3,H,W), augmented, of this step's size."""
+        torch.manual_seed(seed_for(self.seed, step, index, "synthesis"))
+        with self._autocast():
+            x = (maker or self.synthesiser)(z, self.sizes[step % len(self.sizes)])
+        return self.augment(x.float()).contiguous(memory_format=torch.channels_last)
+
+    def _teach(self, x: Tensor, needs: set[str]) -> dict[str, object]:
+        """The teacher's side of a view; taps are open only where a term looks at them."""
+        with ExitStack() as taps, self._autocast():
+            seen: dict[str, object] = {}
+            if "statistics" in needs:
+                seen["statistics"] = taps.enter_context(self.bn_tap.open())
+            if "t_features" in needs:
+                seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
+            seen["t"] = self.teacher(x, at_head=self.at_head)
+        return seen
+
+    def _study(self, x: Tensor, needs: set[str]) -> dict[str, object]:
+        """The student's side of a view."""
+        if not needs & {"s", "s_features"}:
+            return {}
+        with ExitStack() as taps, self._autocast():
+            seen: dict[str, object] = {}
+            if "s_features" in needs:
+                seen["s_features"] = taps.enter_context(FeatureTap(self.student.network.network).open())
+            seen["s"] = self.student.network(x, at_head=self.at_head)
+        return seen
+
+    def _view(self, values: dict[str, object]) -> View:
+        def teacher(images: Tensor) -> Tensor:
+            return self._teach(images, set())["t"]
+
+        def student(images: Tensor) -> Tensor:
+            return self._study(images, {"s"})["s"]
+
+        return View(values, teacher, student)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _plan(self) -> dict[str, set[str]]:
+        """What each player's terms look at, found by tracing every term with weight once on a batch of two."""
+        torch.manual_seed(seed_for(self.seed, 0, 0, "plan"))
+        everything = set(FIELDS)
+        student, maker = self.student.network.train(), self.synthesiser.train()
+        with torch.no_grad(), untouched_statistics(student), untouched_statistics(maker), self._autocast():
+            z = torch.randn(2, self.latent, device=self.device)
+            x = maker(z, self.sizes[0]).float().contiguous(memory_format=torch.channels_last)
+            values = {"z": z, "x": x, **self._teach(x, everything), **self._study(x, everything)}
+            needs: dict[str, set[str]] = {}
+            for player in ("student", "synth"):
+                view = self._view(values)
+                for name in self.method.terms(player):
+                    getattr(self.method, name)(view)
+                needs[player] = view.touched
+        return needs
+
+    @torch.no_grad()
+    def held_out(self, batches: int) -> Iterator[Tensor]:
+        """Synthetic images (N,3,H,W) that no move ever uses, by the averaged synthesiser where there is one."""
+        maker = self.synth.headline if self.synth is not None else self.synthesiser
+        training = maker.training
+        for index in range(batches):
+            torch.manual_seed(seed_for(self.seed, -1, index, "held-out"))
+            z = torch.randn(self.batch, self.latent).to(self.device)
+            with self._autocast(), untouched_statistics(maker):
+                yield maker.train()(z, self.sizes[0]).float().contiguous(memory_format=torch.channels_last)
+        maker.train(training)
+
+    def agreement(self, batches: int = 4) -> float:
+        """Share of held-out synthetic pixels on which teacher and headline student agree."""
+        return agreement(self.student.headline, self.teacher, self.held_out(batches), bf16=self.bf16)
+
+    @torch.no_grad()
+    def masks(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class ids (N,H,W) of images (N,3,H,W) by the teacher and by the headline student."""
+        student = self.student.headline
+        training = student.training
+        with self._autocast():
+            ids = self.teacher(images).argmax(1).cpu(), student.eval()(images).argmax(1).cpu()
+        student.train(training)
+        return ids
+
+    def state(self) -> dict:
+        state = {"student": self.student.state(), "method": self.method.state_dict(), "refusals": self.refusals.state()}
+        if self.synth is not None:
+            state["synth"] = self.synth.state()
+        if self.replay is not None:
+            state["replay"] = self.replay.state()
+        return state
+
+    def restore(self, state: dict) -> None:
+        self.student.restore(state["student"])
+        self.method.load_state_dict(state["method"])
+        self.refusals.restore(state["refusals"])
+        if self.synth is not None:
+            self.synth.restore(state["synth"])
+        if self.replay is not None:
+            self.replay.restore(state["replay"], self.device)

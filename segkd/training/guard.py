@@ -1,0 +1,74 @@
+"""What may end a run early: signals and numbers that went wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from segkd.foundation.errors import NumbersError
+
+
+class StopFlag:
+    """Set by SIGINT or SIGTERM; the loop looks at it between moves and evaluation batches. A second SIGINT exits at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signum is not None
+
+    @contextmanager
+    def listening(self) -> Iterator[StopFlag]:
+        """Handle the two signals inside the block, and put the old handlers back (main thread only)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        old = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _notice(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            os._exit(128 + signum)
+        self.signum = signum
+
+
+class Refusals:
+    """Counts refused moves: each is named in the log, and more than `max_bad` in a row end the run."""
+
+    def __init__(self, max_bad: int) -> None:
+        self.max_bad = max_bad
+        self.total = 0
+        self.in_a_row = 0
+
+    def accept(self) -> None:
+        self.in_a_row = 0
+
+    def refuse(self, step: int, reason: str) -> str:
+        """The line to log.
+
+        Raises:
+            NumbersError: too many in a row.
+        """
+        self.total += 1
+        self.in_a_row += 1
+        line = f"step {step}: {reason}: move refused, nothing changed"
+        if self.in_a_row > self.max_bad:
+            raise NumbersError(
+                f"step {step}: {reason}, {self.in_a_row} refused moves in a row (run.max_bad {self.max_bad});"
+                " lower the learning rates or run.precision=fp32, and resume"
+            )
+        return line
+
+    def state(self) -> dict[str, int]:
+        return {"total": self.total, "in_a_row": self.in_a_row}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.total, self.in_a_row = state["total"], state["in_a_row"]

@@ -1,0 +1,93 @@
+"""The run's diary: `metrics.jsonl` for machines, one live line for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+from segkd.foundation.files import atomic_write
+
+
+class Diary:
+    """Appends one JSON object a line to `metrics.jsonl`, and tells the terminal how the run goes.
+
+    Args:
+        path: the file; lines after `resumed_at` steps are dropped, since those steps are played again.
+        steps: the run's length, for the ETA.
+        quiet: say nothing on the terminal but warnings.
+    """
+
+    def __init__(self, path: Path, steps: int, resumed_at: int = 0, quiet: bool = False) -> None:
+        self.path, self.steps, self.quiet = path, steps, quiet
+        kept = [line for line in read_lines(path) if line["step"] <= resumed_at]
+        atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.seconds_before = max((line["seconds"] for line in kept), default=0.0)
+        self.started = time.perf_counter()
+        self.first_step = resumed_at
+        self._said = 0.0
+        self._live = sys.stderr.isatty()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of this run so far, the parts before a resume counted in."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def write(self, step: int, values: dict[str, object]) -> None:
+        """Append a line for `step` (steps finished)."""
+        line = {"step": step, "seconds": round(self.seconds, 2), **{k: _short(v) for k, v in values.items()}}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        """Refresh the live line on a terminal; elsewhere a plain line every half minute."""
+        now = time.perf_counter()
+        if self.quiet or now - self._said < (0.2 if self._live else 30) and step < self.steps:
+            return
+        self._said = now
+        speed = (step - self.first_step) / max(now - self.started, 1e-9)
+        left = (self.steps - step) / max(speed, 1e-9)
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        text = f"step {step}/{self.steps}  {speed:.2f} it/s  ETA {_clock(left)}  {terms}  {memory_mb()} MB"
+        print(
+            f"\r\x1b[K{text[:160]}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True
+        )
+
+    def say(self, text: str, always: bool = False) -> None:
+        """One plain line for people, beside the live one."""
+        if always or not self.quiet:
+            print(f"\r\x1b[K{text}" if self._live else text, file=sys.stderr, flush=True)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The whole lines of a `metrics.jsonl`; a last line cut by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def memory_mb() -> int:
+    """Largest resident memory of this process so far, in MB (plus the largest CUDA allocation, where there is one)."""
+    import resource
+
+    import torch
+
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+    return int(resident + (torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0))
+
+
+def _short(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None  # JSON knows no NaN
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(min(seconds, 359_999)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

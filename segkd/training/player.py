@@ -1,0 +1,156 @@
+"""One side of the game: a network with its optimiser, schedule and moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """`name`: sgd, adam or adamw; `clip`: largest gradient norm, None for none."""
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        if self.name == "sgd":
+            return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
+        return kind(parameters, self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate's factor as a function of the step alone, so there is no state to save.
+
+    `poly`: (1 - s/S)^power; `cosine`: half a period to 0; `step`: times `gamma` after each `every` of the run;
+    `constant`. The first `warmup` steps rise linearly.
+    """
+
+    name: str = "poly"
+    power: float = 0.9
+    every: float = 1 / 3
+    gamma: float = 0.1
+    warmup: int = 0
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor at `step` (from 0) of `steps`."""
+        done = min(step / max(steps, 1), 1.0)
+        rise = min((step + 1) / self.warmup, 1.0) if self.warmup else 1.0
+        if self.name == "poly":
+            return rise * (1 - done) ** self.power
+        if self.name == "cosine":
+            return rise * 0.5 * (1 + math.cos(math.pi * done))
+        if self.name == "step":
+            # An `every` of 0.3333 means three stages: the fourth, 0.0001 of the run, is left out.
+            last = math.ceil(1 / self.every - 0.01) - 1
+            return rise * self.gamma ** min(math.floor(done / self.every + 1e-9), last)
+        return rise
+
+
+@dataclass
+class Player:
+    """A network, what moves it, and the average of where it has been.
+
+    `ema` (decay per accepted update, 0 for none) averages parameters and floating-point buffers.
+    """
+
+    name: str
+    network: nn.Module
+    optimizer_spec: Optimizer
+    schedule: Schedule
+    steps: int
+    ema_decay: float = 0.0
+    optimizer: torch.optim.Optimizer = field(init=False)
+    average: AveragedModel | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.optimizer = self.optimizer_spec.build(self.network)
+        if self.ema_decay > 0:
+            average = get_ema_multi_avg_fn(self.ema_decay)
+            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+            self.average.requires_grad_(False)
+
+    @property
+    def headline(self) -> nn.Module:
+        """The averaged network where there is an average, else the live one."""
+        return self.average.module if self.average is not None else self.network
+
+    def update(self, loss: Tensor, step: int) -> str | None:
+        """One optimiser step on `loss`; returns None, or why it was refused (nothing of the player has changed then).
+
+        A refused step leaves the buffers as the forward wrote them: the caller restores its snapshot.
+        """
+        if not torch.isfinite(loss):
+            return f"{self.name} loss is {loss.item():.3g}"
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        if not torch.isfinite(norm):
+            return f"{self.name} gradient norm is {float(norm):.3g}"
+        scale = 1.0 if self.optimizer_spec.clip is None else min(1.0, self.optimizer_spec.clip / (float(norm) + 1e-6))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient if gradient is None or scale == 1.0 else gradient * scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.optimizer_spec.lr * self.schedule.factor(step, self.steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return None
+
+    def state(self) -> dict:
+        """All that the player is: weights, buffers, optimiser, average."""
+        average = self.average.state_dict() if self.average is not None else {}
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
+
+    def restore(self, state: dict) -> None:
+        """Become what `state()` described."""
+        self.network.load_state_dict(state["network"])
+        # The settings are this run's: a change of the recipe that was accepted must not be undone.
+        own, saved = self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
+        groups = [{**mine, "lr": old["lr"]} for mine, old in zip(own, saved, strict=True)]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def snapshot(modules: list[nn.Module]) -> list[Tensor]:
+    """Copies of all buffers, taken before a move that may be refused."""
+    return [buffer.clone() for module in modules for buffer in module.buffers()]
+
+
+@torch.no_grad()
+def put_back(modules: list[nn.Module], saved: list[Tensor]) -> None:
+    """Write a snapshot back: a forward full of NaN has already written the running statistics."""
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    for buffer, value in zip(buffers, saved, strict=True):
+        buffer.copy_(value)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No gradients for the network's parameters inside the block: they are neither kept nor computed."""
+    asking = [p for p in network.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+ShouldStop = Callable[[], bool]

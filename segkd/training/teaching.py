@@ -1,0 +1,110 @@
+"""Supervised training of one network on labelled images: demo teachers, and the labelled students of the ceiling rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segkd.data.classes import IGNORE
+from segkd.data.samples import Sample
+from segkd.data.transforms import TrainTransform, draw_batch
+from segkd.foundation.rng import seed_for
+from segkd.training.guard import Refusals
+from segkd.training.player import Player, put_back, snapshot
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`loss`: cross_entropy or focal (arXiv:1708.02002); `class_weights` (C,) or None."""
+
+    loss: str
+    gamma: float
+    class_weights: Tensor | None
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits (N,C,H,W) against ids (N,H,W), over the pixels that are not ignored, in fp32."""
+        logits = logits.float()
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if self.loss == "cross_entropy":
+            return F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE)
+        plain = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+        weighted = plain if weights is None else F.cross_entropy(
+            logits, target, weight=weights, ignore_index=IGNORE, reduction="none"
+        )  # fmt: skip
+        # The power's slope at 0 is infinite for gamma < 1, and every ignored pixel stands there.
+        doubt = (-torch.expm1(-plain)).clamp_min(torch.finfo(torch.float32).tiny)
+        # The ignored pixels have loss 0 and must not count in the mean either.
+        return (doubt**self.gamma * weighted).sum() / (target != IGNORE).sum().clamp_min(1)
+
+
+def class_weights(samples: Sequence[Sample], classes: int, rule: str, most: int = 1000) -> Tensor | None:
+    """Weights (C,) against rare classes, from the label frequencies f of up to `most` samples.
+
+    `median`: median(f) / f (arXiv:1411.4734, over all pixels); `sqrt`: its square root; `none`: None. A class that
+    never occurs gets 1, and no weight exceeds 10.
+    """
+    if rule == "none":
+        return None
+    counts: Counter[int] = Counter()
+    for index in range(min(len(samples), most)):
+        counts.update(dict(enumerate(np.bincount(samples[index].mask.ravel(), minlength=256)[:classes].tolist())))
+    frequency = torch.tensor([counts[c] for c in range(classes)], dtype=torch.float64)
+    seen = frequency > 0
+    weights = torch.ones(classes, dtype=torch.float64)
+    if seen.any():
+        weights[seen] = frequency[seen].quantile(0.5) / frequency[seen]  # `median` takes the lower of two
+    return (weights.sqrt() if rule == "sqrt" else weights).clamp_max(10.0).float()
+
+
+class Teaching:
+    """The game of one player against labelled images; see `loop.Game`."""
+
+    def __init__(
+        self, player: Player, samples: Sequence[Sample], transform: TrainTransform, objective: Objective, *,
+        batch: int, seed: int, device: torch.device, bf16: bool, refusals: Refusals,
+    ) -> None:  # fmt: skip
+        self.player, self.samples, self.transform, self.objective = player, samples, transform, objective
+        self.batch, self.seed, self.device, self.bf16, self.refusals = batch, seed, device, bf16, refusals
+        self.best: dict = {"miou": -1.0, "step": 0, "network": {}}
+        self.notes: list[str] = []
+
+    def play(self, step: int) -> dict[str, float]:
+        """One step on one batch; returns the loss and the learning rate."""
+        images, masks = draw_batch(self.samples, self.transform, self.batch, self.seed, step)
+        x = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
+        target = torch.from_numpy(masks).to(self.device)
+        torch.manual_seed(seed_for(self.seed, step, 0, "teach"))
+        network = self.player.network.train()
+        saved = snapshot([network])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = network(x)
+        loss = self.objective(logits, target)
+        refused = self.player.update(loss, step)
+        if refused:
+            put_back([network], saved)
+            self.notes.append(self.refusals.refuse(step, refused))
+        else:
+            self.refusals.accept()
+        return {"loss": loss.item(), "lr": self.player.optimizer.param_groups[0]["lr"]}
+
+    def offer(self, miou: float, step: int, network: nn.Module) -> bool:
+        """Keep a copy of `network` if it is the best on val so far; returns whether it was."""
+        if miou <= self.best["miou"]:
+            return False
+        state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+        self.best = {"miou": miou, "step": step, "network": state}
+        return True
+
+    def state(self) -> dict:
+        return {"player": self.player.state(), "best": self.best, "refusals": self.refusals.state()}
+
+    def restore(self, state: dict) -> None:
+        self.player.restore(state["player"])
+        self.best = state["best"]
+        self.refusals.restore(state["refusals"])

@@ -1,0 +1,154 @@
+"""A tiny game that plays in milliseconds: a teacher, a recipe that distils it, and four labelled images."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from segkd.recipe import DistillRecipe, load, with_values
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segkd.training.distiller import Distiller
+
+ROOT = Path(__file__).parents[1]
+NETWORK = "arch: DeepLabV3Plus, encoder: tu-resnet10t, options: {channels: [16, 24, 32, 48], stem_width: 8, decoder_channels: 32}"
+RECIPE = f"""\
+extends: {ROOT}/recipes/base/ddad.yaml
+teacher: {{{NETWORK}, classes: camvid, weights: teacher.safetensors, recipe: teachers/tiny, mean: [0.5, 0.45, 0.4], std: [0.25, 0.25, 0.2]}}
+student: {{{NETWORK}, ema: 0.9}}
+synth: {{kind: resize, latent: 8, size: [32, 64]}}
+data: {{name: null, root: camvid}}
+run: {{steps: 4, batch: 2, device: cpu, precision: fp32, save_every: 2, eval_every: 2, sample_every: 2}}
+"""
+SMALL = {"synth.width": 4, "game.student_moves": 2}
+
+
+def tiny_teacher() -> nn.Module:
+    """An untrained network whose running statistics have seen images, and whose masks show several classes."""
+    import torch
+
+    from segkd.models.adapters import create_network
+
+    torch.manual_seed(7)
+    options = {"channels": [16, 24, 32, 48], "stem_width": 8, "decoder_channels": 32}
+    network = create_network("DeepLabV3Plus", "tu-resnet10t", 11, options)
+    with torch.no_grad():
+        for _ in range(4):
+            network.train()(torch.randn(4, 3, 32, 64))
+        network.segmentation_head[0].weight *= 5
+    return network.eval()
+
+
+def write_camvid(root: Path) -> None:
+    """Four training and two test images of 32x64 in CamVid's layout, all classes and void in every mask."""
+    import cv2
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        for folder in (root / split, root / f"{split}annot"):
+            folder.mkdir(parents=True)
+        for i in range(count):
+            cv2.imwrite(str(root / split / f"{i}.png"), random.integers(0, 256, (32, 64, 3), np.uint8))
+            cv2.imwrite(str(root / f"{split}annot" / f"{i}.png"), random.integers(0, 12, (32, 64), np.uint8))
+
+
+def hash_of(value: Any) -> str:
+    """A hash of all bytes in a nested state."""
+    import torch
+
+    total = hashlib.sha256()
+
+    def add(item: Any) -> None:
+        if isinstance(item, torch.Tensor):
+            total.update(str((item.dtype, tuple(item.shape))).encode())
+            total.update(item.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(item, dict):
+            for key in sorted(item, key=str):
+                add(str(key))
+                add(item[key])
+        elif isinstance(item, (list, tuple)):
+            for inner in item:
+                add(inner)
+        else:
+            total.update(repr(item).encode())
+
+    add(value)
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The tiny game's files, and how to play it."""
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The recipe's file."""
+        return self.folder / "tiny.yaml"
+
+    def recipe(self, case: str = "ddad.segkd", *overrides: str) -> DistillRecipe:
+        """The recipe of METHOD or METHOD.VARIANT, with little of everything."""
+        method, _, variant = case.partition(".")
+        chosen = [f"method={method}", *([f"variant={variant}"] if variant else [])]
+        recipe = load(self.path, [*chosen, f"data.root={self.folder}/camvid", f"run.dir={self.folder}/run"], "distill")
+        values = SMALL | ({"synth.replay": 3} if recipe.synth.replay else {})
+        if recipe.synth.kind == "images":
+            values |= {"data.name": "camvid", "data.final": None}
+        given = [f"{key}={value if value is not None else 'null'}" for key, value in values.items()]
+        fixed = [f"data.root={self.folder}/camvid", f"run.dir={self.folder}/run"]
+        recipe = load(self.path, [*chosen, *fixed, *given, *overrides], "distill")
+        assert isinstance(recipe, DistillRecipe)
+        return recipe
+
+    def game(self, case: str = "ddad.segkd", *overrides: str, bf16: bool = False) -> Distiller:
+        """A freshly built game; torch's global generator is left where building it left it."""
+        import torch
+
+        from segkd import build
+
+        recipe = self.recipe(case, *overrides)
+        return build.distiller_of(recipe, build.teacher_of(recipe.teacher), torch.device("cpu"), bf16)
+
+    def hash(self, value: Any) -> str:
+        """A hash of all bytes of a module or of a nested state."""
+        return hash_of(value.state_dict() if hasattr(value, "state_dict") else value)
+
+    def hooks(self, *networks: nn.Module) -> int:
+        """The forward and backward hooks on all modules of the networks."""
+        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return sum(len(getattr(m, kind)) for network in networks for m in network.modules() for kind in kinds)
+
+    @contextlib.contextmanager
+    def calls(self, network: nn.Module) -> Iterator[list[Any]]:
+        """The first inputs of the network's forwards inside the block."""
+        inputs: list[Any] = []
+        handle = network.register_forward_pre_hook(lambda module, given: inputs.append(given[0].detach().clone()))
+        try:
+            yield inputs
+        finally:
+            handle.remove()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny game's folder: recipe, teacher, and four labelled images."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    save_file({k: v.contiguous() for k, v in tiny_teacher().state_dict().items()}, folder / "teacher.safetensors")
+    write_camvid(folder / "camvid")
+    return Tiny(folder)
+
+
+__all__ = ["Tiny", "with_values"]

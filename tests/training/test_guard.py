@@ -1,0 +1,132 @@
+"""Real signals to this process and to another, and the count of refused moves."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import segkd
+from segkd.foundation.errors import NumbersError
+from segkd.training.guard import Refusals, StopFlag
+
+WORKER = """
+import sys, time
+from segkd.training.guard import StopFlag
+with StopFlag().listening() as stop:
+    print("ready", flush=True)
+    while not stop():
+        time.sleep(0.005)
+    if "stubborn" in sys.argv:
+        print("noticed", flush=True)
+        time.sleep(60)
+print("clean", stop.signum, flush=True)
+"""
+
+
+@pytest.fixture
+def worker():
+    """Starts WORKER in a process of its own; `worker(...)` returns when it listens."""
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        environment = os.environ | {"PYTHONPATH": str(Path(segkd.__file__).parents[1])}
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, *arguments], stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sets_the_flag_and_ends_nothing(number):
+    before = signal.getsignal(number)
+    with StopFlag().listening() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        assert stop.signum == number
+    assert signal.getsignal(number) is before
+
+
+def test_the_old_handlers_come_back_after_an_exception():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError, match="x"), StopFlag().listening():
+        raise ValueError("x")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_another_process_ends_its_work_cleanly(worker, number):
+    process = worker()
+    process.send_signal(number)
+    assert process.communicate(timeout=20)[0] == f"clean {int(number)}\n"
+    assert process.returncode == 0
+
+
+def test_a_second_interrupt_ends_at_once(worker):
+    process = worker("stubborn")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "noticed\n"
+    process.send_signal(signal.SIGTERM)  # asks again, and politely
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+
+
+def test_in_another_thread_the_handlers_stay_as_they_are():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with StopFlag().listening() as stop:
+            seen.extend([stop(), signal.getsignal(signal.SIGINT)])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False, before]
+
+
+def test_refusals_are_named_and_counted():
+    refusals = Refusals(2)
+    line = refusals.refuse(7, "student loss is nan")
+    assert "step 7" in line
+    assert "student loss is nan" in line
+    assert "\n" not in line
+    refusals.refuse(8, "x")
+    refusals.accept()
+    refusals.refuse(9, "x")
+    refusals.refuse(10, "x")
+    with pytest.raises(NumbersError, match="3 refused moves in a row") as caught:
+        refusals.refuse(11, "synth loss is inf")
+    assert "step 11: synth loss is inf" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert refusals.total == 5
+
+
+def test_no_refusal_is_allowed_with_max_bad_0():
+    with pytest.raises(NumbersError):
+        Refusals(0).refuse(0, "x")
+
+
+def test_a_resumed_run_goes_on_counting():
+    first = Refusals(2)
+    first.refuse(1, "x")
+    first.accept()
+    first.refuse(2, "x")
+    second = Refusals(2)
+    second.restore(first.state())
+    assert second.state() == {"total": 2, "in_a_row": 1}
+    second.refuse(3, "x")
+    with pytest.raises(NumbersError):
+        second.refuse(4, "x")

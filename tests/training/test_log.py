@@ -1,0 +1,103 @@
+"""The diary: what a resume keeps, what a kill leaves, and lines that any JSON reader takes."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+from segkd.training.log import Diary, memory_mb, read_lines
+
+
+def written(path: Path, *steps: int) -> Diary:
+    diary = Diary(path, 100, quiet=True)
+    for step in steps:
+        diary.write(step, {"loss": step / 3, "lr": 0.1})
+    return diary
+
+
+def test_one_line_of_json_a_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    diary = written(path, 10, 20)
+    diary.write(20, {"val_miou": 0.123456789, "val_best": True, "notes": ["a"], "absent": None})
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 20]
+    assert lines[0]["loss"] == 3.33333
+    assert lines[2] | {"seconds": 0} == {
+        "step": 20, "seconds": 0, "val_miou": 0.123457, "val_best": True, "notes": ["a"], "absent": None,
+    }  # fmt: skip
+
+
+def test_what_is_not_finite_is_null_and_no_invalid_json(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path).write(1, {"loss": math.nan, "worst": math.inf})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    line = json.loads(path.read_text(), parse_constant=refuse)
+    assert (line["loss"], line["worst"]) == (None, None)
+
+
+def test_a_resume_drops_the_lines_after_its_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path, 10, 20, 30, 40)
+    diary = Diary(path, 100, resumed_at=20, quiet=True)
+    assert [line["step"] for line in read_lines(path)] == [10, 20]
+    diary.write(30, {"loss": 7.0})
+    assert [(line["step"], line["loss"]) for line in read_lines(path)][2:] == [(30, 7.0)]
+
+
+def test_a_new_run_starts_a_new_diary(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path, 10, 20)
+    Diary(path, 100, quiet=True)
+    assert path.read_text() == ""
+
+
+def test_a_last_line_cut_by_a_kill_does_no_harm(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path, 10, 20)
+    whole = path.read_text()
+    path.write_text(whole + '{"step": 30, "seco')
+    assert [line["step"] for line in read_lines(path)] == [10, 20]
+    Diary(path, 100, resumed_at=30, quiet=True).write(40, {"loss": 1.0})
+    assert path.read_text().startswith(whole)
+    assert [line["step"] for line in read_lines(path)] == [10, 20, 40]
+
+
+def test_no_file_is_no_lines(tmp_path):
+    assert read_lines(tmp_path / "nothing") == []
+
+
+def test_the_seconds_of_the_parts_add_up(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "seconds": 5.0}\n{"step": 20, "seconds": 9.0}\n')
+    diary = Diary(path, 100, resumed_at=10, quiet=True)
+    time.sleep(0.02)
+    assert 5.02 <= diary.seconds < 7
+
+
+def test_off_a_terminal_progress_is_a_plain_line_now_and_then_and_at_the_end(tmp_path, capsys):
+    diary = Diary(tmp_path / "metrics.jsonl", 50)
+    for step in range(1, 51):
+        diary.progress(step, {"kd": 1.5})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("step 1/50  ")
+    assert lines[-1].startswith("step 50/50  ")
+    assert "ETA" in lines[-1]
+    assert "it/s" in lines[-1]
+    assert "kd 1.500" in lines[-1]
+    assert len(lines) <= 3
+    assert "\x1b" not in "".join(lines)
+
+
+def test_quiet_says_warnings_only(tmp_path, capsys):
+    diary = Diary(tmp_path / "metrics.jsonl", 2, quiet=True)
+    diary.progress(2, {"kd": 1.0})
+    diary.say("chatter")
+    diary.say("warning: x", always=True)
+    assert capsys.readouterr().err == "warning: x\n"
+
+
+def test_memory_is_that_of_this_process():
+    assert 20 < memory_mb() < 200_000

@@ -1,0 +1,223 @@
+"""The player: steps as by hand, refused steps that change nothing, schedules, averages, and all of it restored."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segkd.training.player import Optimizer, Player, Schedule, frozen, put_back, snapshot
+
+CONSTANT = Schedule("constant")
+SGD = Optimizer()
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+def player(rule: Optimizer = SGD, schedule: Schedule = CONSTANT, ema: float = 0.0, steps: int = 10) -> Player:
+    return Player("student", network(), rule, schedule, steps, ema)
+
+
+def loss_of(made: Player, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return made.network(torch.randn(2, 3, 6, 6, generator=generator)).square().mean()
+
+
+def flat(value: object, name: str = "") -> dict[str, torch.Tensor]:
+    """All tensors and numbers of a nested state, as copies."""
+    if isinstance(value, torch.Tensor):
+        return {name: value.detach().clone()}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
+    if items is None:
+        return {name: torch.tensor(float(value))} if isinstance(value, (int, float)) else {}
+    return {key: t for k, inner in items for key, t in flat(inner, f"{name}.{k}").items()}
+
+
+def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    assert a.keys() == b.keys()
+    return [key for key in a if not torch.equal(a[key], b[key])]
+
+
+class Weight(nn.Module):
+    """A vector as a network, for optimisers by hand."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+def pulled(made: Player, step: int, target: np.ndarray) -> np.ndarray:
+    """One update towards `target`; the gradient is w - target."""
+    assert made.update(0.5 * (made.network.w - torch.tensor(target)).square().sum(), step) is None
+    return made.network.w.detach().numpy().copy()
+
+
+def test_sgd_with_schedule_momentum_decay_and_clip_as_by_hand():
+    rule = Optimizer("sgd", lr=0.2, momentum=0.9, weight_decay=0.01, clip=0.5)
+    made = Player("p", Weight([1.0, -2.0]), rule, Schedule("poly", power=0.9), 8)
+    w, velocity, target = np.array([1.0, -2.0]), None, np.array([0.3, 0.1])
+    for step in range(6):
+        gradient = w - target
+        gradient = gradient * min(1.0, 0.5 / (math.sqrt(gradient @ gradient) + 1e-6)) + 0.01 * w
+        velocity = gradient if velocity is None else 0.9 * velocity + gradient
+        w = w - 0.2 * (1 - step / 8) ** 0.9 * velocity
+        np.testing.assert_allclose(pulled(made, step, target), w, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "decay"), [("adam", 0.0), ("adamw", 0.1)])
+def test_adam_as_by_hand(name, decay):
+    made = Player("p", Weight([1.0, -2.0]), Optimizer(name, lr=0.1, betas=(0.5, 0.9), weight_decay=decay), CONSTANT, 8)
+    w, m, v, target = np.array([1.0, -2.0]), 0.0, 0.0, np.array([0.3, 0.1])
+    for step in range(4):
+        gradient = w - target
+        m, v = 0.5 * m + 0.5 * gradient, 0.9 * v + 0.1 * gradient**2
+        step_ = (m / (1 - 0.5 ** (step + 1))) / (np.sqrt(v / (1 - 0.9 ** (step + 1))) + 1e-8)
+        w = w * (1 - 0.1 * decay) - 0.1 * step_
+        np.testing.assert_allclose(pulled(made, step, target), w, rtol=1e-6)
+
+
+def test_clip_leaves_a_small_gradient_alone():
+    loose, none = (Player("p", Weight([1.0, -2.0]), Optimizer(clip=clip), CONSTANT, 8) for clip in (100.0, None))
+    for made in (loose, none):
+        pulled(made, 0, np.zeros(2))
+    assert torch.equal(loose.network.w, none.network.w)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "points"),
+    [
+        (Schedule("constant"), {0: 1, 50: 1, 99: 1}),
+        (Schedule("poly", power=0.9), {0: 1, 50: 0.5**0.9, 99: 0.01**0.9, 100: 0}),
+        (Schedule("cosine"), {0: 1, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5, 100: 0}),
+        (Schedule("step", every=1 / 4, gamma=0.3), {0: 1, 24: 1, 25: 0.3, 49: 0.3, 50: 0.09, 75: 0.027, 99: 0.027}),
+        (Schedule("constant", warmup=4), {0: 0.25, 1: 0.5, 3: 1, 4: 1, 99: 1}),
+        (Schedule("poly", power=1.0, warmup=10), {0: 0.1, 4: 0.5 * 0.96, 20: 0.8}),
+    ],
+)
+def test_schedules_at_known_points(schedule, points):
+    for step, wanted in points.items():
+        assert schedule.factor(step, 100) == pytest.approx(wanted, abs=1e-12), step
+
+
+@pytest.mark.parametrize("steps", [3, 100, 15_000])
+@pytest.mark.parametrize("every", [1 / 3, 0.3333, 0.333])
+def test_thirds_are_three_stages_however_they_are_written(every, steps):
+    stages = {round(Schedule("step", every=every, gamma=0.1).factor(step, steps), 9) for step in range(steps)}
+    assert stages == {1.0, 0.1, 0.01}
+    assert Schedule("step", every=1.0).factor(steps - 1, steps) == 1
+
+
+def test_the_average_as_by_hand():
+    made = player(Optimizer(lr=0.5), ema=0.8)
+    wanted: dict[str, torch.Tensor] = {}
+    for step in range(4):
+        assert made.update(loss_of(made, step), step) is None
+        for key, value in made.network.state_dict().items():
+            if value.is_floating_point():
+                wanted[key] = 0.8 * wanted[key] + 0.2 * value if key in wanted else value.clone()
+    assert {"0.weight", "1.running_mean", "1.running_var"} <= wanted.keys()
+    for key, value in wanted.items():
+        assert torch.allclose(made.headline.state_dict()[key], value, atol=1e-6), key
+    assert made.headline is not made.network
+    assert not any(p.requires_grad for p in made.headline.parameters())
+
+
+def test_without_an_average_the_live_network_is_the_headline():
+    made = player()
+    assert made.headline is made.network
+
+
+@pytest.mark.parametrize("rule", [Optimizer("sgd"), Optimizer("adam", lr=0.01)])
+@pytest.mark.parametrize("fault", ["nan loss", "inf loss", "inf gradient", "nan images"])
+def test_a_refused_step_changes_nothing(rule, fault):
+    made = player(rule, ema=0.9)
+    for step in range(2):
+        made.update(loss_of(made, step), step)
+    before, saved = flat(made.state()), snapshot([made.network])
+    if fault == "inf gradient":
+        loss = loss_of(made, 2) + (made.network[0].weight[0, 0, 0, 0] * 0).sqrt()
+        assert torch.isfinite(loss)
+    elif fault == "nan images":
+        loss = made.network(torch.full((2, 3, 6, 6), math.nan)).mean()
+    else:
+        loss = loss_of(made, 2) * (math.nan if fault == "nan loss" else math.inf)
+    reason = made.update(loss, 2)
+    assert reason.startswith("student gradient norm is" if fault == "inf gradient" else "student loss is")
+    touched = differing(before, flat(made.state()))
+    assert touched  # the forward alone has moved the running statistics
+    assert all(key.startswith(".network.1.") for key in touched)
+    put_back([made.network], saved)
+    assert differing(before, flat(made.state())) == []
+    assert all(p.grad is None for p in made.network.parameters())
+
+
+def test_a_refused_step_leaves_no_trace_in_those_after_it():
+    plain, disturbed = player(Optimizer("adam", lr=0.01), ema=0.9), player(Optimizer("adam", lr=0.01), ema=0.9)
+    for step in range(4):
+        plain.update(loss_of(plain, step), step)
+        if step == 2:
+            saved = snapshot([disturbed.network])
+            assert disturbed.update(loss_of(disturbed, 99) * math.nan, step)
+            put_back([disturbed.network], saved)
+        disturbed.update(loss_of(disturbed, step), step)
+    assert differing(flat(plain.state()), flat(disturbed.state())) == []
+
+
+def test_an_update_leaves_no_gradient_anywhere():
+    made, other = player(), network(1)
+    images = torch.randn(2, 3, 6, 6, requires_grad=True)
+    made.update((made.network(images) - other(images)).square().mean(), 0)
+    assert all(p.grad is None for p in [*made.network.parameters(), *other.parameters(), images])
+
+
+def test_parameters_that_the_loss_does_not_reach_stay():
+    made = player(Optimizer(weight_decay=0.1))
+    before = made.network[3].weight.detach().clone()
+    assert made.update(made.network[0](torch.randn(1, 3, 6, 6)).square().mean(), 0) is None
+    assert torch.equal(made.network[3].weight, before)
+
+
+def test_frozen_restores_even_after_an_exception():
+    net = network()
+    net[3].bias.requires_grad_(False)
+    with pytest.raises(RuntimeError), frozen(net):
+        assert not any(p.requires_grad for p in net.parameters())
+        net(torch.randn(1, 5, 6, 6))
+    assert [name for name, p in net.named_parameters() if not p.requires_grad] == ["3.bias"]
+
+
+def test_gradients_flow_through_a_frozen_network():
+    net, images = network(), torch.randn(2, 3, 6, 6, requires_grad=True)
+    with frozen(net):
+        net(images).square().mean().backward()
+    assert images.grad.abs().max() > 0
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("rule", [Optimizer("sgd"), Optimizer("adam", lr=0.01), Optimizer("adamw", lr=0.01)])
+def test_a_restored_player_goes_on_as_if_nothing_had_been(rule):
+    schedule = Schedule("cosine", warmup=2)
+    one = player(rule, schedule, ema=0.9)
+    for step in range(3):
+        one.update(loss_of(one, step), step)
+    state = copy.deepcopy(one.state())
+    two = Player("student", network(7), rule, schedule, 10, 0.9)
+    two.restore(state)
+    assert differing(flat(state), flat(two.state())) == []
+    for made in (one, two):
+        for step in range(3, 6):
+            made.update(loss_of(made, step), step)
+    assert differing(flat(one.state()), flat(two.state())) == []
+
+
+def test_an_accepted_change_of_the_optimizer_survives_the_restore():
+    one = player(Optimizer(weight_decay=0.0, momentum=0.9))
+    one.update(loss_of(one, 0), 0)
+    two = player(Optimizer(weight_decay=0.5, momentum=0.1))
+    two.restore(copy.deepcopy(one.state()))
+    assert (two.optimizer.param_groups[0]["weight_decay"], two.optimizer.param_groups[0]["momentum"]) == (0.5, 0.1)
