@@ -1,0 +1,88 @@
+"""segkd from Python: `from segkd import distill, teach, evaluate, load_student`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segkd import measuring, runs
+from segkd.models.student import LoadedStudent, load_student
+from segkd.recipe import DistillRecipe, TeachRecipe, find, load
+from segkd.recipe.sources import CHECKOUT, PACKAGED
+
+__all__ = ["distill", "evaluate", "load_student", "teach"]
+
+
+def distill(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: str = "auto",
+    accept: Sequence[str] = (),
+    quiet: bool = False,
+    trust_pickle: bool = False,
+) -> dict[str, Any]:
+    """Distil a student as a recipe says, and return the run's summary; a finished run only returns it.
+
+    Args:
+        recipe: a path, or the name of a shipped recipe such as `quickstart`.
+        overrides: `key.sub=value`, as on the command line.
+        resume: `auto` goes on where the run folder stands, `never` wants a new folder, or a checkpoint's path.
+        accept: dotted keys in which the recipe may differ from that of the checkpoint.
+        quiet: no progress on stderr.
+        trust_pickle: also read weights that need pickle, which runs the code that they hold.
+
+    Raises:
+        SegkdError: one of its kinds, each with a one-line message and the exit code of the command.
+    """
+    loaded = load(recipe, overrides, "distill")
+    assert isinstance(loaded, DistillRecipe)
+    return runs.distill(loaded, runs.Options(recipe_name(recipe), resume, tuple(accept), quiet, trust_pickle))
+
+
+def teach(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: str = "auto",
+    accept: Sequence[str] = (),
+    quiet: bool = False,
+    trust_pickle: bool = False,
+) -> dict[str, Any]:
+    """Train a network on labelled images as a recipe says, and return the run's summary; arguments as `distill`."""
+    loaded = load(recipe, overrides, "teach")
+    assert isinstance(loaded, TeachRecipe)
+    return runs.teach(loaded, runs.Options(recipe_name(recipe), resume, tuple(accept), quiet, trust_pickle))
+
+
+def evaluate(
+    model: str | Path | LoadedStudent,
+    *,
+    data: str | None = None,
+    root: str | None = None,
+    split: str | None = None,
+    size: measuring.Size | None = None,
+    who: measuring.Who | None = None,
+    device: str = "auto",
+    precision: measuring.Precision | None = None,
+) -> dict[str, Any]:
+    """Score a network on a labelled set: `miou`, `per_class`, `pixel_accuracy`, `fw_iou`, `absent`, `images`, `size`.
+
+    `model` is what `load_student` returned, or what `segkd eval` takes: a student folder, a run folder, a checkpoint,
+    or a recipe with who="teacher". What is not given is as in the recipe of the run.
+
+    Raises:
+        SegkdError: as `measuring.load_model` and `measuring.evaluate`.
+    """
+    loaded = measuring.of_student(model) if isinstance(model, LoadedStudent) else measuring.load_model(model, who)
+    return measuring.evaluate(loaded, data=data, root=root, split=split, size=size, device=device, precision=precision)
+
+
+def recipe_name(source: str | Path) -> str:
+    """What a run's summary calls its recipe: the name of a shipped one, which any command takes, or the file's stem."""
+    path = find(source).resolve()
+    for folder in (PACKAGED, CHECKOUT):
+        if path.is_relative_to(folder.resolve()):
+            return path.relative_to(folder.resolve()).with_suffix("").as_posix()
+    return path.stem

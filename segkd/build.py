@@ -1,0 +1,249 @@
+"""Recipe to objects: the only file that knows every other name."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segkd.data import classes as class_lists
+from segkd.data.camvid import CamVid
+from segkd.data.classes import Classes
+from segkd.data.samples import Dataset, Sample
+from segkd.data.stream import ImageStream
+from segkd.data.transforms import TrainTransform
+from segkd.foundation.errors import DataError, RecipeError, TeacherError
+from segkd.foundation.rng import seed_for
+from segkd.methods.base import Method, Rules
+from segkd.models.adapters import Adapter, create_network, load_weights
+from segkd.models.taps import check_statistics
+from segkd.models.teacher import Teacher, input_range, read_state
+from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
+from segkd.synthesis import generator
+from segkd.synthesis.augment import Augment
+from segkd.synthesis.bank import Replay
+from segkd.training.distiller import Distiller
+from segkd.training.guard import Refusals
+from segkd.training.player import Optimizer, Player, Schedule
+from segkd.training.teaching import Objective, Teaching, class_weights
+
+TRAIN_SCENES = 4000
+"""Procedural scenes that a teacher trains on: half a minute of rendering, 200 MB."""
+
+
+def classes_of(value: str | Sequence[str] | int) -> Classes:
+    """The class list that a recipe's `classes` means: a named one, a list of names, or a number of unnamed ones."""
+    if isinstance(value, str):
+        return class_lists.named(value)
+    names = [f"class {i}" for i in range(value)] if isinstance(value, int) else list(value)
+    return class_lists.listed("custom", names)
+
+
+def dataset(name: str, root: str | None, split: str) -> Dataset:
+    """A labelled set by its recipe name.
+
+    Raises:
+        DataError: unknown, without the root that it needs, or not found there.
+    """
+    if name == "scenes":
+        from segkd.data.procedural import SceneSet
+
+        return SceneSet(split, TRAIN_SCENES if split == "train" else 500)
+    if root is None:
+        raise DataError(f"data.root: {name} is read from a folder; set data.root=DIR (its layout is in the README)")
+    if name == "camvid":
+        return CamVid(expand_root(root), split)
+    raise DataError(f"data.name: no data set {name!r}; there are camvid and scenes")
+
+
+def network_of(model: blocks.Model | blocks.Student, classes: int) -> nn.Module:
+    """The network of a recipe block, with random weights drawn from torch's global generator."""
+    options = {key: value for key, value in model.options.items()}
+    return create_network(model.arch, model.encoder, classes, options)
+
+
+def start_from(network: nn.Module, weights: str | None) -> None:
+    """Load the weights that a fresh network starts from: those of its encoder, or of all of it; None or `none`: no change."""
+    if weights is None or weights == "none":
+        return
+    path = Path(expand_root(weights))
+    state = read_state(path)
+    encoder = getattr(network, "encoder", None)
+    is_encoder = encoder is not None and state.keys() <= encoder.state_dict().keys()
+    load_weights(encoder if is_encoder else network, state, str(path))
+
+
+def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
+    """The frozen teacher of a recipe.
+
+    Raises:
+        TeacherError: its weights are missing, damaged, or do not fit.
+    """
+    classes = classes_of(block.classes)
+    state = read_state(Path(expand_root(block.weights)), made_by=block.recipe, trust_pickle=trust_pickle)
+    network = network_of(block, len(classes))
+    load_weights(network, state, block.weights)
+    return Teacher(network, classes.names, block.mean, block.std)
+
+
+def check_class_counts(teacher: Teacher, data: Dataset | None) -> None:
+    """Teacher, student and data must count the same classes before step 1.
+
+    Raises:
+        TeacherError: they do not; the line holds the three numbers.
+    """
+    if data is not None and len(data.classes) != teacher.classes:
+        raise TeacherError(
+            f"classes disagree: teacher {teacher.classes}, student {teacher.classes}, data {len(data.classes)}"
+            f" ({data.classes.name}); set teacher.classes or data.name"
+        )
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` is the first CUDA device, or the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise RecipeError([f"run.device: {name}, but torch sees no CUDA device; set run.device=cpu"])
+    return torch.device(name)
+
+
+def bf16_of(precision: str, device: torch.device) -> bool:
+    """Whether networks run in bf16: as asked, or (`auto`) where the processor or GPU computes in it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def player_of(
+    name: str, network: nn.Module, optimizer: blocks.Optimizer, schedule: blocks.Schedule, steps: int, ema: float
+) -> Player:
+    """One side of the game."""
+    rule = Optimizer(**optimizer.model_dump())
+    return Player(name, network, rule, Schedule(**schedule.model_dump()), steps, ema)
+
+
+def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[Teaching, Adapter]:
+    """The supervised game of a teach recipe, and its network."""
+    classes = classes_of(recipe.model.classes)
+    data = dataset(recipe.data.name, recipe.data.root, recipe.data.train)
+    if len(data.classes) != len(classes):
+        raise TeacherError(
+            f"classes disagree: model {len(classes)}, data {len(data.classes)} ({data.classes.name}); set model.classes"
+        )
+    torch.manual_seed(recipe.run.seed)
+    network = network_of(recipe.model, len(classes))
+    start_from(network, recipe.model.weights)
+    adapter = Adapter(network, len(classes)).to(device, memory_format=torch.channels_last)
+    train = recipe.train
+    player = player_of("network", adapter, train.optimizer, train.schedule, recipe.run.steps, train.ema)
+    samples: Sequence[Sample] = list(data)  # read, decoded or rendered once
+    transform = TrainTransform(train.crop, train.scale, train.flip, train.colour, recipe.model.mean, recipe.model.std)
+    weights = class_weights(samples, len(classes), train.class_weights)
+    game = Teaching(
+        player, samples, transform, Objective(train.loss, train.gamma, weights),
+        batch=recipe.run.batch, seed=recipe.run.seed, device=device, bf16=bf16, refusals=Refusals(recipe.run.max_bad),
+    )  # fmt: skip
+    return game, adapter
+
+
+def method_of(recipe: DistillRecipe) -> Method:
+    """The method of a recipe: the class of `segkd/methods/METHOD.py` that has student terms."""
+    module = importlib.import_module(f"segkd.methods.{recipe.method}")
+    kinds = [
+        k
+        for k in vars(module).values()
+        if isinstance(k, type) and issubclass(k, Method) and k.__module__ == module.__name__
+    ]
+    names = {field.name for field in dataclasses.fields(Rules)}
+    rules = {key: value for key, value in recipe.game.model_dump().items() if key in names}
+    return kinds[-1](Rules(steps=recipe.run.steps, **rules), recipe.weights)
+
+
+def synthesiser_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
+    """Where the images come from, in the teacher's input range; weights from torch's global generator."""
+    synth = recipe.synth
+    low, high = input_range(teacher.mean, teacher.std)
+    largest = max((synth.size, *synth.sizes), key=lambda size: size[0] * size[1])
+    if synth.kind == "noise":
+        return generator.Noise(largest, low, high)
+    if synth.kind == "images":
+        return ImageStream(dataset(recipe.data.name, recipe.data.root, synth.split), low, high)
+    make = generator.dcgan if synth.kind == "dcgan" else generator.resize_convolution
+    return make(synth.latent, largest, synth.width, low, high)
+
+
+def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, bf16: bool) -> Distiller:
+    """The game of a distill recipe, with fresh players, on `device`.
+
+    Raises:
+        RecipeError: the recipe's parts do not fit each other or the teacher.
+    """
+    synth, run, game = recipe.synth, recipe.run, recipe.game
+    torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
+    network = network_of(recipe.student, teacher.classes)
+    start_from(network, recipe.student.weights)
+    student = Adapter(network, teacher.classes).to(device, memory_format=torch.channels_last)
+    synthesiser = synthesiser_of(recipe, teacher).to(device, memory_format=torch.channels_last)
+    method = method_of(recipe).to(device)
+    if not method.terms("student"):
+        raise RecipeError(
+            [f"weights: no student term of {recipe.method} has weight; set weights.{method.student[0]}=1"]
+        )
+    learns = bool(method.terms("synth"))
+    if learns and next(synthesiser.parameters(), None) is None:
+        raise RecipeError(
+            [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
+        )
+    if game.keep_moves and not synth.replay:
+        raise RecipeError(["game.keep_moves: there is no bank to keep images in; set synth.replay"])
+    if learns and method.chosen.get("bn", 0) > 0:
+        check_statistics(teacher.network, recipe.teacher.weights)
+    at_head = game.logits == "head"
+    sizes = (synth.size, *synth.sizes)
+    if at_head:
+        _check_heads(teacher, student, sizes)
+    low, high = input_range(teacher.mean, teacher.std)
+    steps = run.steps
+    return Distiller(
+        method, teacher,
+        player_of("student", student, recipe.student.optimizer, recipe.student.schedule, steps, recipe.student.ema),
+        synthesiser,
+        player_of("synth", synthesiser, synth.optimizer, synth.schedule, steps, synth.ema) if learns else None,
+        augment=Augment(synth.augment, low, high).to(device),
+        replay=Replay(synth.replay, torch.bfloat16 if bf16 else torch.float32, "flip" in synth.augment) if synth.replay else None,
+        latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
+        device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad),
+    )  # fmt: skip
+
+
+def _check_heads(teacher: Teacher, student: Adapter, sizes: Sequence[tuple[int, int]]) -> None:
+    if teacher.head_stride != student.head_stride:
+        raise RecipeError([
+            f"game.logits: head, but the teacher's head is at stride {teacher.head_stride} and the student's at"
+            f" {student.head_stride}; set game.logits=full"
+        ])  # fmt: skip
+    need = max(teacher.stride, student.stride)
+    for height, width in sizes:
+        if height % need or width % need:
+            good = [-(-height // need) * need, -(-width // need) * need]
+            raise RecipeError(
+                [f"synth.size: [{height}, {width}] must be a multiple of {need} for game.logits=head, such as {good}"]
+            )
+
+
+def machine() -> str:
+    """The processor (and GPU) of this machine in words, for logs."""
+    model = "unknown CPU"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores{gpu}"

@@ -1,0 +1,58 @@
+"""How a command ends: the exit code of every error, and the one line that the user gets to read."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from segkd.foundation.errors import RecipeError, SegkdError
+
+
+def explained(error: BaseException) -> tuple[int, list[str]]:
+    """The exit code of an error and its lines for the user; what segkd did not foresee is a bug of segkd."""
+    if isinstance(error, click.Abort):  # click's word for both ends of a terminal
+        error = error.__cause__ or error
+    if isinstance(error, RecipeError):
+        return error.exit_code, error.errors
+    if isinstance(error, SegkdError):
+        return error.exit_code, [f"segkd: {_one_line(error)}"]
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        see = f"; see {context.command_path} --help" if context is not None else ""
+        return 2, [f"segkd: {' '.join(error.format_message().split()).rstrip('.')}{see}"]
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return 130, ["segkd: stopped"]
+    if _out_of_memory(error):
+        advice = "lower run.batch, or the size of the images (synth.size, train.crop)"
+        return 6, [f"segkd: out of memory at a peak of {_peak_mb()} MB: {advice}; the last checkpoint is good"]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return 5, [f"segkd: {error.filename or 'disk'}: {error.strerror}; free space, and run the same command again"]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return 1, [f"segkd: bug: {type(error).__name__}: {_one_line(error)}{where}; --debug shows the traceback"]
+
+
+def _one_line(error: BaseException) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def pipe_closed(error: BaseException) -> bool:
+    """The reader of our output went away: a flush says so plainly, click (and nothing else here) exits."""
+    return isinstance(error, (BrokenPipeError, SystemExit))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """On the host or on the device; torch says the former with a plain RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def _peak_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,7 @@
+"""A recipe from its first line to its summary: what `segkd distill` and `segkd teach` do."""
+
+from segkd.runs.distill import distill
+from segkd.runs.folder import Options
+from segkd.runs.teach import teach
+
+__all__ = ["Options", "distill", "teach"]

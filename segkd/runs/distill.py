@@ -1,0 +1,131 @@
+"""`segkd distill`: a teacher without its images, a game, a student folder, and an honest summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from segkd import build
+from segkd.data.classes import Classes
+from segkd.evaluation.visualize import sample_grid, save_png
+from segkd.foundation import audit
+from segkd.foundation.errors import Stopped
+from segkd.foundation.files import sha256
+from segkd.models.adapters import flops_of, parameters_of
+from segkd.models.student import save_network
+from segkd.models.teacher import Teacher, input_range
+from segkd.recipe import DistillRecipe, expand_root, with_values
+from segkd.runs.folder import (
+    Bench, Labelled, Options, begin, bench_of, finish, finished, labelled, plan_of, ran_on, run_folder, score,
+)  # fmt: skip
+from segkd.training import checkpoint, loop, plan
+from segkd.training.distiller import Distiller
+from segkd.training.guard import StopFlag
+
+
+def distill(recipe: DistillRecipe, options: Options = Options()) -> dict:
+    """Distil a teacher into a student; returns the summary. Resumes a run that its folder holds.
+
+    Real labelled images are opened for measuring only; the summary counts them, apart from those that trained.
+    """
+    with run_folder(recipe) as (folder, stop):
+        done = finished(folder, recipe)
+        if done is not None:
+            return done
+        bench = bench_of(recipe)
+        teacher = build.teacher_of(recipe.teacher, options.trust_pickle).to(bench.device, memory_format=torch.channels_last)
+        watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
+        for data in (watch, final):
+            build.check_class_counts(teacher, data)
+        if recipe.run.steps is None:
+            recipe = with_values(recipe, {"run.steps": _steps_of_budget(recipe, folder, teacher, bench)})
+        with audit.phase("training"):
+            game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
+        facts = {"teacher sha256": sha256(Path(expand_root(recipe.teacher.weights)))}
+        start, diary = begin(folder, recipe, options, bench, game, facts)
+        events = _events(folder, recipe, game, teacher, watch, bench, stop)
+        with audit.phase("training"):
+            loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
+        seconds = diary.seconds
+        student = game.student.headline if recipe.run.headline == "ema" else game.student.network
+        classes = build.classes_of(recipe.teacher.classes)
+        save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
+                     mean=teacher.mean, std=teacher.std, stride=student.stride)  # fmt: skip
+        height, width = recipe.synth.size
+        return finish(folder, {
+            "recipe": options.name or folder.name, "method": recipe.method,
+            "variant": recipe.variant if game.method.variants else None,
+            **_judge(recipe, game, teacher, final, bench, stop),
+            "agreement": game.agreement(),
+            "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
+            "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
+            "real_images_for_training": _real_images(recipe, game),
+            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name != "scenes" else 0,
+            "refused_moves": game.refusals.total, **ran_on(recipe, bench, seconds),
+        })  # fmt: skip
+
+
+def _events(
+    folder: Path, recipe: DistillRecipe, game: Distiller, teacher: Teacher, watch: Labelled | None, bench: Bench, stop: StopFlag
+) -> loop.Events:
+    """What is looked at during the run: agreement and, where the recipe watches a split, the student's mIoU on it."""
+    classes = build.classes_of(recipe.teacher.classes)
+
+    def look(step: int) -> dict[str, object] | None:
+        values: dict[str, object] = {"agreement": game.agreement()}
+        if watch is not None:
+            try:
+                for name, network in (("ema", game.student.headline), ("last", game.student.network)):
+                    result = score(network, watch, recipe, bench, teacher.mean, teacher.std, stop)
+                    values[f"val_miou_{name}"] = result["miou"]
+            except Stopped:  # the loop saves before it stops
+                return None
+        return values | ({"notes": game.notes[-3:]} if game.notes else {})
+
+    def sample(step: int) -> None:
+        save_samples(folder / "samples" / f"{step:08d}.png", game, teacher, classes)
+
+    return loop.Events(look, sample)
+
+
+def _judge(
+    recipe: DistillRecipe, game: Distiller, teacher: Teacher, final: Labelled | None, bench: Bench, stop: StopFlag
+) -> dict[str, object]:
+    """The mIoU of teacher and student on the final split; every value None without one."""
+    networks = {"ema": game.student.headline, "last": game.student.network, "teacher": teacher}
+    scores = {
+        name: score(network, final, recipe, bench, teacher.mean, teacher.std, stop) if final is not None else {}
+        for name, network in networks.items()
+    }
+    best, judged = scores[recipe.run.headline].get("miou"), scores["teacher"].get("miou")
+    return {
+        "student_miou": best, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
+        "teacher_miou": judged, "recovery": best / judged if best is not None and judged else None,
+        "per_class": scores[recipe.run.headline].get("per_class"), "teacher_per_class": scores["teacher"].get("per_class"),
+    }  # fmt: skip
+
+
+def _real_images(recipe: DistillRecipe, game: Distiller) -> int:
+    """How many images that are not synthetic trained the student; what the audit saw opened or rendered counts too."""
+    seen = audit.count("training") + audit.count("rendered")
+    return max(seen, len(game.synthesiser) if recipe.synth.kind == "images" else 0)
+
+
+def _steps_of_budget(recipe: DistillRecipe, folder: Path, teacher: Teacher, bench: Bench) -> int:
+    """The steps that fit into `run.budget` seconds: those of the run that the folder holds, or measured on a game apart."""
+    found = checkpoint.newest(folder / "checkpoints")
+    if found is not None:
+        return found[0]["recipe"]["run"]["steps"]
+    trial = build.distiller_of(with_values(recipe, {"run.steps": 10}), teacher, bench.device, bench.bf16)
+    return plan.steps_for(recipe.run.budget, trial.play)
+
+
+def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, rows: int = 4) -> None:
+    """The grid of a step: synthetic image | teacher mask | student mask | disagreement."""
+    images = next(iter(game.held_out(1)))[:rows]
+    guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.masks(images))
+    low, high = (value.view(1, 3, 1, 1).to(images.device) for value in input_range(teacher.mean, teacher.std))
+    pixels = ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    path.parent.mkdir(exist_ok=True)
+    save_png(path, sample_grid(list(pixels), guide, student, classes))

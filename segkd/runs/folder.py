@@ -1,0 +1,175 @@
+"""What both kinds of run share: the locked folder, where networks run, and the labelled images that measure."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segkd import __version__, build
+from segkd.data.samples import Dataset, Sample
+from segkd.evaluation.evaluate import evaluate
+from segkd.foundation import audit
+from segkd.foundation.errors import StorageError, Stopped, UsageError
+from segkd.foundation.files import RunLock, atomic_write
+from segkd.recipe import Recipe, differences, load
+from segkd.training import loop
+from segkd.training.guard import StopFlag
+from segkd.training.log import Diary, memory_mb
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may choose beside the recipe: `resume` is auto, never or a checkpoint's path.
+
+    `name` is the recipe's name in the summary; empty: the run folder's name.
+    """
+
+    name: str = ""
+    resume: str = "auto"
+    accept: tuple[str, ...] = ()
+    quiet: bool = False
+    trust_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how networks run, resolved before step 1."""
+
+    device: torch.device
+    bf16: bool
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "fp32"
+
+
+def bench_of(recipe: Recipe) -> Bench:
+    """Resolve device, precision and threads."""
+    if recipe.run.threads is not None:
+        torch.set_num_threads(recipe.run.threads)
+    device = build.device_of(recipe.run.device)
+    return Bench(device, build.bf16_of(recipe.run.precision, device))
+
+
+@contextmanager
+def run_folder(recipe: Recipe) -> Iterator[tuple[Path, StopFlag]]:
+    """The locked run folder, with signals noticed and image files counted while the block runs.
+
+    Raises:
+        StorageError: it cannot be made, or another process runs in it.
+    """
+    folder = Path(recipe.run.dir)
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot make the run folder ({error.strerror}); choose another run.dir") from error
+    audit.install()
+    audit.ignore(folder)
+    with RunLock(folder), StopFlag().listening() as stop:
+        yield folder, stop
+
+
+def finished(folder: Path, recipe: Recipe) -> dict | None:
+    """The summary of a finished run; None for a run that is not finished or not begun.
+
+    Raises:
+        UsageError: the finished run had another recipe.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        return None
+    before = load(folder / "recipe.yaml").as_dict()
+    changed = [key for key in differences(before, recipe.as_dict()) if not key.startswith(loop.FREE_KEYS)]
+    if recipe.run.steps is None:  # a budget has become steps, which are no change of the user's
+        changed = [key for key in changed if key != "run.steps"]
+    if changed:
+        raise UsageError(f"{folder}: a finished run of another recipe ({', '.join(changed[:5])}); name another run.dir")
+    return json.loads(path.read_text())
+
+
+def begin(
+    folder: Path, recipe: Recipe, options: Options, bench: Bench, game: loop.Game, facts: dict[str, object]
+) -> tuple[int, Diary]:
+    """Bring `game` to where the folder stands and open its diary; `recipe.yaml` says what runs, and `facts` on what."""
+    start = loop.resume(game, folder, recipe.as_dict(), differences, options.resume, options.accept, _warn)
+    diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start, options.quiet)
+    about = {
+        "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": build.machine(),
+        "device": str(bench.device), "precision": bench.precision, "threads": torch.get_num_threads(), **facts,
+    }  # fmt: skip
+    atomic_write(folder / "recipe.yaml", "".join(f"# {key}: {value}\n" for key, value in about.items()) + recipe.to_yaml())
+    return start, diary
+
+
+def plan_of(recipe: Recipe) -> loop.Plan:
+    """The run's length and rhythm."""
+    run = recipe.run
+    return loop.Plan(run.steps, run.save_every, run.eval_every, run.sample_every, run.keep)
+
+
+def ran_on(recipe: Recipe, bench: Bench, diary_seconds: float) -> dict[str, object]:
+    """The part of a summary that both kinds of run have: how long, with how much memory, on what."""
+    return {
+        "seed": recipe.run.seed, "steps": recipe.run.steps, "batch": recipe.run.batch, "seconds": round(diary_seconds, 1),
+        "peak_memory_mb": memory_mb(), "machine": build.machine(), "torch": str(torch.__version__), "precision": bench.precision,
+    }  # fmt: skip
+
+
+def finish(folder: Path, summary: dict[str, object]) -> dict[str, object]:
+    """Write `summary.json`, which makes the run a finished one."""
+    atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+class Labelled:
+    """A labelled set whose images are read or rendered once: looks during a run come back to the same few hundred."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.classes, self._samples = data.classes, list(data)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._samples)
+
+
+def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
+    """A split that measures, read whole before step 1 (a bad file is told then, not after hours); None without one."""
+    if split is None or recipe.data.name is None:
+        return None
+    with audit.phase("evaluation"):
+        return Labelled(build.dataset(recipe.data.name, recipe.data.root, split))
+
+
+def score(
+    network: nn.Module, data: Dataset, recipe: Recipe, bench: Bench, mean: tuple[float, ...], std: tuple[float, ...],
+    stop: StopFlag,
+) -> dict:  # fmt: skip
+    """The scores of a network on a labelled set, as the recipe's data block says.
+
+    Raises:
+        Stopped: a signal came while it ran.
+    """
+    with audit.phase("evaluation"):
+        result = evaluate(
+            network, data, mean=mean, std=std, device=bench.device, precision=bench.precision, size=recipe.data.size, stop=stop
+        )
+    if result is None:
+        raise Stopped(stop.signum)
+    return result
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)

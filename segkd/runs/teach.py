@@ -1,0 +1,106 @@
+"""`segkd teach`: a network trained on labelled images, its best weights kept, rounded, measured and written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+
+from segkd import build
+from segkd.foundation import audit
+from segkd.foundation.errors import Stopped
+from segkd.foundation.files import atomic_write
+from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
+from segkd.models.student import save_network
+from segkd.recipe import TeachRecipe
+from segkd.runs.folder import Options, begin, bench_of, finish, finished, labelled, plan_of, ran_on, run_folder, score
+from segkd.training import loop
+
+
+def teach(recipe: TeachRecipe, options: Options = Options()) -> dict:
+    """Train a network on labelled images; returns the summary. Resumes a run that its folder holds.
+
+    The weights that are best on `data.watch` are kept (the last ones without it), rounded to fp16 where `output` asks
+    for a file, and then measured once on `data.final`.
+    """
+    with run_folder(recipe) as (folder, stop):
+        done = finished(folder, recipe)
+        if done is not None:
+            return done
+        bench, mean, std = bench_of(recipe), recipe.model.mean, recipe.model.std
+        with audit.phase("training"):
+            game, network = build.teaching_of(recipe, bench.device, bench.bf16)
+        watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
+        start, diary = begin(folder, recipe, options, bench, game, {})
+
+        def look(step: int) -> dict | None:
+            try:
+                miou = score(game.player.headline, watch, recipe, bench, mean, std, stop)["miou"]
+            except Stopped:  # the loop saves before it stops
+                return None
+            best = game.offer(miou, step, game.player.headline)
+            return {"val_miou": miou, "val_best": best, **({"notes": game.notes[-3:]} if game.notes else {})}
+
+        events = loop.Events(look if watch is not None else None)
+        loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
+        best = game.best
+        network.load_state_dict(best["network"] or game.player.headline.state_dict())
+        network.eval()
+        if recipe.output is not None:
+            # Round before measuring: the score is that of the file, not of what it was made from.
+            load_weights(network.network, rounded(network), "the rounded weights")
+        result = score(network, final, recipe, bench, mean, std, stop) if final is not None else {}
+        classes = build.classes_of(recipe.model.classes)
+        save_network(network.network, folder / "model", names=classes.names, palette=classes.palette, mean=mean, std=std,
+                     stride=network.stride)  # fmt: skip
+        size = result.get("size")
+        summary = {
+            "recipe": options.name or folder.name, "method": "labels", "variant": None,
+            "student_miou": result.get("miou"), "student_miou_ema": None, "student_miou_last": result.get("miou"),
+            "best_step": best["step"] or recipe.run.steps, "val_miou": best["miou"] if best["step"] else None,
+            "per_class": result.get("per_class"), "pixel_accuracy": result.get("pixel_accuracy"),
+            "teacher_miou": None, "recovery": None, "agreement": None, "images": result.get("images"),
+            "parameters": parameters_of(network), "flops": flops_of(network, *size) if isinstance(size, list) else None,
+            "real_images_for_training": 0 if recipe.data.name == "scenes" else len(game.samples),
+            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name != "scenes" else 0,
+            **ran_on(recipe, bench, diary.seconds),
+        }  # fmt: skip
+        if recipe.output is not None:
+            write_teacher(Path(recipe.output), network, recipe, summary)
+        return finish(folder, summary)
+
+
+def rounded(network: Adapter) -> dict[str, torch.Tensor]:
+    """The network's tensors in fp16, but for running statistics, which the BatchNorm judge compares with, in fp32."""
+    return {
+        key: value.half() if value.is_floating_point() and "running_" not in key else value
+        for key, value in network.network.state_dict().items()
+    }
+
+
+def write_teacher(path: Path, network: Adapter, recipe: TeachRecipe, summary: dict) -> None:
+    """The fp16 weights at `path`, and beside them a model card with how they were made and what they score."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.contiguous() for key, value in rounded(network).items()}
+    atomic_write(path, safetensors_bytes(tensors, metadata={"format": "pt", "recipe": str(summary["recipe"])}))
+    atomic_write(path.with_suffix(".md"), model_card(path.stem, recipe, summary))
+
+
+def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
+    """The card of a trained network: what it is, how it was made, what it scores, who may use it."""
+    model, data = recipe.model, recipe.data
+    licence = f"research use: trained on {data.name} images"
+    if data.name == "scenes":
+        licence = "MIT, as the code: its training images are procedural"
+    measured = ""
+    if summary["student_miou"] is not None:
+        rows = "".join(f"| {name} | {'-' if iou is None else f'{iou:.3f}'} |\n" for name, iou in summary["per_class"].items())
+        measured = f"mIoU on {data.final}: {summary['student_miou']:.4f} ({summary['images']} images).\n\n| class | IoU |\n|---|---|\n{rows}"
+    return (
+        f"# {title}\n\n{model.arch} with encoder {model.encoder}, {summary['parameters'] / 1e6:.2f} M parameters, for {data.name};"
+        f" input RGB, (x / 255 - mean) / std with mean {list(model.mean)} and std {list(model.std)}.\n\n"
+        f"Made by `segkd teach {summary['recipe']}` in {summary['steps']} steps, {summary['seconds'] / 60:.0f} minutes on"
+        f" {summary['machine']} ({summary['precision']}); the weights of step {summary['best_step']}"
+        f"{', the best on ' + data.watch if data.watch else ''}.\n\nLicence: {licence}.\n\n{measured}"
+    )
