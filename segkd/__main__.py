@@ -1,0 +1,8 @@
+"""`python -m segkd` is the command `segkd`."""
+
+import sys
+
+from segkd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

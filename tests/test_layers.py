@@ -1,0 +1,65 @@
+"""Imports point downwards: what each room may import, and no circle among the files."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "segkd"
+LAYERS = {
+    0: {"foundation"},
+    1: {"recipe", "losses", "models", "synthesis", "data"},
+    2: {"methods", "evaluation"},
+    3: {"training", "delivery"},
+    4: {"build", "runs", "measuring"},
+    5: {"api", "exits", "reporting", "cli", "__main__"},
+}
+LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
+BESIDE = {("data", "synthesis"), ("runs", "build"), ("measuring", "build"), ("cli", "exits"), ("cli", "api"), ("__main__", "cli")}  # fmt: skip
+NEVER = {("training", "recipe")}
+
+
+def imports() -> dict[str, set[str]]:
+    """Each module of the package with the modules of the package that it imports anywhere, the lazy ones included."""
+    files = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    found: dict[str, set[str]] = {name: set() for name in files if name != "segkd"}  # the front door imports on demand
+    for name in found:
+        for node in ast.walk(ast.parse(files[name].read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}: relative import"
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                found[name] |= {module if module in files else str(node.module) for module in inner}
+            elif isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+    return {name: (modules & set(files)) - {"segkd"} for name, modules in found.items()}
+
+
+def wrong(source: str, target: str) -> bool:
+    rooms = source.split(".")[1], target.split(".")[1]
+    allowed = rooms[0] == rooms[1] or rooms in BESIDE or LAYER[rooms[1]] < LAYER[rooms[0]]
+    return not allowed or rooms in NEVER
+
+
+def test_imports_point_downwards() -> None:
+    upward = [f"{a} imports {b}" for a, targets in imports().items() for b in sorted(targets) if wrong(a, b)]
+    assert not upward
+
+
+def test_no_circle() -> None:
+    TopologicalSorter(imports()).prepare()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "refused"),
+    [
+        ("segkd.methods.ddad", "segkd.losses.priors", False),
+        ("segkd.losses.priors", "segkd.methods.ddad", True),
+        ("segkd.models.teacher", "segkd.data.classes", True),
+        ("segkd.data.classes", "segkd.synthesis.scenes", False),
+        ("segkd.training.loop", "segkd.recipe.loading", True),
+    ],
+)
+def test_the_rule_can_fail(source: str, target: str, refused: bool) -> None:
+    assert wrong(source, target) is refused

@@ -1,0 +1,305 @@
+"""Finding a network wherever it lies, scoring it, and drawing its masks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from segkd import build, evaluate, load_student
+from segkd.cli import main
+from segkd.data.classes import CAMVID, IGNORE, SCENES
+from segkd.data.images import read_image, read_mask
+from segkd.evaluation.visualize import overlay
+from segkd.foundation.errors import DataError, StorageError, TeacherError, UsageError
+from segkd.measuring import Model, load_model, plan_drawings, visualize
+from segkd.measuring import evaluate as measure
+from segkd.models.adapters import Adapter
+from segkd.models.student import save_network
+from segkd.recipe import load
+from segkd.training import checkpoint
+
+DISTILL = """\
+method: ddad
+teacher: {arch: Linknet, encoder: mobilenet_v2, classes: camvid, weights: teacher.safetensors, recipe: teachers/toy,
+          options: {encoder_depth: 3}, mean: [0.4, 0.4, 0.4], std: [0.2, 0.2, 0.2]}
+student: {arch: Linknet, encoder: mobilenet_v2, options: {encoder_depth: 3}, optimizer: {name: sgd, lr: 0.1}, ema: 0.5}
+synth: {kind: noise, size: [32, 32]}
+data: {name: camvid, root: camvid, final: test}
+run: {steps: 2, batch: 2, precision: fp32}
+"""
+TEACH = """\
+model: {arch: Linknet, encoder: mobilenet_v2, classes: camvid, options: {encoder_depth: 3}, mean: [0.4, 0.4, 0.4],
+        std: [0.2, 0.2, 0.2]}
+train: {optimizer: {name: sgd, lr: 0.1}, crop: [32, 32], ema: 0.5}
+data: {name: camvid, root: camvid}
+run: {steps: 2, batch: 2, precision: fp32}
+output: teacher.safetensors
+"""
+KEYS = ["miou", "per_class", "pixel_accuracy", "fw_iou", "absent", "images", "size"]
+
+
+class Brightness(nn.Module):
+    """Class 0 for dark pixels, class 1 for bright ones: masks that are known beforehand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.full((len(x), len(CAMVID), *x.shape[-2:]), -9.0)
+        logits[:, 0], logits[:, 1] = -x[:, 0], x[:, 0]
+        return logits
+
+
+BRIGHTNESS = Model(Brightness(), CAMVID, (0.5,) * 3, (0.5,) * 3)
+
+
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 40)) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return image
+
+
+def mask(path: Path, image: np.ndarray, void_rows: int = 0) -> None:
+    """The labels that `Brightness` finds, with CamVid's id for void in the first rows."""
+    labels = (image[..., 0] > 127).astype(np.uint8)
+    labels[:void_rows] = 11
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels).save(path)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for index in range(3):
+        mask(Path(f"camvid/testannot/{index}.png"), picture(Path(f"camvid/test/{index}.png"), index), void_rows=4)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, Adapter]:
+    """Four networks of one kind that disagree: as taught, as averaged, as live, and the teacher."""
+    found = {}
+    for seed, name in enumerate(("taught", "average", "live", "teacher")):
+        torch.manual_seed(seed)
+        network = build.create_network("Linknet", "mobilenet_v2", len(CAMVID), {"encoder_depth": 3})
+        found[name] = Adapter(network, len(CAMVID)).eval()
+    return found
+
+
+def player(live: Adapter, average: Adapter) -> dict:
+    """As `Player.state()` has it."""
+    averaged = {f"module.{key}": value for key, value in average.state_dict().items()}
+    return {"network": live.state_dict(), "optimizer": {}, "average": {"n_averaged": torch.tensor(1), **averaged}}
+
+
+@pytest.fixture
+def run(here: Path, networks: dict[str, Adapter]) -> Path:
+    """What a distil run leaves: recipe, checkpoint and student (the averaged one), with its teacher beside the recipe."""
+    (here / "toy.yaml").write_text(DISTILL)
+    recipe = load("toy.yaml")
+    folder = here / "runs" / "toy"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(f"# segkd: 0\n{recipe.to_yaml()}")
+    game = {"student": player(networks["live"], networks["average"])}
+    checkpoint.save(
+        folder / "checkpoints", 2, {"step": 2, "recipe": recipe.as_dict(), "environment": {}, "game": game}, 2
+    )
+    save(networks["average"], folder / "student")
+    (here / "teach.yaml").write_text(TEACH)
+    save_file(networks["teacher"].network.state_dict(), here / "teacher.safetensors")
+    return folder
+
+
+def save(network: Adapter, folder: Path) -> None:
+    save_network(network.network, folder, names=CAMVID.names, palette=CAMVID.palette, mean=[0.4] * 3, std=[0.2] * 3,
+                 stride=network.stride)  # fmt: skip
+
+
+def same(model: Model, network: Adapter) -> bool:
+    x = torch.randn(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return torch.equal(model.network(x), network(x))
+
+
+def checkpoint_of(run: Path) -> Path:
+    return next((run / "checkpoints").iterdir())
+
+
+def test_a_run_and_its_parts(run: Path, networks: dict[str, Adapter]) -> None:
+    for source, data in ((run, "camvid"), (run / "student", None), (checkpoint_of(run), "camvid")):
+        model = load_model(source)
+        assert same(model, networks["average"]) and model.classes == CAMVID and model.who == "student"
+        assert tuple(model.mean) == (0.4,) * 3 and tuple(model.std) == (0.2,) * 3
+        assert (model.data.name if model.data else None) == data
+        assert not any(module.training for module in model.network.modules())
+
+
+def test_the_headline_chooses_the_weights_of_a_checkpoint(run: Path, networks: dict[str, Adapter]) -> None:
+    assert same(load_model(checkpoint_of(run), overrides=["run.headline=last"]), networks["live"])
+    assert not same(load_model(checkpoint_of(run)), networks["live"])
+
+
+def test_the_teacher_of_a_run_a_checkpoint_and_a_recipe(run: Path, networks: dict[str, Adapter]) -> None:
+    for source in (run, checkpoint_of(run), "toy.yaml", "teach.yaml"):
+        model = load_model(source, "teacher")
+        assert same(model, networks["teacher"]) and model.who == "teacher"
+
+
+def test_a_taught_network(here: Path, networks: dict[str, Adapter]) -> None:
+    (here / "teach.yaml").write_text(TEACH)
+    recipe = load("teach.yaml")
+    folder = here / "runs" / "teach"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    save(networks["taught"], folder / "model")
+    game = {"player": player(networks["live"], networks["average"])}
+    file = checkpoint.save(folder / "checkpoints", 1, {"step": 1, "recipe": recipe.as_dict(), "game": game}, 1)
+    assert same(load_model(folder), networks["taught"])
+    assert same(load_model(file), networks["average"])
+    assert load_student(folder).names == CAMVID.names
+    assert load_model(folder).who == "teacher"
+
+
+def test_what_cannot_be_loaded(run: Path, here: Path) -> None:
+    (here / "weights.pt").write_bytes(b"")
+    for source, who, overrides, words in (
+        ("nowhere", None, (), "no such"),
+        ("weights.pt", None, (), "not a student folder"),
+        ("toy.yaml", None, (), "--who teacher"),
+        (run / "student", None, ("run.seed=1",), "no recipe to change"),
+        (checkpoint_of(run), None, ("run.sede=1",), "sede"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            load_model(source, who, overrides)
+    with pytest.raises(TeacherError, match="neither"):
+        load_model("camvid")
+    (here / "teacher.safetensors").unlink()
+    with pytest.raises(TeacherError, match="segkd teach teachers/toy"):
+        load_model("toy.yaml", "teacher")
+    file = checkpoint_of(run)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StorageError, match="damaged"):
+        load_model(file)
+
+
+def test_eval_takes_its_data_from_the_recipe(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run), "--device", "cpu", "--json", "scores.json", "--csv", "scores.csv"]) == 0
+    scores = json.loads(Path("scores.json").read_text())
+    assert list(scores) == KEYS and list(scores["per_class"]) == list(CAMVID.names)
+    assert scores["images"] == 3 and scores["size"] == [24, 40]
+    assert f"mIoU                    {scores['miou']:.4f}" in capsys.readouterr().out
+    assert Path("scores.csv").read_text().startswith("class,iou\nsky,")
+    given = evaluate(load_student(run), data="camvid", root="camvid", split="test", device="cpu", precision="fp32")
+    assert given == scores == evaluate(run, device="cpu")
+    assert evaluate(run, who="teacher", device="cpu") != scores
+
+
+def test_a_perfect_network_scores_one_and_void_does_not_count(here: Path) -> None:
+    scores = measure(BRIGHTNESS, data="camvid", root="camvid", device="cpu", precision="fp32")
+    assert scores["miou"] == 1.0 and scores["absent"] == list(CAMVID.names[2:])
+
+
+def test_eval_needs_data_of_the_same_classes(here: Path) -> None:
+    with pytest.raises(UsageError, match="--data"):
+        measure(BRIGHTNESS)
+    with pytest.raises(DataError, match="classes disagree"):
+        measure(BRIGHTNESS, data="scenes")
+    with pytest.raises(UsageError, match="device"):
+        measure(BRIGHTNESS, data="camvid", root="camvid", device="gpu")
+    with pytest.raises(DataError, match="data.root"):
+        measure(BRIGHTNESS, data="camvid")
+    assert SCENES != CAMVID
+
+
+def draw(*sources: str, kind: str = "mask", masks: str | None = None, teacher: Model | None = None) -> list[Path]:
+    jobs = plan_drawings(sources, "out", kind, CAMVID, masks)
+    visualize(BRIGHTNESS, jobs, kind, teacher=teacher, device="cpu", precision="fp32")
+    assert sorted(job.out for job in jobs) == sorted(Path("out").iterdir())
+    return [job.out for job in jobs]
+
+
+def test_mask_and_overlay(here: Path) -> None:
+    image = picture(here / "a.jpg")
+    image = read_image("a.jpg")
+    expected = (image[..., 0] > 127).astype(np.uint8)
+    (file,) = draw("a.jpg")
+    assert file == Path("out/a_mask.png") and (read_mask(file) == expected).all()
+    assert (np.asarray(Image.open(file).convert("RGB"))[expected == 1] == CAMVID.palette[1]).all()
+    file.unlink()
+    (file,) = draw("a.jpg", kind="overlay")
+    assert (read_image(file) == overlay(image, expected, CAMVID)).all()
+
+
+def test_panels_widen_with_what_is_known(here: Path) -> None:
+    widths = []
+    for masks, teacher in ((None, None), ("camvid/testannot", None), ("camvid/testannot", BRIGHTNESS)):
+        (file,) = draw("camvid/test/0.png", kind="panel", masks=masks, teacher=teacher)
+        widths.append(read_image(file).shape[1])
+        file.unlink()
+    assert widths == sorted(set(widths))
+
+
+def test_folders_and_equal_stems(here: Path) -> None:
+    picture(here / "other/0.png", 7)
+    (here / "camvid/test/notes.txt").write_text("not an image")
+    files = draw("camvid/test", "other/0.png", "camvid/test/1.png")
+    assert [file.name for file in files] == ["0_mask.png", "1_mask.png", "2_mask.png", "0-2_mask.png"]
+    assert (read_mask(files[3]) == (read_image("other/0.png")[..., 0] > 127)).all()
+    assert (read_mask(files[0]) == (read_image("camvid/test/0.png")[..., 0] > 127)).all()
+
+
+def test_a_numbered_name_is_not_given_twice(here: Path) -> None:
+    for name in ("a/x.png", "a/x-2.png", "b/x.png", "b/X.png"):
+        picture(here / name)
+    assert len({file.name.lower() for file in draw("a", "b")}) == 4
+
+
+def test_an_output_never_replaces_an_input(here: Path) -> None:
+    picture(here / "out/0_mask.png")
+    before = (here / "out/0_mask.png").read_bytes()
+    with pytest.raises(UsageError, match="would replace"):
+        draw("out/0_mask.png", "camvid/test/0.png")
+    assert (here / "out/0_mask.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("fault", ["empty", "truncated", "missing", "no mask", "label", "mask size"])
+def test_bad_input_writes_nothing_and_exits_3(run: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+    images, truth = Path("camvid/test"), Path("camvid/testannot/2.png")  # the last of three: two good ones before it
+    if fault == "empty":
+        images = Path("empty")
+        images.mkdir()
+    elif fault == "truncated":
+        (images / "2.png").write_bytes((images / "2.png").read_bytes()[:-20])
+    elif fault == "missing":
+        images = Path("nothing.png")
+    elif fault == "no mask":
+        truth.unlink()
+    elif fault == "label":
+        Image.fromarray(np.full((24, 40), 12, np.uint8)).save(truth)
+    else:
+        Image.fromarray(np.zeros((24, 41), np.uint8)).save(truth)
+    arguments = ["visualize", str(run), str(images), "--out", "out", "--masks", "camvid/testannot", "--device", "cpu"]
+    assert main(arguments) == 3
+    out, err = capsys.readouterr()
+    assert not Path("out").exists() and not out
+    assert len(err.splitlines()) == 1
+    if fault == "label":
+        assert "2.png" in err and "label 12" in err
+
+
+def test_void_in_the_ground_truth_is_ignored(here: Path) -> None:
+    (job,) = plan_drawings(["camvid/test/0.png"], "out", "panel", CAMVID, "camvid/testannot")
+    from segkd.measuring import _read
+
+    assert (_read(job, CAMVID)[1][:4] == IGNORE).all()
+
+
+def test_visualize_says_what_it_wrote(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["visualize", str(run), "camvid/test", "--out", "a/b", "--teacher", "toy.yaml", "--device", "cpu"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"camvid/test/{index}.png -> a/b/{index}_panel.png" for index in range(3)]
+    assert all(read_image(line.split(" -> ")[1]).shape[1] > 500 for line in lines)
