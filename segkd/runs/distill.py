@@ -10,14 +10,24 @@ from segkd import build
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit
-from segkd.foundation.errors import Stopped
 from segkd.foundation.files import sha256
 from segkd.models.adapters import flops_of, parameters_of
 from segkd.models.student import save_network
 from segkd.models.teacher import Teacher, input_range
 from segkd.recipe import DistillRecipe, expand_root, with_values
 from segkd.runs.folder import (
-    Bench, Labelled, Options, begin, bench_of, finish, finished, labelled, plan_of, ran_on, run_folder, score,
+    Bench,
+    Labelled,
+    Options,
+    begin,
+    bench_of,
+    finish,
+    finished,
+    labelled,
+    plan_of,
+    ran_on,
+    run_folder,
+    score,
 )  # fmt: skip
 from segkd.training import checkpoint, loop, plan
 from segkd.training.distiller import Distiller
@@ -33,8 +43,11 @@ def distill(recipe: DistillRecipe, options: Options = Options()) -> dict:
         done = finished(folder, recipe)
         if done is not None:
             return done
+        opened_before = _opened()
         bench = bench_of(recipe)
-        teacher = build.teacher_of(recipe.teacher, options.trust_pickle).to(bench.device, memory_format=torch.channels_last)
+        teacher = build.teacher_of(recipe.teacher, options.trust_pickle).to(
+            bench.device, memory_format=torch.channels_last
+        )
         watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
         for data in (watch, final):
             build.check_class_counts(teacher, data)
@@ -60,27 +73,31 @@ def distill(recipe: DistillRecipe, options: Options = Options()) -> dict:
             "agreement": game.agreement(),
             "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
             "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
-            "real_images_for_training": _real_images(recipe, game),
+            "real_images_for_training": _real_images(recipe, game, _opened() - opened_before),
             "real_images_for_evaluation": len(final) if final is not None and recipe.data.name != "scenes" else 0,
             "refused_moves": game.refusals.total, **ran_on(recipe, bench, seconds),
         })  # fmt: skip
 
 
 def _events(
-    folder: Path, recipe: DistillRecipe, game: Distiller, teacher: Teacher, watch: Labelled | None, bench: Bench, stop: StopFlag
+    folder: Path,
+    recipe: DistillRecipe,
+    game: Distiller,
+    teacher: Teacher,
+    watch: Labelled | None,
+    bench: Bench,
+    stop: StopFlag,
 ) -> loop.Events:
     """What is looked at during the run: agreement and, where the recipe watches a split, the student's mIoU on it."""
     classes = build.classes_of(recipe.teacher.classes)
 
-    def look(step: int) -> dict[str, object] | None:
+    def look(step: int) -> dict[str, object]:
         values: dict[str, object] = {"agreement": game.agreement()}
         if watch is not None:
-            try:
-                for name, network in (("ema", game.student.headline), ("last", game.student.network)):
-                    result = score(network, watch, recipe, bench, teacher.mean, teacher.std, stop)
-                    values[f"val_miou_{name}"] = result["miou"]
-            except Stopped:  # the loop saves before it stops
-                return None
+            for name, network in (("ema", game.student.headline), ("last", game.student.network)):
+                values[f"val_miou_{name}"] = score(network, watch, recipe, bench, teacher.mean, teacher.std, stop)[
+                    "miou"
+                ]
         return values | ({"notes": game.notes[-3:]} if game.notes else {})
 
     def sample(step: int) -> None:
@@ -106,10 +123,15 @@ def _judge(
     }  # fmt: skip
 
 
-def _real_images(recipe: DistillRecipe, game: Distiller) -> int:
-    """How many images that are not synthetic trained the student; what the audit saw opened or rendered counts too."""
-    seen = audit.count("training") + audit.count("rendered")
-    return max(seen, len(game.synthesiser) if recipe.synth.kind == "images" else 0)
+def _opened() -> int:
+    """Images opened or rendered for training in this process so far; it may have done other runs before this one."""
+    return audit.count("training") + audit.count("rendered")
+
+
+def _real_images(recipe: DistillRecipe, game: Distiller, opened: int) -> int:
+    """How many images that are not synthetic trained the student: those that it was shown, or else what the audit saw."""
+    # A stream's labels, which nobody looks at, are files that the audit sees too.
+    return len(game.synthesiser) if recipe.synth.kind == "images" else opened
 
 
 def _steps_of_budget(recipe: DistillRecipe, folder: Path, teacher: Teacher, bench: Bench) -> int:
@@ -126,6 +148,8 @@ def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes
     images = next(iter(game.held_out(1)))[:rows]
     guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.masks(images))
     low, high = (value.view(1, 3, 1, 1).to(images.device) for value in input_range(teacher.mean, teacher.std))
-    pixels = ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = (
+        ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    )
     path.parent.mkdir(exist_ok=True)
     save_png(path, sample_grid(list(pixels), guide, student, classes))

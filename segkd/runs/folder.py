@@ -17,9 +17,9 @@ from segkd import __version__, build
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit
-from segkd.foundation.errors import StorageError, Stopped, UsageError
+from segkd.foundation.errors import Stopped, StorageError, UsageError
 from segkd.foundation.files import RunLock, atomic_write
-from segkd.recipe import Recipe, differences, load
+from segkd.recipe import Recipe, TeachRecipe, differences, load
 from segkd.training import loop
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary, memory_mb
@@ -70,7 +70,9 @@ def run_folder(recipe: Recipe) -> Iterator[tuple[Path, StopFlag]]:
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder}: cannot make the run folder ({error.strerror}); choose another run.dir") from error
+        raise StorageError(
+            f"{folder}: cannot make the run folder ({error.strerror}); choose another run.dir"
+        ) from error
     audit.install()
     audit.ignore(folder)
     with RunLock(folder), StopFlag().listening() as stop:
@@ -87,7 +89,7 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
     if not path.is_file():
         return None
     before = load(folder / "recipe.yaml").as_dict()
-    changed = [key for key in differences(before, recipe.as_dict()) if not key.startswith(loop.FREE_KEYS)]
+    changed = [key for key in differences(before, recipe.as_dict()) if not key.startswith(free_keys(recipe))]
     if recipe.run.steps is None:  # a budget has become steps, which are no change of the user's
         changed = [key for key in changed if key != "run.steps"]
     if changed:
@@ -95,17 +97,28 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
     return json.loads(path.read_text())
 
 
+def free_keys(recipe: Recipe) -> tuple[str, ...]:
+    """The keys that may change between the parts of a run: for a teacher, its data and its looks decide what it learns."""
+    if isinstance(recipe, TeachRecipe):
+        return ("data.root", "data.final", "data.size", "run.dir", "run.save_every", "run.sample_every", "run.keep")
+    return loop.FREE_KEYS
+
+
 def begin(
     folder: Path, recipe: Recipe, options: Options, bench: Bench, game: loop.Game, facts: dict[str, object]
-) -> tuple[int, Diary]:
+) -> tuple[loop.Standing, Diary]:
     """Bring `game` to where the folder stands and open its diary; `recipe.yaml` says what runs, and `facts` on what."""
-    start = loop.resume(game, folder, recipe.as_dict(), differences, options.resume, options.accept, _warn)
-    diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start, options.quiet)
+    start = loop.resume(
+        game, folder, recipe.as_dict(), differences, options.resume, options.accept, _warn, free_keys(recipe)
+    )
+    diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start.step, options.quiet)
     about = {
         "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": build.machine(),
         "device": str(bench.device), "precision": bench.precision, "threads": torch.get_num_threads(), **facts,
     }  # fmt: skip
-    atomic_write(folder / "recipe.yaml", "".join(f"# {key}: {value}\n" for key, value in about.items()) + recipe.to_yaml())
+    atomic_write(
+        folder / "recipe.yaml", "".join(f"# {key}: {value}\n" for key, value in about.items()) + recipe.to_yaml()
+    )
     return start, diary
 
 
@@ -164,7 +177,14 @@ def score(
     """
     with audit.phase("evaluation"):
         result = evaluate(
-            network, data, mean=mean, std=std, device=bench.device, precision=bench.precision, size=recipe.data.size, stop=stop
+            network,
+            data,
+            mean=mean,
+            std=std,
+            device=bench.device,
+            precision=bench.precision,
+            size=recipe.data.size,
+            stop=stop,
         )
     if result is None:
         raise Stopped(stop.signum)

@@ -9,7 +9,6 @@ from safetensors.torch import save as safetensors_bytes
 
 from segkd import build
 from segkd.foundation import audit
-from segkd.foundation.errors import Stopped
 from segkd.foundation.files import atomic_write
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
 from segkd.models.student import save_network
@@ -34,11 +33,8 @@ def teach(recipe: TeachRecipe, options: Options = Options()) -> dict:
         watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
         start, diary = begin(folder, recipe, options, bench, game, {})
 
-        def look(step: int) -> dict | None:
-            try:
-                miou = score(game.player.headline, watch, recipe, bench, mean, std, stop)["miou"]
-            except Stopped:  # the loop saves before it stops
-                return None
+        def look(step: int) -> dict[str, object]:
+            miou = score(game.player.headline, watch, recipe, bench, mean, std, stop)["miou"]
             best = game.offer(miou, step, game.player.headline)
             return {"val_miou": miou, "val_best": best, **({"notes": game.notes[-3:]} if game.notes else {})}
 
@@ -95,7 +91,9 @@ def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
         licence = "MIT, as the code: its training images are procedural"
     measured = ""
     if summary["student_miou"] is not None:
-        rows = "".join(f"| {name} | {'-' if iou is None else f'{iou:.3f}'} |\n" for name, iou in summary["per_class"].items())
+        rows = "".join(
+            f"| {name} | {'-' if iou is None else f'{iou:.3f}'} |\n" for name, iou in summary["per_class"].items()
+        )
         measured = f"mIoU on {data.final}: {summary['student_miou']:.4f} ({summary['images']} images).\n\n| class | IoU |\n|---|---|\n{rows}"
     return (
         f"# {title}\n\n{model.arch} with encoder {model.encoder}, {summary['parameters'] / 1e6:.2f} M parameters, for {data.name};"

@@ -62,6 +62,9 @@ class Distiller:
     def _student_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The student comes closer to the teacher on images that are kept, or made for it."""
         needs = self.needs["student"]
+        network = self.student.network.train()
+        written = [network, self.synthesiser, self.method]
+        saved = snapshot(written)
         with torch.no_grad():
             z = self._latents(step, index)
             if self.replay is not None and len(self.replay):
@@ -72,11 +75,9 @@ class Distiller:
                 x = self._images(z, step, index)
                 seen = self._teach(x, needs)
         torch.manual_seed(seed_for(self.seed, step, index, "student"))
-        network = self.student.network.train()
-        saved = snapshot([network, self.method])
         view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
         total, values = self.method.loss("student", view, step)
-        self._settle(self.student.update(total, step), step, values, [network, self.method], saved)
+        self._settle(self.student.update(total, step), step, values, written, saved)
         return values
 
     def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:

@@ -39,21 +39,34 @@ class Plan:
 class Events:
     """What the loop calls when it is due; each gets the number of finished steps. None: never."""
 
-    evaluate: Callable[[int], dict[str, object] | None] | None = None
+    evaluate: Callable[[int], dict[str, object]] | None = None
     sample: Callable[[int], None] | None = None
+
+
+FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every", "run.sample_every", "run.keep")
+"""What may change between the parts of a run: where it writes, how often it looks, and what measures it."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands: finished steps, and whether the looks that were due after the last of them took place."""
+
+    step: int
+    looked: bool = True
 
 
 def resume(
     game: Game, folder: Path, recipe: dict, differences: Callable[[dict, dict], list[str]], choice: str,
-    accept: tuple[str, ...], say: Callable[[str], None],
-) -> int:  # fmt: skip
-    """Bring `game` to where its run folder stands; returns the number of finished steps (0: a new run).
+    accept: tuple[str, ...], say: Callable[[str], None], free: tuple[str, ...] = FREE_KEYS,
+) -> Standing:  # fmt: skip
+    """Bring `game` to where its run folder stands.
 
     Args:
         recipe: the resolved recipe; one that differs from the checkpoint's in a key that matters is refused.
         differences: the dotted keys in which two resolved recipes differ.
         choice: `auto` (the newest whole checkpoint), `never`, or a checkpoint's path.
         accept: dotted keys that may differ.
+        free: beginnings of keys that may differ without being accepted.
 
     Raises:
         UsageError: the recipe changed, or `never` in a folder that holds a run.
@@ -63,17 +76,17 @@ def resume(
     if choice == "never":
         if checkpoint.listed(checkpoints):
             raise UsageError(f"{folder}: holds a run already; name another run.dir, or resume it with --resume auto")
-        return 0
+        return Standing(0)
     if choice == "auto":
         found = checkpoint.newest(checkpoints)
         if found is None:
-            return 0
+            return Standing(0)
         state, damaged = found
         for line in damaged:
             say(f"warning: {line}; using the checkpoint before it")
     else:
         state = checkpoint.load(Path(choice))
-    changed = [k for k in differences(state["recipe"], recipe) if not k.startswith(FREE_KEYS) and k not in accept]
+    changed = [k for k in differences(state["recipe"], recipe) if not k.startswith(free) and k not in accept]
     if changed:
         flags = " ".join(f"--accept {key}" for key in changed[:3])
         raise UsageError(
@@ -83,10 +96,7 @@ def resume(
         if state["environment"][key] != now:
             say(f"warning: {key} was {state['environment'][key]} and is {now}: the run goes on, but not to equal bytes")
     game.restore(state["game"])
-    return int(state["step"])
-
-
-FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every", "run.sample_every", "run.keep")
+    return Standing(int(state["step"]), bool(state["looked"]))
 
 
 def environment() -> dict[str, object]:
@@ -100,39 +110,50 @@ def environment() -> dict[str, object]:
 
 
 def run(
-    game: Game, start: int, plan: Plan, events: Events, diary: Diary, folder: Path, recipe: dict, stop: StopFlag
+    game: Game, start: Standing, plan: Plan, events: Events, diary: Diary, folder: Path, recipe: dict, stop: StopFlag
 ) -> None:
-    """Play steps `start`..`plan.steps`; on return the last step is saved.
+    """Play from `start` to `plan.steps`; on return the last step is saved.
 
     Raises:
         Stopped: a signal came; the finished steps are saved.
     """
 
-    def save(step: int) -> None:
-        state = {"step": step, "recipe": recipe, "environment": environment(), "game": game.state()}
+    def save(step: int, looked: bool) -> None:
+        state = {"step": step, "looked": looked, "recipe": recipe, "environment": environment(), "game": game.state()}
         checkpoint.save(folder / "checkpoints", step, state, plan.keep)
 
-    if start == 0:
-        save(0)  # a disk that cannot take a checkpoint fails in the first second, not after the first hour
-    for step in range(start, plan.steps):
+    if start.step == 0:
+        save(0, True)  # a disk that cannot take a checkpoint fails in the first second, not after the first hour
+    if not start.looked:
+        look(start.step, plan, events, diary, stop)
+    for step in range(start.step, plan.steps):
         values = game.play(step)
         done, last = step + 1, step + 1 == plan.steps
         if last or done % plan.log_every == 0:
             diary.write(done, values)
         diary.progress(done, values)
-        if not stop() and events.evaluate and (last or done % plan.eval_every == 0):
-            try:
-                result = events.evaluate(done)
-            except Stopped:
-                result = None  # the signal came while it looked: the step itself is finished, and saved below
-            if result:
-                diary.write(done, result)
-                diary.say(
-                    "  ".join([f"step {done}", *(f"{k} {v:.4f}" for k, v in result.items() if isinstance(v, float))])
-                )
-        if not stop() and events.sample and (last or done % plan.sample_every == 0):
-            events.sample(done)
+        looked = look(done, plan, events, diary, stop)
         if stop() or last or done % plan.save_every == 0:
-            save(done)
-        if stop() and not last:
+            save(done, looked)
+        if stop():
             raise Stopped(stop.signum)
+
+
+def look(done: int, plan: Plan, events: Events, diary: Diary, stop: StopFlag) -> bool:
+    """Evaluate and sample where due after `done` steps; False when a signal came before all of it was done."""
+    last = done == plan.steps
+    if events.evaluate and (last or done % plan.eval_every == 0):
+        try:
+            result = None if stop() else events.evaluate(done)
+        except Stopped:
+            result = None  # the step itself is finished, and will be saved
+        if result is None:
+            return False
+        diary.write(done, result)
+        scores = (f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float))
+        diary.say("  ".join([f"step {done}", *scores]))
+    if events.sample and (last or done % plan.sample_every == 0):
+        if stop():
+            return False
+        events.sample(done)
+    return True
