@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from segkd.recipe import DistillRecipe, load, with_values
+from segkd.recipe import DistillRecipe, load
 
 if TYPE_CHECKING:
     from torch import nn
@@ -149,6 +149,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     save_file({k: v.contiguous() for k, v in tiny_teacher().state_dict().items()}, folder / "teacher.safetensors")
     write_camvid(folder / "camvid")
     return Tiny(folder)
-
-
-__all__ = ["Tiny", "with_values"]

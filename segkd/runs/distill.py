@@ -34,33 +34,34 @@ from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
 
 
-def distill(recipe: DistillRecipe, options: Options = Options()) -> dict:
+def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     """Distil a teacher into a student; returns the summary. Resumes a run that its folder holds.
 
     Real labelled images are opened for measuring only; the summary counts them, apart from those that trained.
     """
-    with run_folder(recipe) as (folder, stop):
-        done = finished(folder, recipe)
-        if done is not None:
-            return done
-        opened_before = _opened()
-        bench = bench_of(recipe)
-        teacher = build.teacher_of(recipe.teacher, options.trust_pickle).to(
-            bench.device, memory_format=torch.channels_last
-        )
-        watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
-        for data in (watch, final):
-            build.check_class_counts(teacher, data)
-        if recipe.run.steps is None:
-            recipe = with_values(recipe, {"run.steps": _steps_of_budget(recipe, folder, teacher, bench)})
-        with audit.phase("training"):
-            game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
+    options, folder = options or Options(), Path(recipe.run.dir)
+    done = finished(folder, recipe)
+    if done is not None:
+        return done
+    audit.install()
+    opened_before, bench = _opened(), bench_of(recipe)
+    teacher = build.teacher_of(recipe.teacher, options.trust_pickle)
+    teacher = teacher.to(bench.device, memory_format=torch.channels_last)
+    watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
+    for data in (watch, final):
+        build.check_class_counts(teacher, data)
+    if recipe.run.budget is not None:
+        recipe = with_values(recipe, {"run.steps": _steps_of_budget(recipe, folder, teacher, bench)})
+    with audit.phase("training"):
+        game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
+    # All that can be wrong with the input has been said by now: only then is anything written.
+    with run_folder(recipe) as stop:
         facts = {"teacher sha256": sha256(Path(expand_root(recipe.teacher.weights)))}
         start, diary = begin(folder, recipe, options, bench, game, facts)
-        events = _events(folder, recipe, game, teacher, watch, bench, stop)
         with audit.phase("training"):
+            events = _events(folder, recipe, game, teacher, watch, bench, stop)
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
-        seconds = diary.seconds
+        time_and_place = ran_on(recipe, bench, diary.seconds)
         student = game.student.headline if recipe.run.headline == "ema" else game.student.network
         classes = build.classes_of(recipe.teacher.classes)
         save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
@@ -75,7 +76,7 @@ def distill(recipe: DistillRecipe, options: Options = Options()) -> dict:
             "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
             "real_images_for_training": _real_images(recipe, game, _opened() - opened_before),
             "real_images_for_evaluation": len(final) if final is not None and recipe.data.name != "scenes" else 0,
-            "refused_moves": game.refusals.total, **ran_on(recipe, bench, seconds),
+            "refused_moves": game.refusals.total, **time_and_place,
         })  # fmt: skip
 
 

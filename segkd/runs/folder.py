@@ -60,8 +60,8 @@ def bench_of(recipe: Recipe) -> Bench:
 
 
 @contextmanager
-def run_folder(recipe: Recipe) -> Iterator[tuple[Path, StopFlag]]:
-    """The locked run folder, with signals noticed and image files counted while the block runs.
+def run_folder(recipe: Recipe) -> Iterator[StopFlag]:
+    """The run folder, made and locked, with signals noticed while the block runs.
 
     Raises:
         StorageError: it cannot be made, or another process runs in it.
@@ -73,10 +73,9 @@ def run_folder(recipe: Recipe) -> Iterator[tuple[Path, StopFlag]]:
         raise StorageError(
             f"{folder}: cannot make the run folder ({error.strerror}); choose another run.dir"
         ) from error
-    audit.install()
     audit.ignore(folder)
     with RunLock(folder), StopFlag().listening() as stop:
-        yield folder, stop
+        yield stop
 
 
 def finished(folder: Path, recipe: Recipe) -> dict | None:
@@ -90,7 +89,7 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
         return None
     before = load(folder / "recipe.yaml").as_dict()
     changed = [key for key in differences(before, recipe.as_dict()) if not key.startswith(free_keys(recipe))]
-    if recipe.run.steps is None:  # a budget has become steps, which are no change of the user's
+    if recipe.run.budget is not None:  # a budget has become steps, which are no change of the user's
         changed = [key for key in changed if key != "run.steps"]
     if changed:
         raise UsageError(f"{folder}: a finished run of another recipe ({', '.join(changed[:5])}); name another run.dir")

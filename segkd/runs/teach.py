@@ -15,22 +15,25 @@ from segkd.models.student import save_network
 from segkd.recipe import TeachRecipe
 from segkd.runs.folder import Options, begin, bench_of, finish, finished, labelled, plan_of, ran_on, run_folder, score
 from segkd.training import loop
+from segkd.training.teaching import Teaching
 
 
-def teach(recipe: TeachRecipe, options: Options = Options()) -> dict:
+def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     """Train a network on labelled images; returns the summary. Resumes a run that its folder holds.
 
     The weights that are best on `data.watch` are kept (the last ones without it), rounded to fp16 where `output` asks
     for a file, and then measured once on `data.final`.
     """
-    with run_folder(recipe) as (folder, stop):
-        done = finished(folder, recipe)
-        if done is not None:
-            return done
-        bench, mean, std = bench_of(recipe), recipe.model.mean, recipe.model.std
-        with audit.phase("training"):
-            game, network = build.teaching_of(recipe, bench.device, bench.bf16)
-        watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
+    options, folder = options or Options(), Path(recipe.run.dir)
+    done = finished(folder, recipe)
+    if done is not None:
+        return done
+    audit.install()
+    bench, mean, std = bench_of(recipe), recipe.model.mean, recipe.model.std
+    with audit.phase("training"):
+        game, network = build.teaching_of(recipe, bench.device, bench.bf16)
+    watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
+    with run_folder(recipe) as stop:
         start, diary = begin(folder, recipe, options, bench, game, {})
 
         def look(step: int) -> dict[str, object]:
@@ -40,8 +43,8 @@ def teach(recipe: TeachRecipe, options: Options = Options()) -> dict:
 
         events = loop.Events(look if watch is not None else None)
         loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
-        best = game.best
-        network.load_state_dict(best["network"] or game.player.headline.state_dict())
+        time_and_place = ran_on(recipe, bench, diary.seconds)
+        network.load_state_dict(game.best["network"] or game.player.headline.state_dict())
         network.eval()
         if recipe.output is not None:
             # Round before measuring: the score is that of the file, not of what it was made from.
@@ -50,21 +53,34 @@ def teach(recipe: TeachRecipe, options: Options = Options()) -> dict:
         classes = build.classes_of(recipe.model.classes)
         save_network(network.network, folder / "model", names=classes.names, palette=classes.palette, mean=mean, std=std,
                      stride=network.stride)  # fmt: skip
-        size = result.get("size")
         summary = {
             "recipe": options.name or folder.name, "method": "labels", "variant": None,
-            "student_miou": result.get("miou"), "student_miou_ema": None, "student_miou_last": result.get("miou"),
-            "best_step": best["step"] or recipe.run.steps, "val_miou": best["miou"] if best["step"] else None,
-            "per_class": result.get("per_class"), "pixel_accuracy": result.get("pixel_accuracy"),
-            "teacher_miou": None, "recovery": None, "agreement": None, "images": result.get("images"),
-            "parameters": parameters_of(network), "flops": flops_of(network, *size) if isinstance(size, list) else None,
+            **_scores(recipe, game, result), **_sizes(network, result),
             "real_images_for_training": 0 if recipe.data.name == "scenes" else len(game.samples),
             "real_images_for_evaluation": len(final) if final is not None and recipe.data.name != "scenes" else 0,
-            **ran_on(recipe, bench, diary.seconds),
+            **time_and_place,
         }  # fmt: skip
         if recipe.output is not None:
             write_teacher(Path(recipe.output), network, recipe, summary)
         return finish(folder, summary)
+
+
+def _scores(recipe: TeachRecipe, game: Teaching, result: dict) -> dict[str, object]:
+    """What was measured, under the keys that a distilled student's summary has too."""
+    best = game.best["step"]
+    return {
+        "student_miou": result.get("miou"), "student_miou_ema": None, "student_miou_last": result.get("miou"),
+        "teacher_miou": None, "recovery": None, "agreement": None,
+        "best_step": best or recipe.run.steps, "val_miou": game.best["miou"] if best else None,
+        "per_class": result.get("per_class"), "pixel_accuracy": result.get("pixel_accuracy"), "images": result.get("images"),
+    }  # fmt: skip
+
+
+def _sizes(network: Adapter, result: dict) -> dict[str, int | None]:
+    """Parameters, and FLOPs at the size that was measured (None where that was mixed, or nothing was)."""
+    size = result.get("size")
+    flops = flops_of(network, *size) if isinstance(size, list) else None
+    return {"student_parameters": parameters_of(network), "student_flops": flops}
 
 
 def rounded(network: Adapter) -> dict[str, torch.Tensor]:
@@ -96,7 +112,7 @@ def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
         )
         measured = f"mIoU on {data.final}: {summary['student_miou']:.4f} ({summary['images']} images).\n\n| class | IoU |\n|---|---|\n{rows}"
     return (
-        f"# {title}\n\n{model.arch} with encoder {model.encoder}, {summary['parameters'] / 1e6:.2f} M parameters, for {data.name};"
+        f"# {title}\n\n{model.arch} with encoder {model.encoder}, {summary['student_parameters'] / 1e6:.2f} M parameters, for {data.name};"
         f" input RGB, (x / 255 - mean) / std with mean {list(model.mean)} and std {list(model.std)}.\n\n"
         f"Made by `segkd teach {summary['recipe']}` in {summary['steps']} steps, {summary['seconds'] / 60:.0f} minutes on"
         f" {summary['machine']} ({summary['precision']}); the weights of step {summary['best_step']}"

@@ -126,6 +126,8 @@ def run(
         save(0, True)  # a disk that cannot take a checkpoint fails in the first second, not after the first hour
     if not start.looked:
         look(start.step, plan, events, diary, stop)
+        if stop():
+            raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
     for step in range(start.step, plan.steps):
         values = game.play(step)
         done, last = step + 1, step + 1 == plan.steps
@@ -135,7 +137,7 @@ def run(
         looked = look(done, plan, events, diary, stop)
         if stop() or last or done % plan.save_every == 0:
             save(done, looked)
-        if stop():
+        if stop() and not last:
             raise Stopped(stop.signum)
 
 

@@ -65,10 +65,10 @@ def go(
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     rhythm, heard = rhythm or plan(), said if said is not None else []
     start = loop.resume(game, folder, recipe, differences, choice, accept, heard.append)
-    diary = Diary(folder / "metrics.jsonl", rhythm.steps, start, quiet=True)
+    diary = Diary(folder / "metrics.jsonl", rhythm.steps, start.step, quiet=True)
     with StopFlag().listening() as stop:
         loop.run(game, start, rhythm, events, diary, folder, recipe, stop)
-    return start
+    return start.step
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -121,7 +121,6 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, whole, at, number)
     assert diary_of(tmp_path) == diary_of(whole)
 
 
-@pytest.mark.xfail(strict=True, reason="a look that a signal forestalled is not made up for on resume")
 @pytest.mark.parametrize("at", [3, 7])
 def test_a_look_that_a_signal_forestalled_is_made_up_for(tmp_path, whole, at):
     game = Walk(signal_at=at)
@@ -247,7 +246,7 @@ def test_a_folder_that_takes_no_checkpoint_fails_before_the_first_step(tmp_path)
     game = Walk()
     diary = Diary(tmp_path / "metrics.jsonl", 12, quiet=True)
     with pytest.raises(StorageError):
-        loop.run(game, 0, plan(), loop.Events(), diary, tmp_path / "nowhere", RECIPE, StopFlag())
+        loop.run(game, loop.Standing(0), plan(), loop.Events(), diary, tmp_path / "nowhere", RECIPE, StopFlag())
     assert game.played == []
 
 

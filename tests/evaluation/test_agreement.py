@@ -1,0 +1,79 @@
+"""Agreement of two networks: a share of pixels, counted by hand, that disturbs nobody."""
+
+import torch
+from torch import nn
+
+from segkd.evaluation.agreement import agreement
+
+
+class Fixed(nn.Module):
+    """Logits whose argmax is the first channel of the image, shifted by `add`; in train mode it would say so."""
+
+    def __init__(self, add=0, classes=4):
+        super().__init__()
+        self.add, self.classes = add, classes
+        self.normal = nn.BatchNorm2d(3)
+        self.modes = []
+
+    def forward(self, images):
+        self.modes.append(self.training)
+        self.normal(images)
+        ids = (images[:, 0].long() + self.add) % self.classes
+        return nn.functional.one_hot(ids, self.classes).permute(0, 3, 1, 2).float()
+
+
+def batches(*counts):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 4, (n, 3, 5, 7), generator=generator).float() for n in counts]
+
+
+def test_the_extremes():
+    assert agreement(Fixed(), Fixed(), batches(2, 3)) == 1.0
+    assert agreement(Fixed(), Fixed(add=1), batches(2, 3)) == 0.0
+
+
+def test_the_share_is_over_all_pixels_not_over_batches():
+    first, second = batches(1, 3)
+
+    class Half(Fixed):
+        def forward(self, images):
+            return super().forward(images if len(images) == 3 else (images + 1))
+
+    assert agreement(Half(), Fixed(), [first, second]) == 0.75
+
+
+def test_a_part_of_an_image_counts_by_its_pixels():
+    class Left(Fixed):
+        def forward(self, images):
+            logits = super().forward(images)
+            logits[..., :2] = logits[..., :2].roll(1, dims=1)
+            return logits
+
+    assert agreement(Left(), Fixed(), batches(2)) == 5 / 7
+
+
+def test_both_are_judged_in_eval_mode_and_nothing_is_disturbed():
+    student, teacher = Fixed().train(), Fixed().eval()
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    state = torch.get_rng_state()
+    agreement(student, teacher, batches(2, 2))
+    assert student.modes == teacher.modes == [False, False]
+    assert student.training and not teacher.training
+    assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not Fixed().eval().training and agreement(student.eval(), teacher, batches(1)) == 1.0
+    assert not student.training
+
+
+def test_no_graph_is_built():
+    student = nn.Conv2d(3, 4, 1)
+    agreement(student, Fixed(), batches(1))
+    assert all(p.grad is None for p in student.parameters())
+
+
+def test_bf16():
+    student = nn.Conv2d(3, 4, 1)
+    outputs = []
+    student.register_forward_hook(lambda module, given, output: outputs.append(output.dtype))
+    assert 0 <= agreement(student, Fixed(), batches(1), bf16=True) <= 1
+    assert outputs == [torch.bfloat16]

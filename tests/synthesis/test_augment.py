@@ -1,0 +1,82 @@
+"""Augmentation of synthetic images: same shape and range, a function of the seed, gradients to the images."""
+
+import pytest
+import torch
+
+from segkd.models.teacher import input_range
+from segkd.synthesis.augment import NAMES, Augment
+
+LOW, HIGH = input_range((0.485, 0.456, 0.2), (0.229, 0.5, 0.1))
+SHAPE = (16, 3, 20, 28)
+
+
+def images(seed=0):
+    torch.manual_seed(seed)
+    low, high = LOW.view(1, 3, 1, 1), HIGH.view(1, 3, 1, 1)
+    return low + torch.rand(SHAPE) * (high - low)
+
+
+def changed(names, seed=1):
+    x = images()
+    torch.manual_seed(seed)
+    return Augment(names, LOW, HIGH)(x)
+
+
+def test_no_name_is_no_change():
+    x = images()
+    assert Augment([], LOW, HIGH)(x) is x
+
+
+@pytest.mark.parametrize("names", [[name] for name in NAMES] + [list(NAMES)], ids="+".join)
+def test_images_change_within_their_range_by_the_seed_alone(names):
+    x, y = images(), changed(names)
+    assert y.shape == x.shape and y.dtype == x.dtype
+    assert not torch.equal(x, y)
+    slack = 1e-4 * (HIGH - LOW)
+    assert (y.amin((0, 2, 3)) >= LOW - slack).all() and (y.amax((0, 2, 3)) <= HIGH + slack).all()
+    assert torch.equal(changed(names), y)
+    assert not torch.equal(changed(names, seed=2), y)
+
+
+@pytest.mark.parametrize("names", [[name] for name in NAMES] + [list(NAMES)], ids="+".join)
+def test_gradients_flow_to_the_images(names):
+    x = images().requires_grad_()
+    torch.manual_seed(1)
+    Augment(names, LOW, HIGH)(x).sum().backward()
+    assert x.grad.isfinite().all() and (x.grad.abs().amax((1, 2, 3)) > 0).all()
+
+
+def test_flip_mirrors_some_and_leaves_the_others():
+    x, y = images(), changed(["flip"])
+    kept = torch.isclose(x, y, atol=1e-4).all(3).all(2).all(1)
+    mirrored = torch.isclose(x.flip(-1), y, atol=1e-4).all(3).all(2).all(1)
+    assert (kept ^ mirrored).all() and kept.any() and mirrored.any()
+
+
+def test_erase_puts_grey_in_a_small_part():
+    grey = ((LOW + HIGH) / 2).view(1, 3, 1, 1)
+    x, y = images(), changed(["erase"])
+    erased = torch.isclose(y, grey, atol=1e-4).all(1)
+    share = erased.float().mean((1, 2))
+    assert share.max() <= 0.13 and 0 < (share > 0.01).sum() < 16
+    assert torch.allclose(y.movedim(1, -1)[~erased], x.movedim(1, -1)[~erased], atol=1e-4)
+
+
+def test_noise_has_3_percent_of_the_range():
+    middle = ((LOW + HIGH) / 2).view(1, 3, 1, 1).expand(SHAPE)
+    torch.manual_seed(1)
+    y = Augment(["noise"], LOW, HIGH)(middle)
+    spread = ((y - middle) / (HIGH - LOW).view(1, 3, 1, 1)).std((1, 2, 3))
+    noisy = spread > 1e-4
+    assert 0 < noisy.sum() < 16 and torch.allclose(spread[noisy], torch.tensor(0.03), atol=0.003)
+
+
+def test_crop_zooms_every_image_in():
+    # A single bright column can only grow wider, never thinner.
+    x = torch.zeros(SHAPE)
+    x[..., 14:] = 1
+    unit = Augment(["crop"], torch.zeros(3), torch.ones(3))
+    torch.manual_seed(1)
+    y = unit(x)
+    assert y.shape == SHAPE and (y - x).abs().mean((1, 2, 3)).max() > 0.05
+    assert torch.allclose(y, y[:, :, :1], atol=1e-4)  # rows stay alike: a zoom, no rotation

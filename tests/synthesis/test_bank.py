@@ -1,0 +1,105 @@
+"""The replay bank: the newest batches, images and logits mirrored together, all of it restored."""
+
+import pytest
+import torch
+
+from segkd.synthesis.bank import Replay
+
+
+def batch(value, size=(4, 6), count=2):
+    """Images that all hold `value` but for a ramp along the width, and logits with the same ramp."""
+    ramp = torch.linspace(0, 0.5, size[1])
+    images = (value + ramp).expand(count, 3, *size)
+    return images.clone(), (10 * value + ramp).expand(count, 5, *size).clone()
+
+
+def filled(capacity=3, batches=3, dtype=torch.float32, flip=False):
+    bank = Replay(capacity, dtype, flip)
+    for value in range(batches):
+        bank.keep(*batch(float(value)))
+    return bank
+
+
+def held(bank):
+    return [int(images[0, 0, 0, 0]) for images in bank.images]
+
+
+@pytest.mark.parametrize(
+    ("batches", "values"), [(0, []), (2, [0, 1]), (3, [0, 1, 2]), (4, [3, 1, 2]), (5, [3, 4, 2]), (7, [6, 4, 5])]
+)
+def test_the_oldest_batch_is_overwritten_first(batches, values):
+    bank = filled(batches=batches)
+    assert held(bank) == values and len(bank) == min(batches, 3)
+
+
+def test_a_bank_of_one_batch_holds_the_newest():
+    assert held(filled(capacity=1, batches=4)) == [3]
+
+
+def test_what_is_kept_is_a_copy_without_graph():
+    bank = Replay(2, torch.float32, False)
+    images, logits = batch(1.0)
+    bank.keep(images.requires_grad_(), logits * images.mean())
+    assert not bank.images[0].requires_grad and not bank.logits[0].requires_grad
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_are_drawn_with_their_own_logits(flip):
+    bank = filled(flip=flip)
+    torch.manual_seed(0)
+    images, logits = bank.draw(64)
+    assert images.shape == (64, 3, 4, 6) and logits.shape == (64, 5, 4, 6)
+    ramp = torch.linspace(0, 0.5, 6)
+    values = images[..., 0].amin((1, 2)).floor()
+    assert set(values.tolist()) == {0.0, 1.0, 2.0}
+    # What is left without the batch's value is the ramp, mirrored in both or in neither.
+    slopes = images[:, 0, 0] - values[:, None]
+    assert torch.allclose(logits[:, 0, 0] - 10 * values[:, None], slopes, atol=1e-5)
+    mirrored = torch.isclose(slopes, ramp.flip(0), atol=1e-5).all(1)
+    assert torch.isclose(slopes[~mirrored], ramp, atol=1e-5).all()
+    assert 16 < mirrored.sum() < 48 if flip else not mirrored.any()
+
+
+def test_draws_follow_the_global_seed():
+    bank = filled(flip=True)
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(bank.draw(8))
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
+    assert not torch.equal(drawn[0][0], drawn[2][0])
+
+
+def test_one_draw_is_of_one_size():
+    bank = Replay(4, torch.float32, False)
+    for value, size in enumerate([(4, 6), (8, 2), (4, 6), (8, 2)]):
+        bank.keep(*batch(float(value), size))
+    seen = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        images, logits = bank.draw(6)
+        assert images.shape[-2:] == logits.shape[-2:]
+        wanted = {(4, 6): {0.0, 2.0}, (8, 2): {1.0, 3.0}}[tuple(images.shape[-2:])]
+        assert set(images[:, 0, 0, 0].floor().tolist()) <= wanted
+        seen.add(tuple(images.shape[-2:]))
+    assert seen == {(4, 6), (8, 2)}
+
+
+def test_a_bank_in_bf16_gives_fp32():
+    bank = filled(dtype=torch.bfloat16)
+    images, logits = bank.draw(2)
+    assert bank.images[0].dtype == bank.logits[0].dtype == torch.bfloat16
+    assert images.dtype == logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("batches", [0, 2, 5])
+def test_a_restored_bank_draws_and_overwrites_as_before(batches):
+    bank, again = filled(batches=batches, flip=True), Replay(3, torch.float32, True)
+    again.restore(bank.state(), torch.device("cpu"))
+    for one in (bank, again):
+        one.keep(*batch(9.0))
+    assert held(again) == held(bank) and again.next == bank.next
+    torch.manual_seed(1)
+    drawn = bank.draw(8)
+    torch.manual_seed(1)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, again.draw(8), strict=True))

@@ -1,0 +1,120 @@
+"""The generators: DFAD's size, any image size, the teacher's exact input range, and fewer checkerboards."""
+
+import pytest
+import torch
+
+from segkd.models.adapters import parameters_of
+from segkd.models.teacher import input_range
+from segkd.synthesis.generator import Noise, ToRange, dcgan, resize_convolution
+
+LOW, HIGH = input_range((0.485, 0.456, 0.2), (0.229, 0.5, 0.1))
+UNIT = torch.full((3,), -1.0), torch.full((3,), 1.0)
+MAKERS = [dcgan, resize_convolution]
+
+
+def made(make, size=(40, 56), width=4, latent=6, low=LOW, high=HIGH, seed=0):
+    torch.manual_seed(seed)
+    return make(latent, size, width, low, high)
+
+
+def test_the_dcgan_of_dfad_has_11_2_million_parameters():
+    with torch.device("meta"):
+        generator = dcgan(256, (128, 128), 64, torch.zeros(3), torch.ones(3))
+    assert 11.15e6 < parameters_of(generator) < 11.25e6
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (33, 47), (40, 56), (256, 352)])
+def test_any_size_can_be_the_largest(make, size):
+    assert made(make, size, width=1)(torch.randn(2, 6)).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_images_are_cropped_from_larger_maps(make):
+    z = torch.randn(2, 6)
+    odd = made(make, (33, 47))
+    whole = made(make, (odd.small[0] * odd.factor, odd.small[1] * odd.factor))
+    whole.load_state_dict(odd.state_dict())
+    assert torch.equal(odd.eval()(z), whole.eval()(z)[..., :33, :47])
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("size", [(40, 56), (24, 56), (17, 23), (8, 8)])
+def test_smaller_images_come_from_the_same_generator(make, size):
+    generator = made(make)
+    z = torch.randn(3, 6)
+    images = generator(z, size)
+    assert images.shape == (3, 3, *size) and images.dtype == torch.float32
+    gradients = torch.autograd.grad((images * torch.randn_like(images)).sum(), list(generator.parameters()))
+    assert all(g.isfinite().all() for g in gradients) and gradients[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_gradients_reach_the_latents_and_every_layer(make):
+    generator = made(make)
+    z = torch.randn(3, 6, requires_grad=True)
+    # Not a mean of squares, which the last BatchNorm of `resize` holds constant.
+    (generator(z) * torch.randn(3, 3, 40, 56)).sum().backward()
+    assert z.grad.abs().max() > 0
+    weights = {name: p for name, p in generator.named_parameters() if name.endswith("weight")}
+    assert all(p.grad.abs().max() > 0 for p in weights.values()) and len(weights) > 6
+
+
+def test_the_range_is_exactly_the_teachers_for_asymmetric_normalisation():
+    middle = torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    ends = ToRange(LOW, HIGH)(middle)
+    mean, std = torch.tensor((0.485, 0.456, 0.2)), torch.tensor((0.229, 0.5, 0.1))
+    black, white = (0 - mean) / std, (1 - mean) / std
+    torch.testing.assert_close(ends[0, :, 0, 0], black, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ends[0, :, 0, 1], white, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [*MAKERS, lambda latent, size, width, low, high: Noise(size, low, high)])
+def test_no_pixel_leaves_the_range_and_saturated_ones_reach_its_ends(make):
+    generator = made(make)
+    with torch.no_grad():
+        for parameter in getattr(generator, "last", torch.nn.Identity()).parameters():
+            parameter *= 1000
+        images = generator(torch.randn(4, 6))
+    lowest, highest = images.amin((0, 2, 3)), images.amax((0, 2, 3))
+    slack = 1e-5 * (HIGH - LOW)
+    assert (lowest >= LOW - slack).all() and (highest <= HIGH + slack).all()
+    if make is not resize_convolution:  # its last BatchNorm takes every scale away
+        torch.testing.assert_close(lowest, LOW, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(highest, HIGH, rtol=1e-4, atol=1e-4)
+
+
+def test_half_and_half_is_published_range():
+    low, high = input_range((0.5,) * 3, (0.5,) * 3)
+    assert torch.equal(low, UNIT[0]) and torch.equal(high, UNIT[1])
+
+
+def test_the_range_is_no_part_of_the_weights():
+    assert not any("range" in key for key in made(dcgan).state_dict())
+
+
+def nyquist_share(make, seed):
+    """Share of the images' energy (without their mean) in the highest frequency of either axis."""
+    torch.manual_seed(100 + seed)
+    generator = made(make, (64, 64), width=8, latent=16, low=UNIT[0], high=UNIT[1], seed=seed)
+    with torch.no_grad():
+        power = torch.fft.fft2(generator(torch.randn(8, 16))).abs().square()
+    total = power.sum((2, 3)) - power[..., 0, 0]
+    highest = power[..., 32, :].sum(-1) + power[..., :, 32].sum(-1) - power[..., 32, 32]
+    return float((highest / total).mean())
+
+
+def test_resizing_leaves_fewer_checkerboards_than_transposed_convolutions():
+    shares = {make.__name__: [nyquist_share(make, seed) for seed in range(4)] for make in MAKERS}
+    # White noise has 127 of 4095 there.
+    assert max(shares["resize_convolution"]) < 0.5 * min(shares["dcgan"]), shares
+
+
+def test_noise_is_drawn_by_the_global_generator_and_learns_nothing():
+    noise = Noise((8, 12), LOW, HIGH)
+    torch.manual_seed(3)
+    first = noise(torch.zeros(2, 6))
+    torch.manual_seed(3)
+    assert torch.equal(first, noise(torch.zeros(2, 6)))
+    assert not torch.equal(first, noise(torch.zeros(2, 6)))
+    assert noise(torch.zeros(5, 6), (4, 4)).shape == (5, 3, 4, 4) and not list(noise.parameters())

@@ -1,0 +1,267 @@
+"""Distillation from the recipe to the summary, in one process and, for a signal, in two."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from segkd import runs
+from segkd.foundation.errors import DataError, RecipeError, TeacherError, UsageError
+from segkd.foundation.files import sha256
+from segkd.models.student import load_student
+from segkd.recipe import load
+from segkd.training import checkpoint
+from segkd.training.log import read_lines
+
+ROOT = Path(__file__).parents[1]
+QUIET = runs.Options(name="tiny", quiet=True)
+SUMMARY = {
+    "recipe", "method", "variant", "seed", "steps", "batch", "seconds", "student_miou", "student_miou_ema", "student_miou_last",
+    "teacher_miou", "recovery", "agreement", "real_images_for_training", "real_images_for_evaluation", "peak_memory_mb",
+    "student_parameters", "teacher_parameters", "student_flops", "teacher_flops", "refused_moves", "machine", "torch",
+    "precision", "per_class", "teacher_per_class",
+}  # fmt: skip
+MEASURED = ["data.name=camvid", "data.watch=val"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What a run sets for its process is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def distil(tiny, tmp_path):
+    """Distils into tmp_path/NAME."""
+
+    def run(*overrides, case="ddad.segkd", name="run", options=QUIET):
+        return runs.distill(tiny.recipe(case, "run.threads=1", f"run.dir={tmp_path / name}", *overrides), options)
+
+    return run
+
+
+def student_bytes(folder):
+    return (folder / "student" / "model.safetensors").read_bytes()
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_run_leaves_behind_what_it_should(tiny, distil, tmp_path):
+    summary = distil(*MEASURED)
+    folder = tmp_path / "run"
+    assert {p.name for p in folder.iterdir()} - {".lock"} == {
+        "recipe.yaml", "metrics.jsonl", "samples", "checkpoints", "student", "summary.json"
+    }  # fmt: skip
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert set(summary) == SUMMARY
+    chosen = {
+        key: summary[key] for key in ("recipe", "method", "variant", "seed", "steps", "precision", "refused_moves")
+    }
+    assert chosen == {
+        "recipe": "tiny", "method": "ddad", "variant": "segkd", "seed": 0, "steps": 4, "precision": "fp32", "refused_moves": 0,
+    }  # fmt: skip
+    assert summary["real_images_for_training"] == 0 and summary["real_images_for_evaluation"] == 2
+    assert summary["student_miou"] == summary["student_miou_ema"] and 0 <= summary["agreement"] <= 1
+    assert summary["recovery"] == pytest.approx(summary["student_miou"] / summary["teacher_miou"])
+    assert len(summary["per_class"]) == len(summary["teacher_per_class"]) == 11
+
+    assert [p.name for p in sorted((folder / "samples").iterdir())] == ["00000002.png", "00000004.png"]
+    assert [checkpoint.load(p)["step"] for p in checkpoint.listed(folder / "checkpoints")] == [4, 2]
+    lines = read_lines(folder / "metrics.jsonl")
+    looks = [line for line in lines if "agreement" in line]
+    assert [line["step"] for line in looks] == [2, 4]
+    assert all({"val_miou_ema", "val_miou_last"} <= set(line) for line in looks)
+    assert {"kd", "adv", "bn", "balance", "lr"} <= set(next(line for line in lines if "kd" in line))
+
+    text = (folder / "recipe.yaml").read_text()
+    assert f"# teacher sha256: {sha256(tiny.folder / 'teacher.safetensors')}\n" in text and "# threads: 1\n" in text
+    assert load(folder / "recipe.yaml") == tiny.recipe("ddad.segkd", "run.threads=1", f"run.dir={folder}", *MEASURED)
+
+    student = load_student(folder)
+    assert student.names[0] == "sky" and student.mean == (0.5, 0.45, 0.4) and len(student.palette) == 11
+    assert student.predict([torch.zeros(30, 50, 3, dtype=torch.uint8).numpy()])[0].shape == (30, 50)
+    averaged = checkpoint.load(checkpoint.listed(folder / "checkpoints")[0])["game"]["student"]["average"]
+    saved = load_file(folder / "student" / "model.safetensors")
+    assert all(torch.equal(value, averaged[f"module.network.{key}"]) for key, value in saved.items())
+
+
+def test_a_finished_run_returns_its_summary_at_once(tiny, distil, tmp_path):
+    teacher = tmp_path / "teacher.safetensors"
+    shutil.copy(tiny.folder / "teacher.safetensors", teacher)
+    summary = distil("run.steps=1", f"teacher.weights={teacher}")
+    before = contents(tmp_path / "run")
+    teacher.unlink()
+    assert distil("run.steps=1", f"teacher.weights={teacher}") == summary
+    with pytest.raises(UsageError, match=r"a finished run of another recipe \(student\.optimizer\.lr\)"):
+        distil("run.steps=1", f"teacher.weights={teacher}", "student.optimizer.lr=0.05")
+    assert contents(tmp_path / "run") == before
+
+
+def test_without_labels_the_scores_are_null(distil):
+    summary = distil("run.steps=1")
+    assert [summary[key] for key in ("student_miou", "teacher_miou", "recovery", "per_class")] == [None] * 4
+    assert summary["agreement"] is not None and summary["real_images_for_evaluation"] == 0
+
+
+@pytest.mark.parametrize("case", ["ddad.paper", "ddad.segkd", "dfad", "noise", "kd"])
+def test_every_variant_runs(distil, tiny, case):
+    summary = distil("run.steps=2", case=case)
+    assert (summary["method"], summary["steps"], summary["refused_moves"]) == (case.partition(".")[0], 2, 0)
+    assert summary["variant"] == (case.partition(".")[2] or None)
+    assert summary["real_images_for_training"] == (4 if case == "kd" else 0)
+
+
+def test_one_process_may_distil_with_images_and_then_without(distil):
+    assert distil("run.steps=1", case="kd", name="with")["real_images_for_training"] == 4
+    assert distil("run.steps=1", case="noise", name="without")["real_images_for_training"] == 0
+
+
+def test_the_headline_is_what_the_recipe_says(distil, tmp_path):
+    averaged = distil(*MEASURED, name="ema")
+    last = distil(*MEASURED, "run.headline=last", name="last")
+    assert last["student_miou_last"] == averaged["student_miou_last"] == last["student_miou"]
+    assert last["student_miou_ema"] == averaged["student_miou"]
+    assert student_bytes(tmp_path / "ema") != student_bytes(tmp_path / "last")
+
+
+def wait_for(process, seen):
+    """Until `seen()`; the process must not end before."""
+    end = time.monotonic() + 120
+    while not seen():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.01)
+
+
+def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, tmp_path):
+    long = ["run.steps=50", "run.save_every=45", "run.eval_every=7", "run.sample_every=25", "run.threads=1"]
+    long += ["game.student_moves=1"]
+    folder = tmp_path / "stopped"
+    recipe = tmp_path / "whole.yaml"
+    recipe.write_text(tiny.recipe("ddad.segkd", *long, f"run.dir={folder}").to_yaml())
+    command = [sys.executable, "-c", "import sys; from segkd.cli import main; sys.exit(main())", "distill", str(recipe)]
+    with subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(process, lambda: any(line["step"] >= 10 for line in read_lines(folder / "metrics.jsonl")))
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "resumes the run" in said.splitlines()[-1]
+    stopped_at = checkpoint.newest(folder / "checkpoints")[0]["step"]
+    assert 10 <= stopped_at < 45 and not (folder / "summary.json").exists() and not (folder / "student").exists()
+
+    torch.manual_seed(1234)
+    resumed = runs.distill(load(recipe, kind="distill"), QUIET)
+    whole = distil(*long, name="whole")
+    assert student_bytes(folder) == student_bytes(tmp_path / "whole")
+    assert resumed["agreement"] == whole["agreement"]
+    games = [checkpoint.newest(f / "checkpoints")[0]["game"] for f in (folder, tmp_path / "whole")]
+    assert tiny.hash(games[0]) == tiny.hash(games[1])
+    told = [{line["step"]: line["kd"] for line in read_lines(f / "metrics.jsonl") if "kd" in line}
+            for f in (folder, tmp_path / "whole")]  # fmt: skip
+    assert told[0] == told[1] and 50 in told[0]
+
+
+def test_a_named_checkpoint_winds_the_run_back(tiny, distil, tmp_path):
+    distil()
+    folder = tmp_path / "run"
+    wanted = student_bytes(folder)
+    (folder / "summary.json").unlink()
+    older = checkpoint.listed(folder / "checkpoints")[-1]
+    distil(options=runs.Options(name="tiny", resume=str(older), quiet=True))
+    assert student_bytes(folder) == wanted
+
+
+def test_another_recipe_in_the_folder_is_refused_by_its_key(distil, tmp_path):
+    distil("run.steps=1")
+    (tmp_path / "run" / "summary.json").unlink()
+    before = contents(tmp_path / "run")
+    with pytest.raises(
+        UsageError, match=r"the recipe changed since its checkpoint: student\.optimizer\.lr; .*--accept"
+    ):
+        distil("run.steps=1", "student.optimizer.lr=0.05")
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_budget_becomes_steps_once(distil, tmp_path, tiny):
+    budget = ["run.steps=null", "run.budget=0.6s"]
+    summary = distil(*budget)
+    text = (tmp_path / "run" / "recipe.yaml").read_text()
+    assert summary["steps"] >= 1 and re.search(rf"^  steps: {summary['steps']}$", text, re.MULTILINE)
+    (tmp_path / "run" / "summary.json").unlink()
+    assert distil(*budget)["steps"] == summary["steps"]
+
+
+def one_line(error):
+    return str(error.value).count("\n") == 0 and len(str(error.value)) < 400
+
+
+def test_classes_that_disagree_are_counted_out(tiny, distil, tmp_path):
+    state = load_file(tiny.folder / "teacher.safetensors")
+    for key in ("segmentation_head.0.weight", "segmentation_head.0.bias"):
+        state[key] = state[key][:3].contiguous()
+    save_file(state, tmp_path / "three.safetensors")
+    three = [f"teacher.weights={tmp_path / 'three.safetensors'}", "teacher.classes=[a, b, c]"]
+    with pytest.raises(TeacherError, match=r"classes disagree: teacher 3, student 3, data 11 \(camvid\)") as error:
+        distil(*MEASURED, *three)
+    assert one_line(error) and error.value.exit_code == 3
+
+
+def test_a_missing_teacher_names_the_command_that_makes_it(distil):
+    with pytest.raises(TeacherError, match=r"nowhere\.safetensors: no such .*segkd teach teachers/tiny$") as error:
+        distil("teacher.weights=nowhere.safetensors")
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("case", ["ddad.segkd", "ddad.paper"])
+def test_statistics_that_were_never_trained_are_no_judge(tiny, distil, tmp_path, case):
+    state = load_file(tiny.folder / "teacher.safetensors")
+    for key, value in state.items():
+        if "running_" in key:
+            value.fill_(float("var" in key))
+    save_file(state, tmp_path / "folded.safetensors")
+    weights = f"teacher.weights={tmp_path / 'folded.safetensors'}"
+    with pytest.raises(TeacherError, match=r"folded\.safetensors: .*BatchNorm.*never trained.*weights\.bn=0") as error:
+        distil(weights, case=case)
+    assert one_line(error)
+    assert distil(weights, "weights.bn=0", "run.steps=1", case=case)["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "message"),
+    [
+        (["teacher.classes=camvd"], RecipeError, "teacher.classes"),
+        (
+            ["teacher.options={channels: [16, 24, 32, 40], stem_width: 8, decoder_channels: 32}"],
+            TeacherError,
+            "expected shape",
+        ),
+        (["data.name=camvid", "data.root=nowhere"], DataError, "nowhere"),
+        (["run.device=cuda:7"], RecipeError, "run.device: cuda:7"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_nothing_is_half_written(distil, tmp_path, overrides, kind, message):
+    with pytest.raises(kind, match=re.escape(message)) as error:
+        distil(*overrides)
+    assert one_line(error)
+    assert not contents(tmp_path).keys() - {"run/.lock"}
+
+
+def test_a_damaged_teacher_is_one_line(tiny, distil, tmp_path):
+    data = (tiny.folder / "teacher.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(TeacherError, match=r"cut\.safetensors: not a valid safetensors file") as error:
+        distil(f"teacher.weights={tmp_path / 'cut.safetensors'}")
+    assert one_line(error)

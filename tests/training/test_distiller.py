@@ -1,0 +1,233 @@
+"""The game: sizes, latents and the bank as the recipe says, and refused moves that change nothing."""
+
+import math
+
+import pytest
+import torch
+
+from segkd.foundation.errors import NumbersError, RecipeError
+from segkd.methods.base import View
+
+NAN = math.nan
+TWO_SIZES = ["synth.sizes=[[64, 32]]", "synth.replay=0"]
+
+
+def poison(game, term):
+    """Let a term be NaN, with a gradient that is NaN too."""
+    true = getattr(game.method, term)
+    setattr(game.method, term, lambda view: true(view) * NAN)
+    return lambda: setattr(game.method, term, true)
+
+
+def bytes_of(tiny, game):
+    return {name: tiny.hash(part) for name, part in game.state().items() if name != "refusals"}
+
+
+@pytest.mark.parametrize("player", ["student", "synth"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_move_with_a_nan_term_changes_nothing_and_is_named(tiny, player, ema):
+    term = {"student": "kd", "synth": "bn"}[player]
+    game = tiny.game("ddad.segkd", f"student.ema={ema}", f"synth.ema={ema}")
+    game.play(0)
+    before = bytes_of(tiny, game)
+    cure = poison(game, term)
+    game._moves[player](1, 0)
+    assert bytes_of(tiny, game) == before
+    assert len(game.notes) == game.refusals.total == 1
+    assert game.notes[0].startswith(f"step 1: {player} loss is nan") and f"term {term} is nan" in game.notes[0]
+    assert all(p.grad is None for p in (*game.student.network.parameters(), *game.synthesiser.parameters()))
+    cure()
+    game._moves[player](1, 0)
+    after = bytes_of(tiny, game)
+    assert after[player] != before[player] and game.refusals.in_a_row == 0
+
+
+@pytest.mark.parametrize("player", ["student", "synth"])
+def test_running_statistics_that_a_nan_forward_wrote_are_put_back(tiny, player):
+    game = tiny.game("ddad.segkd", "synth.replay=0")
+    game.play(0)
+    before = bytes_of(tiny, game)
+    written = []
+    if player == "student":
+        game.augment = lambda images: images * NAN
+        watch = game.student.network
+    else:  # the synthesiser's forward sees the NaN in its own latents
+        game._latents = lambda step, index: torch.full((2, 8), NAN)
+        watch = game.synthesiser
+    update = getattr(game, player).update
+
+    def look(loss, step):
+        written.append(any(b.isnan().any() for b in watch.buffers()))
+        return update(loss, step)
+
+    getattr(game, player).update = look
+    game._moves[player](1, 0)
+    assert written == [True]
+    assert bytes_of(tiny, game) == before and len(game.notes) == 1
+
+
+def test_a_nan_gradient_of_a_finite_loss_is_refused(tiny):
+    game = tiny.game()
+    before = bytes_of(tiny, game)
+    # The slope of the root is infinite at 0, and 0 * inf is NaN; the value is a plain 0.
+    game.method.kd = lambda view: (view.s * 0).abs().sqrt().mean()
+    game._student_move(0, 0)
+    assert bytes_of(tiny, game) == before and "gradient norm is nan" in game.notes[0]
+
+
+def test_more_refusals_in_a_row_than_max_bad_end_the_run(tiny):
+    game = tiny.game("ddad.segkd", "run.max_bad=3", "game.student_moves=1")
+    poison(game, "kd")
+    poison(game, "bn")
+    game.play(0)
+    assert game.refusals.in_a_row == 2
+    with pytest.raises(NumbersError, match=r"step 1: .*4 refused moves in a row \(run.max_bad 3\)") as caught:
+        game.play(1)
+    assert caught.value.exit_code == 4
+
+
+def test_one_good_move_forgives(tiny):
+    game = tiny.game("ddad.segkd", "run.max_bad=1", "game.student_moves=1")
+    poison(game, "kd")
+    for step in range(3):
+        game.play(step)
+    assert game.refusals.total == 3 and len(game.notes) == 3
+
+
+def test_a_refused_synthesis_puts_nothing_into_the_bank(tiny):
+    game = tiny.game("ddad.segkd", "run.max_bad=9")
+    poison(game, "adv")
+    game.play(0)
+    assert len(game.replay) == 0
+    assert game.refusals.in_a_row == 0  # the student went on, with fresh images
+
+
+@pytest.mark.parametrize("case", ["ddad.segkd", "kd", "noise"])
+def test_sizes_are_drawn_in_turn(tiny, case):
+    game = tiny.game(case, *TWO_SIZES)
+    with tiny.calls(game.teacher) as taught:
+        for step in range(3):
+            game.play(step)
+    sizes = [tuple(images.shape[-2:]) for images in taught]
+    a_step = len(game.method.moves(0))
+    assert sizes == [(32, 64)] * a_step + [(64, 32)] * a_step + [(32, 64)] * a_step
+
+
+def test_a_bank_of_two_sizes_serves_the_student(tiny):
+    game = tiny.game("ddad.segkd", "synth.sizes=[[64, 32]]")
+    with tiny.calls(game.student.network) as studied:
+        for step in range(4):
+            values = game.play(step)
+    assert math.isfinite(values["kd"]) and {tuple(x.shape[-2:]) for x in studied} == {(32, 64), (64, 32)}
+
+
+def test_keep_moves_fill_the_bank_and_the_student_draws_from_it(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=2", "synth.replay=5")
+    assert game.method.moves(0) == ["synth", "keep", "keep", "student", "student"]
+    lengths = []
+    for step in range(3):
+        with tiny.calls(game.teacher) as taught:
+            game.play(step)
+        lengths.append(len(game.replay))
+        assert len(taught) == 3  # one synthesis and two keeps; the student's come with their logits
+    assert lengths == [3, 5, 5]
+    kept = torch.cat(game.replay.images)
+    assert len(torch.unique(kept.flatten(1), dim=0)) == len(kept)
+
+
+def test_a_keep_move_changes_the_bank_alone(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.ema=0.9")
+    game.play(0)
+    before = bytes_of(tiny, game)
+    game._keep_move(1, 1)
+    after = bytes_of(tiny, game)
+    assert {name for name in after if after[name] != before[name]} == {"replay"}
+
+
+def test_kept_logits_are_the_teachers(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1")
+    game.play(0)
+    for images, logits in zip(game.replay.images, game.replay.logits, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(game.teacher(images), logits, rtol=1e-4, atol=1e-4)
+
+
+def latents(tiny, *overrides, steps=2):
+    game = tiny.game("ddad.paper", *overrides)
+    with tiny.calls(game.synthesiser) as made:
+        for step in range(steps):
+            game.play(step)
+    return made
+
+
+def test_every_move_of_every_step_and_seed_has_its_own_latents(tiny):
+    drawn = [*latents(tiny), *latents(tiny, "run.seed=1")]
+    assert len(drawn) == 12 and all(z.shape == (2, 8) for z in drawn)
+    assert len({tiny.hash(z) for z in drawn}) == 12
+
+
+def test_latents_a_step_are_shared_by_its_moves(tiny):
+    drawn = [tiny.hash(z) for z in latents(tiny, "game.latent=per_step")]
+    assert len(set(drawn[:3])) == len(set(drawn[3:])) == 1 and drawn[0] != drawn[3]
+
+
+def test_latents_do_not_depend_on_the_steps_before(tiny):
+    game = tiny.game("ddad.paper")
+    with tiny.calls(game.synthesiser) as made:
+        game.play(1)
+    assert all(torch.equal(a, b) for a, b in zip(made, latents(tiny)[3:], strict=True))
+
+
+def test_held_out_images_are_nobody_elses(tiny):
+    game = tiny.game("ddad.paper")
+    first = [tiny.hash(x) for x in game.held_out(2)]
+    assert len(set(first)) == 2 and first == [tiny.hash(x) for x in game.held_out(2)]
+    with tiny.calls(game.synthesiser) as made:
+        game.play(0)
+        used = {tiny.hash(z) for z in made}
+        made.clear()
+        list(game.held_out(2))
+    assert not used & {tiny.hash(z) for z in made}
+
+
+def test_logits_at_the_head_are_smaller_and_reach_the_bank(tiny):
+    game = tiny.game("ddad.segkd", "game.logits=head")
+    values = game.play(0)
+    assert math.isfinite(values["kd"]) and game.replay.logits[0].shape == (2, 11, 8, 16)
+    with pytest.raises(RecipeError, match=r"\[40, 64\] must be a multiple of 16 .* such as \[48, 64\]"):
+        tiny.game("ddad.segkd", "game.logits=head", "synth.size=[40, 64]")
+
+
+def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
+    method = tiny.game("ddad.segkd", "game.ramp=0.5", "run.steps=8", "weights.adv=0.4").method
+    assert [method.weight("adv", step) for step in range(8)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4])
+    assert method.weight("bn", 0) == method.chosen["bn"]
+
+
+@pytest.mark.parametrize(
+    ("case", "overrides", "message"),
+    [
+        (
+            "ddad.segkd",
+            ["synth.kind=noise", "synth.replay=0"],
+            "synth.kind: noise cannot learn, and ddad needs a generator",
+        ),
+        ("dfad", ["synth.kind=images", "data.name=camvid"], "synth.kind: images cannot learn"),
+        ("kd", ["weights.kd=0"], "no student term of kd has weight; set weights.kd=1"),
+        ("noise", ["game.keep_moves=1"], "game.keep_moves: there is no bank"),
+    ],
+)
+def test_recipes_that_cannot_be_played_are_one_line(tiny, case, overrides, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        tiny.game(case, *overrides)
+    assert len(caught.value.errors) == 1
+
+
+def test_a_view_shows_what_there_is_and_remembers_what_was_looked_at():
+    view = View({"x": torch.ones(1)}, lambda images: images + 1, lambda images: images + 2)
+    assert not view.touched
+    assert (view.x, view.teacher(view.x), view.student(view.x)) == (1, 2, 3) and view.touched == {"x"}
+    with pytest.raises(AttributeError, match=r"v\.labels, which this move does not make"):
+        _ = view.labels
+    with pytest.raises(AttributeError, match=r"v\.logits: a term may look at z, x, t"):
+        _ = view.logits
