@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 
+LEAST_VARIANCE = 1e-3
+"""Added to a running variance that scales: a channel that was silent in training must not outweigh all others."""
+
+
 class Statistics(Protocol):
     """Per-channel statistics (C,) of one layer's input: this batch's, and the layer's running ones."""
 
@@ -24,7 +28,9 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
 
     `sum`: the sum over layers l of |mu_l - rm_l|_2 + |v_l - rv_l|_2, the published plain form (arXiv:1912.08795 with
     unsquared norms; arXiv:2104.05382 names the judge). `mean`: the mean over layers of the same, divided by sqrt(C_l),
-    so that one weight serves teachers of any depth and width. Differs: `mean` is ours.
+    so that one weight serves teachers of any depth and width. `scaled`: as `mean`, but every channel's differences are
+    in units of its own running standard deviation and variance, so that loud layers do not drown quiet ones.
+    Differs: `mean` and `scaled` are ours.
 
     Raises:
         ValueError: no layer, or another reduction.
@@ -32,12 +38,14 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
     layers = list(statistics)
     if not layers:
         raise ValueError("no BatchNorm statistics were collected")
+    if reduction not in ("mean", "sum", "scaled"):
+        raise ValueError(f"reduction {reduction!r}: expected mean, sum or scaled")
     distances = []
     for layer in layers:
-        distance = vector_norm(layer.mean - layer.running_mean) + vector_norm(layer.var - layer.running_var)
-        distances.append(distance / layer.mean.numel() ** 0.5 if reduction == "mean" else distance)
-    if reduction == "mean":
-        return torch.stack(distances).mean()
-    if reduction == "sum":
-        return torch.stack(distances).sum()
-    raise ValueError(f"reduction {reduction!r}: expected mean or sum")
+        mean, var = layer.mean - layer.running_mean, layer.var - layer.running_var
+        if reduction == "scaled":
+            unit = layer.running_var + LEAST_VARIANCE
+            mean, var = mean / unit.sqrt(), var / unit
+        share = 1.0 if reduction == "sum" else len(layers) * mean.numel() ** 0.5
+        distances.append((vector_norm(mean) + vector_norm(var)) / share)
+    return torch.stack(distances).sum()

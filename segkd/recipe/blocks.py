@@ -207,7 +207,7 @@ class Game(Block):
     discrepancy: Literal["l1", "kl", "l1+kl"] = Field("l1", description="how teacher and student are compared")
     temperature: Positive = Field(1.0, description="temperature of kl")
     log: bool = Field(True, description="the generator's reward is log(1 + discrepancy), natural logarithm")
-    bn: Literal["mean", "sum"] = Field("mean", description="how BatchNorm distances add up over layers")
+    bn: Literal["mean", "sum", "scaled"] = Field("mean", description="how BatchNorm distances add up over layers")
     ramp: Fraction = Field(0.0, description="fraction of the run over which the adversary's weight rises from 0")
     latent: Literal["per_move", "per_step"] = Field("per_move", description="how often latents are drawn")
     logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")

@@ -124,8 +124,8 @@ def paint_ground(brush: Brush, rng: np.random.Generator, street: Street, weather
     x, z, below = (field[brush.camera.first_ground_row :] for field in brush.camera.ground())
     label = ground_labels(street, x, z)
     inks = np.zeros((len(Label) + 2, 3))  # the last two: kerb and marking
-    inks[Label.ROAD] = swatch(rng, "asphalt", "asphalt", "asphalt", "stone")
-    inks[Label.PAVEMENT] = swatch(rng, "stone", "stone", "cream", "brick")
+    inks[Label.ROAD] = swatch(rng, "asphalt")
+    inks[Label.PAVEMENT] = swatch(rng, "stone", "stone", "stone", "cream", "brick")
     inks[Label.VEGETATION] = swatch(rng, *weather.foliage)
     inks[-2] = 0.35 * inks[Label.PAVEMENT] + 0.65 * swatch(rng, "stone", "cream")
     inks[-1] = swatch(rng, "cream")
@@ -190,5 +190,5 @@ def expose(canvas: np.ndarray, rng: np.random.Generator, weather: Weather) -> tu
     light *= 1 + tilt[1] * np.linspace(-1, 1, width, dtype=np.float32)
     image = canvas[..., :3] * light[..., None] * weather.gain.astype(np.float32)
     image = cv2.GaussianBlur(image, (0, 0), unit * rng.uniform(0.35, 0.55))
-    image += rng.standard_normal(image.shape, np.float32) * rng.uniform(1.0, 3.0)
+    image += rng.standard_normal(image.shape, np.float32) * rng.uniform(0.5, 2.0)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask

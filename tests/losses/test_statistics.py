@@ -32,30 +32,38 @@ def layers(widths: tuple[int, ...], seed: int = 0) -> list[Layer]:
 def reference(found: list[Layer], reduction: str) -> float:
     total = 0.0
     for layer in found:
-        means = sum((a - b) ** 2 for a, b in zip(layer.mean.tolist(), layer.running_mean.tolist(), strict=True))
-        variances = sum((a - b) ** 2 for a, b in zip(layer.var.tolist(), layer.running_var.tolist(), strict=True))
+        means = variances = 0.0
+        for mean, var, running_mean, running_var in zip(
+            *(part.tolist() for part in (layer.mean, layer.var, layer.running_mean, layer.running_var)), strict=True
+        ):
+            unit = running_var + 1e-3 if reduction == "scaled" else 1.0
+            means += (mean - running_mean) ** 2 / unit
+            variances += ((var - running_var) / unit) ** 2
         distance = math.sqrt(means) + math.sqrt(variances)
-        total += distance / math.sqrt(len(layer.mean)) / len(found) if reduction == "mean" else distance
+        total += distance if reduction == "sum" else distance / math.sqrt(len(layer.mean)) / len(found)
     return total
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "scaled"])
 @pytest.mark.parametrize("widths", [(4,), (1, 7, 3), (16, 16)])
 def test_value(widths, reduction):
     found = layers(widths)
     assert batchnorm_distance(found, reduction).item() == pytest.approx(reference(found, reduction), rel=1e-6)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "scaled"])
 def test_gradient(reduction):
     found = layers((3, 5), seed=2)
     asking = [part.requires_grad_() for layer in found for part in (layer.mean, layer.var)]
     gradients = torch.autograd.grad(batchnorm_distance(found, reduction), asking)
     for layer, (to_mean, to_var) in zip(found, zip(gradients[::2], gradients[1::2], strict=True), strict=True):
-        scale = 1 / (math.sqrt(len(layer.mean)) * len(found)) if reduction == "mean" else 1.0
-        for found_, now, then in ((to_mean, layer.mean, layer.running_mean), (to_var, layer.var, layer.running_var)):
-            gap = (now - then).detach().double()
-            np.testing.assert_allclose(found_.numpy(), scale * (gap / gap.norm()).numpy(), rtol=1e-5)
+        share = 1.0 if reduction == "sum" else 1 / (math.sqrt(len(layer.mean)) * len(found))
+        unit = layer.running_var.double() + 1e-3 if reduction == "scaled" else torch.ones(len(layer.mean)).double()
+        for found_, now, then, scale in (
+            (to_mean, layer.mean, layer.running_mean, unit.sqrt()), (to_var, layer.var, layer.running_var, unit)
+        ):  # fmt: skip
+            gap = (now - then).detach().double() / scale
+            np.testing.assert_allclose(found_.numpy(), (share * gap / gap.norm() / scale).numpy(), rtol=1e-5)
 
 
 def test_the_mean_carries_over_between_depths_and_widths():
@@ -94,5 +102,5 @@ def test_no_layer_is_an_error_and_no_silent_zero():
 
 
 def test_unknown_reduction():
-    with pytest.raises(ValueError, match="'max': expected mean or sum"):
+    with pytest.raises(ValueError, match="'max': expected mean, sum or scaled"):
         batchnorm_distance(layers((2,)), "max")

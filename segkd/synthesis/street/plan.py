@@ -99,7 +99,7 @@ def choose_weather(rng: np.random.Generator) -> Weather:
     return Weather(
         zenith=np.clip(np.array(zenith) + rng.normal(0, 14) + rng.normal(0, 6, 3), 0, 255),
         haze=np.clip(np.array(haze) + rng.normal(0, 10) + rng.normal(0, 6, 3), 0, 255),
-        density=rng.choice((0.002, 0.006, 0.014)) * rng.uniform(0.6, 1.2),
+        density=rng.choice((0.002, 0.004, 0.01)) * rng.uniform(0.6, 1.2),
         cloud=cloud,
         sun=rng.uniform(-1, 1),
         shadow=rng.uniform(*shadow),
@@ -131,13 +131,13 @@ def choose_facade(rng: np.random.Generator, weather: Weather) -> Facade:
     """The look of one house."""
     return Facade(
         height=rng.uniform(4.5, 15),
-        colour=swatch(rng, "stone", "stone", "brick", "brick", "cream", "paint", "glass"),
+        colour=swatch(rng, "brick", "brick", "brick", "brick", "cream", "cream", "stone"),
         window=swatch(rng, "dark", "glass", "cream"),
         lit=weather.lit,
         bay=rng.uniform(1.8, 3.6),
         glazed=(rng.uniform(0.35, 0.65), rng.uniform(0.4, 0.65)),
         courses=rng.random() < 0.6,
-        shop=swatch(rng, "paint", "wood") if rng.random() < 0.3 else None,
+        shop=swatch(rng, "paint", "wood") if rng.random() < 0.12 else None,
         roof=swatch(rng, "brick", "dark", "stone") if rng.random() < 0.7 else None,
     )
 
@@ -176,7 +176,7 @@ def fences(rng: np.random.Generator, street: Street) -> list[Thing]:
     """Along parks, and before some houses."""
     found = []
     for side, x in enumerate(street.fronts):
-        colour, height = swatch(rng, "wood", "wood", "wood", "cream", "stone"), rng.uniform(1.2, 1.8)
+        colour, height = swatch(rng, "wood", "wood", "wood", "wood", "cream"), rng.uniform(1.3, 1.9)
         if rng.random() < (0.85 if street.park[side] else 0.3):
             inset = 0.0 if street.park[side] else math.copysign(0.35, -x)
             for z in np.arange(2.0, 32.0, 6.0):
@@ -215,10 +215,10 @@ def furniture(rng: np.random.Generator, street: Street) -> list[Thing]:
     """Lamps, traffic lights and signs near the kerbs."""
     found = []
     for _ in range(rng.integers(1, 5)):
-        side, z = rng.integers(2), rng.uniform(4.0, 11)
+        side, z = rng.integers(2), rng.uniform(3.6, 8.0)
         x = street.kerbs[side] + (rng.uniform(0.4, 0.8) if side else -rng.uniform(0.4, 0.8))
         kind = rng.choice(("lamp", "light", "sign"))
-        metal = swatch(rng, "dark", "dark", "stone", "leaf")
+        metal = swatch(rng, "dark", "dark", "dark", "stone")
         face = swatch(rng, "paint", "paint", "leaf", "cream")
         draw = partial(draw_furniture, x=x, z=z, kind=kind, metal=metal, face=face)
         found.append(Thing(x, z, z, (0.12, 0.12, 3.0), draw))
@@ -230,7 +230,7 @@ def cars(rng: np.random.Generator, street: Street) -> list[Thing]:
     found = []
 
     def put(x: float, z: float, across: bool, reverse: bool) -> None:
-        colour = swatch(rng, "paint", "paint", "paint", "paint", "dark", "cream", "glass")
+        colour = swatch(rng, "paint", "paint", "paint", "paint", "paint", "dark", "glass")
         draw = partial(draw_car, x=x, z=z, across=across, reverse=reverse, colour=colour)
         found.append(Thing(x, z, z - 0.5, (2.2, 0.9, 0.6) if across else (0.95, 2.1, 0.6), draw))
 
@@ -243,7 +243,7 @@ def cars(rng: np.random.Generator, street: Street) -> list[Thing]:
     )
     for lane, (x, chance) in enumerate(lanes):
         crowded = lane >= 2 and right - left < 8.5  # no room beside parked cars
-        for z in np.arange(rng.uniform(6.5, 9.0), 38, 6.2):
+        for z in np.arange(rng.uniform(5.5, 8.0), 27, 6.2):
             crossing = street.junction is not None and street.junction[0] - 4 < z < street.junction[1] + 3
             if rng.random() < chance and not crowded and not crossing:
                 put(x, z, False, bool(lane % 2 == 0))
@@ -256,13 +256,13 @@ def cars(rng: np.random.Generator, street: Street) -> list[Thing]:
 def people(rng: np.random.Generator, street: Street, traffic: list[Thing]) -> list[Thing]:
     """Walkers on the pavements, a few on the road where no car is."""
     found = []
-    for _ in range(rng.integers(0, 7)):
-        side, z = rng.integers(2), rng.uniform(3.8, 9.0)
+    for _ in range(rng.integers(0, 6)):
+        side, z = rng.integers(2), rng.uniform(3.6, 7.0)
         kerb, front = street.kerbs[side], street.fronts[side]
         x = kerb + (front - kerb) * rng.uniform(0.2, 0.85) if rng.random() < 0.75 else rng.uniform(*street.kerbs)
         if any(abs(x - car.x) < car.shadow[0] + 0.35 and abs(z - car.z) < car.shadow[1] + 0.35 for car in traffic):
             continue
-        coat = swatch(rng, "paint", "leaf", "brick", "stone", "cream")
+        coat = swatch(rng, "paint", "paint", "paint", "cream")
         trousers = swatch(rng, "dark", "glass", "wood", "stone")
         colours = (coat, trousers, swatch(rng, "skin"), swatch(rng, "dark", "wood", "autumn"))
         draw = partial(draw_person, x=x, z=z, height=rng.uniform(1.55, 1.9), colours=colours)
