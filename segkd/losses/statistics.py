@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-
 LEAST_VARIANCE = 1e-3
 """Added to a running variance that scales: a channel that was silent in training must not outweigh all others."""
 

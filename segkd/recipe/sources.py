@@ -31,14 +31,20 @@ def find(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    for folder in (PACKAGED, CHECKOUT):
-        for candidate in (folder / path, folder / f"{path}.yaml"):
-            if candidate.is_file():
-                return candidate
+    found = _shipped_file(path)
+    if found is not None:
+        return found
     names = shipped()
     near = nearest(str(name), names)
     hint = f"did you mean {near!r}?" if near else f"shipped: {', '.join(names) or 'none'}"
     raise RecipeError(f"{shown(str(name))}: no such recipe, neither a file nor a shipped name; {hint}")
+
+
+def _shipped_file(name: str | Path) -> Path | None:
+    """The shipped file of a name such as `quickstart` or `base/ddad.yaml`, if there is one."""
+    names = (name, f"{name}.yaml")
+    candidates = (folder / text for folder in (PACKAGED, CHECKOUT) for text in names)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def shipped() -> list[str]:
@@ -70,7 +76,8 @@ def read_chain(path: Path) -> tuple[Node, list[str]]:
             break
         if not isinstance(parent.value, str):
             raise RecipeError([*errors, f"{parent.where}: extends: expected the path of one recipe"])
-        here = here.parent / parent.value
+        beside = here.parent / parent.value
+        here = beside if beside.is_file() else _shipped_file(parent.value) or beside
         if not here.is_file():
             raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(_display(here))}"])
         if here.resolve() in seen:

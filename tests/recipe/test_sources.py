@@ -259,3 +259,15 @@ def test_wrong_overrides(errors_of: Errors, distill: dict[str, Any], override: s
     errors = errors_of(distill, override)
     assert len(errors) == 1, errors
     assert errors[0].startswith(message)
+
+
+def test_a_recipe_may_extend_a_shipped_one_from_anywhere(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: quickstart\nrun: {seed: 7}\n")
+    recipe = load(path)
+    assert recipe.run.seed == 7
+    assert recipe.teacher == load("quickstart").teacher
+    path.write_text("extends: base/ddad.yaml\n")
+    tree, errors = sources.read_chain(path)
+    assert not errors
+    assert isinstance(tree.value, dict) and "presets" in tree.value
