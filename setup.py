@@ -48,7 +48,12 @@ setup(
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
         "hf": ["transformers>=4.44"],
         "tb": ["tensorboard>=2.17"],
-        "test": ["pytest>=8.2", "hypothesis>=6.100", "ruff==0.17.*"],  # another ruff would format differently
+        "test": [
+            "pytest>=8.2",
+            "h5py>=3.10",
+            "hypothesis>=6.100",
+            "ruff==0.17.*",
+        ],  # another ruff would format differently
     },
     entry_points={"console_scripts": ["segkd=segkd.cli:main"]},
     packages=[*find_packages(include=["segkd", "segkd.*"]), "segkd.recipes"],
