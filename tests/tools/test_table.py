@@ -101,10 +101,17 @@ def test_a_missed_bar_is_marked_and_only_that(logs: Path) -> None:
     keep(logs, "b", variant="paper", recovery=0.85)
     keep(logs, "c", variant="plain", recovery=None, student_miou_ema=None, peak_memory_mb=None)
     _, text = call(logs, BLOCK)
-    assert [cells(text, row)[6] for row in (2, 3, 4)] == ["0.850", "–", "**0.850**, missed (bar 0.85)"]
+    assert [cells(text, row)[6] for row in (2, 3, 4)] == ["0.850", "–", "**0.850, missed (bar 0.85)**"]
     assert (cells(text, 3)[4], cells(text, 3)[8]) == ("–", "–")
     _, text = call(logs, BLOCK.replace(" bar=0.85", ""))
     assert "missed" not in text
+
+
+def test_a_bar_may_be_for_one_method_and_variant(logs: Path) -> None:
+    keep(logs, "a", recovery=0.5)
+    keep(logs, "b", variant="paper", recovery=0.4)
+    _, text = call(logs, BLOCK.replace("bar=0.85", "bar=ddad.segkd:0.85"))
+    assert text.count("missed") == 1 and "**0.500, missed (bar 0.85)**" in text
 
 
 def test_different_steps_in_one_row_are_shown(logs: Path) -> None:

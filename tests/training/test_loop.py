@@ -94,7 +94,7 @@ def whole(tmp_path_factory) -> Path:
 
 def test_events_come_when_due_and_after_the_last_step(tmp_path):
     looked, sampled = [], []
-    go(tmp_path, Walk(), plan(steps=11), loop.Events(looked.append, sampled.append))
+    go(tmp_path, Walk(), plan(steps=11), loop.Events(lambda step: looked.append(step) or {"val": 0.5}, sampled.append))
     assert looked == [4, 8, 11]
     assert sampled == [5, 10, 11]
     assert [path.name.split("-")[1] for path in checkpoint.listed(tmp_path / "checkpoints")] == ["00000011", "00000009"]
