@@ -61,11 +61,12 @@ def equal(a: object, b: object) -> bool:
     return a == b
 
 
-def test_the_student_is_at_most_half_of_the_teacher() -> None:
-    recipe = load("quickstart", kind="distill")
+@pytest.mark.parametrize(("name", "most"), [("quickstart", 4_000_000), ("camvid_cpu", 5_000_000)])
+def test_the_student_is_at_most_half_of_the_teacher(name: str, most: int) -> None:
+    recipe = load(name, kind="distill")
     teacher = build.teacher_of(recipe.teacher)
     student = Adapter(build.network_of(recipe.student, teacher.classes), teacher.classes)
-    assert parameters_of(teacher) <= 4_000_000
+    assert parameters_of(teacher) <= most
     assert parameters_of(student) <= parameters_of(teacher) / 2
     assert flops_of(student, *recipe.synth.size) <= flops_of(teacher, *recipe.synth.size) / 2
 
