@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import resource
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,3 +150,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     save_file({k: v.contiguous() for k, v in tiny_teacher().state_dict().items()}, folder / "teacher.safetensors")
     write_camvid(folder / "camvid")
     return Tiny(folder)
+
+
+@pytest.fixture
+def small_files() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """A context in which no file of this process may grow beyond so many bytes: a disk that is full."""
+
+    @contextlib.contextmanager
+    def limited(limit: int) -> Iterator[None]:
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+    return limited

@@ -86,13 +86,9 @@ class LoadedStudent(Adapter):
 
     def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
         """Masks (H,W) uint8 of class ids for RGB images (H,W,3) uint8, each of its own size."""
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        masks = []
         with torch.inference_mode():
-            for image in images:
-                x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-                masks.append(self((x - mean) / std).argmax(1)[0].to(torch.uint8).numpy())
-        return masks
+            logits = (self(_normalised(image, self.mean, self.std)) for image in images)
+            return [each.argmax(1)[0].to(torch.uint8).numpy() for each in logits]
 
 
 def load_student(folder: str | Path) -> LoadedStudent:
@@ -123,6 +119,12 @@ def load_student(folder: str | Path) -> LoadedStudent:
 
 def preprocessed(image: np.ndarray, preprocess: dict) -> Tensor:
     """One image (H,W,3) uint8 prepared as a `preprocess.json` says: (1,3,H',W'), padded to the network's multiple."""
+    x = _normalised(image, preprocess["mean"], preprocess["std"])
+    return pad_to_multiple(x, preprocess["size"]["multiple_of"])
+
+
+def _normalised(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """An RGB image (H,W,3) uint8 as (1,3,H,W) float32, less `mean` and divided by `std` on the scale 0..1."""
     x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-    mean, std = (torch.tensor(preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return pad_to_multiple((x - mean) / std, preprocess["size"]["multiple_of"])
+    mean_, std_ = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
+    return (x - mean_) / std_

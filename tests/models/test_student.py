@@ -2,11 +2,9 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -158,18 +156,7 @@ def test_saving_again_replaces_the_folder(folders, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["student"]
 
 
-@contextmanager
-def small_files(limit: int):
-    """No file of this process may grow beyond `limit` bytes: a disk that is full."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
-def test_a_failed_write_leaves_the_old_folder_whole(folders, tmp_path):
+def test_a_failed_write_leaves_the_old_folder_whole(folders, tmp_path, small_files):
     folder = shutil.copytree(folders["options"], tmp_path / "student")
     with small_files(10_000), pytest.raises(StorageError, match="cannot write the student") as caught:
         save(network("options"), folder)

@@ -2,8 +2,6 @@
 
 import io
 import math
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -190,18 +188,7 @@ def test_a_missing_file(tmp_path):
         checkpoint.load(tmp_path / f"step-00000001-{'0' * 64}.ckpt")
 
 
-@contextmanager
-def small_files(limit: int):
-    """No file of this process may grow beyond `limit` bytes: a disk that is full."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
-def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path):
+def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path, small_files):
     (good,) = saved(tmp_path, 10)
     with small_files(500), pytest.raises(StorageError, match="cannot write"):
         checkpoint.save(tmp_path, 20, state(20), 1)
