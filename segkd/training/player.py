@@ -26,9 +26,11 @@ class Optimizer:
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         parameters = [p for p in network.parameters() if p.requires_grad]
         if self.name == "sgd":
-            return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.SGD(
+                parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
+            )
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
-        return kind(parameters, self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay)
+        return kind(parameters, self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
