@@ -180,9 +180,9 @@ class Synth(Block):
     size: Size = Field(description="[height, width] of the images")
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field((), description="further sizes, drawn in turn")
     width: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="channels of a generator's last stage")
-    augment: Annotated[tuple[Literal["flip", "jitter", "crop", "erase", "noise"], ...], Field(strict=False)] = Field(
-        (), description="changes to the images before the teacher labels them"
-    )
+    augment: Annotated[
+        tuple[Literal["flip", "jitter", "crop", "erase", "noise", "collage"], ...], Field(strict=False)
+    ] = Field((), description="changes to the images before the teacher labels them")
     optimizer: Optimizer | None = Field(None, description="the generator's optimiser", validate_default=True)
     schedule: Schedule = Field(Schedule(), description="the generator's learning-rate schedule")
     ema: Decay = Field(0.0, description="decay of the generator's averaged weights; 0: off")

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-NAMES = ("flip", "jitter", "crop", "erase", "noise")
+from segkd.synthesis.collage import collage
+
+NAMES = ("flip", "jitter", "crop", "erase", "noise", "collage")
 
 
 class Augment(nn.Module):
-    """kornia's augmentations by name, on images (N,3,H,W) in [low, high]; gradients flow through to the images.
+    """Augmentations by name, on images (N,3,H,W) in [low, high]; gradients flow through to the images.
 
     `flip`: mirror half of them; `jitter`: brightness, contrast, saturation +-0.2 on [0,1]; `crop`: zoom into a random
     60-100 % of the area, back at full size; `erase`: a grey rectangle of 2-10 %; `noise`: Gaussian, sd 0.03 of [0,1].
+    These five are kornia's. `collage`: cut the finished images into dead leaves (see `collage`).
     """
 
     def __init__(self, names: Sequence[str], low: Tensor, high: Tensor) -> None:
@@ -31,8 +34,8 @@ class Augment(nn.Module):
         }
         self.zoom = "crop" in self.names
         self.rest = K.AugmentationSequential(
-            *[parts[name]() for name in self.names if name != "crop"], data_keys=["input"], same_on_batch=False
-        ) if set(self.names) - {"crop"} else None  # fmt: skip
+            *[parts[name]() for name in self.names if name in parts], data_keys=["input"], same_on_batch=False
+        ) if set(self.names) & parts.keys() else None  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Changed images of the same shape and range, by torch's global generator."""
@@ -45,4 +48,6 @@ class Augment(nn.Module):
             unit = K.RandomResizedCrop(images.shape[-2:], scale=(0.6, 1.0), ratio=(0.9, 1.1), p=1.0)(unit)
         if self.rest is not None:
             unit = self.rest(unit)
+        if "collage" in self.names:
+            unit = collage(unit)
         return unit.clamp(0, 1) * self.span + self.low

@@ -43,7 +43,9 @@ def test_gradients_flow_to_the_images(names):
     x = images().requires_grad_()
     torch.manual_seed(1)
     Augment(names, LOW, HIGH)(x).sum().backward()
-    assert x.grad.isfinite().all() and (x.grad.abs().amax((1, 2, 3)) > 0).all()
+    reached = x.grad.abs().amax((1, 2, 3)) > 0
+    hidden = 0.2 if "collage" in names else 0.0  # a collage may hide an image altogether
+    assert x.grad.isfinite().all() and reached.float().mean() >= 1 - hidden
 
 
 def test_flip_mirrors_some_and_leaves_the_others():
