@@ -125,7 +125,7 @@ def paint_ground(brush: Brush, rng: np.random.Generator, street: Street, weather
     label = ground_labels(street, x, z)
     inks = np.zeros((len(Label) + 2, 3))  # the last two: kerb and marking
     inks[Label.ROAD] = swatch(rng, "asphalt")
-    inks[Label.PAVEMENT] = swatch(rng, "stone", "stone", "stone", "cream", "brick")
+    inks[Label.PAVEMENT] = swatch(rng, "stone")
     inks[Label.VEGETATION] = swatch(rng, *weather.foliage)
     inks[-2] = 0.35 * inks[Label.PAVEMENT] + 0.65 * swatch(rng, "stone", "cream")
     inks[-1] = swatch(rng, "cream")

@@ -9,7 +9,7 @@ from segkd.foundation.errors import NumbersError, RecipeError
 from segkd.methods.base import View
 
 NAN = math.nan
-TWO_SIZES = ["synth.sizes=[[64, 32]]", "synth.replay=0"]
+TWO_SIZES = ["synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0"]
 
 
 def poison(game, term):
@@ -44,7 +44,7 @@ def test_a_move_with_a_nan_term_changes_nothing_and_is_named(tiny, player, ema):
 
 @pytest.mark.parametrize("player", ["student", "synth"])
 def test_running_statistics_that_a_nan_forward_wrote_are_put_back(tiny, player):
-    game = tiny.game("ddad.segkd", "synth.replay=0")
+    game = tiny.game("ddad.segkd", "synth.replay=0", "game.keep_moves=0")
     game.play(0)
     before = bytes_of(tiny, game)
     written = []
@@ -95,7 +95,7 @@ def test_one_good_move_forgives(tiny):
 
 
 def test_a_refused_synthesis_puts_nothing_into_the_bank(tiny):
-    game = tiny.game("ddad.segkd", "run.max_bad=9")
+    game = tiny.game("ddad.segkd", "run.max_bad=9", "game.keep_moves=0")
     poison(game, "adv")
     game.play(0)
     assert len(game.replay) == 0
@@ -209,7 +209,7 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
     [
         (
             "ddad.segkd",
-            ["synth.kind=noise", "synth.replay=0"],
+            ["synth.kind=noise", "synth.replay=0", "game.keep_moves=0"],
             "synth.kind: noise cannot learn, and ddad needs a generator",
         ),
         ("dfad", ["synth.kind=images", "data.name=camvid"], "synth.kind: images cannot learn"),

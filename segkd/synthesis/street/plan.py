@@ -94,7 +94,7 @@ def choose_weather(rng: np.random.Generator) -> Weather:
     }
     kind = rng.choice(list(kinds), p=(0.4, 0.35, 0.13, 0.12))
     zenith, haze, cloud, shadow, exposure = kinds[kind]
-    seasons = (("leaf",), ("leaf",), ("leaf",), ("leaf", "autumn"), ("autumn",))
+    seasons = (("leaf",), ("leaf",), ("leaf",), ("leaf",), ("leaf", "autumn"))
     warmth = rng.normal(0, 0.05)
     return Weather(
         zenith=np.clip(np.array(zenith) + rng.normal(0, 14) + rng.normal(0, 6, 3), 0, 255),
@@ -131,7 +131,7 @@ def choose_facade(rng: np.random.Generator, weather: Weather) -> Facade:
     """The look of one house."""
     return Facade(
         height=rng.uniform(4.5, 15),
-        colour=swatch(rng, "brick", "brick", "brick", "brick", "cream", "cream", "stone"),
+        colour=swatch(rng, "brick", "brick", "brick", "brick", "cream", "cream"),
         window=swatch(rng, "dark", "glass", "cream"),
         lit=weather.lit,
         bay=rng.uniform(1.8, 3.6),
@@ -176,7 +176,7 @@ def fences(rng: np.random.Generator, street: Street) -> list[Thing]:
     """Along parks, and before some houses."""
     found = []
     for side, x in enumerate(street.fronts):
-        colour, height = swatch(rng, "wood", "wood", "wood", "wood", "cream"), rng.uniform(1.3, 1.9)
+        colour, height = swatch(rng, "wood"), rng.uniform(1.3, 1.9)
         if rng.random() < (0.85 if street.park[side] else 0.3):
             inset = 0.0 if street.park[side] else math.copysign(0.35, -x)
             for z in np.arange(2.0, 32.0, 6.0):
@@ -218,7 +218,7 @@ def furniture(rng: np.random.Generator, street: Street) -> list[Thing]:
         side, z = rng.integers(2), rng.uniform(3.6, 8.0)
         x = street.kerbs[side] + (rng.uniform(0.4, 0.8) if side else -rng.uniform(0.4, 0.8))
         kind = rng.choice(("lamp", "light", "sign"))
-        metal = swatch(rng, "dark", "dark", "dark", "stone")
+        metal = swatch(rng, "dark")
         face = swatch(rng, "paint", "paint", "leaf", "cream")
         draw = partial(draw_furniture, x=x, z=z, kind=kind, metal=metal, face=face)
         found.append(Thing(x, z, z, (0.12, 0.12, 3.0), draw))
@@ -230,7 +230,7 @@ def cars(rng: np.random.Generator, street: Street) -> list[Thing]:
     found = []
 
     def put(x: float, z: float, across: bool, reverse: bool) -> None:
-        colour = swatch(rng, "paint", "paint", "paint", "paint", "paint", "dark", "glass")
+        colour = swatch(rng, "paint")
         draw = partial(draw_car, x=x, z=z, across=across, reverse=reverse, colour=colour)
         found.append(Thing(x, z, z - 0.5, (2.2, 0.9, 0.6) if across else (0.95, 2.1, 0.6), draw))
 
