@@ -29,3 +29,9 @@ def test_its_presets_load(name: str) -> None:
     for preset in presets(name):
         method, _, variant = preset.partition(".")
         load(name, [f"method={method}", *([f"variant={variant}"] if variant else [])])
+
+
+def test_the_labelled_student_is_the_distilled_one() -> None:
+    labelled, distilled = load("teachers/camvid_student").model, load("camvid_cpu").student
+    assert (labelled.arch, labelled.encoder, labelled.options) == (distilled.arch, distilled.encoder, distilled.options)
+    assert labelled.weights is None and distilled.weights == "none", "both start from random weights"

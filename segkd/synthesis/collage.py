@@ -102,9 +102,8 @@ def _field(n: int, height: int, width: int, cell: int, device: torch.device) -> 
 
 def _stripes(n: int, height: int, width: int, device: torch.device) -> Tensor:
     """Upright and level stripes (n,2,height,width) of -1 and 1, with periods of 4 to 20 pixels."""
-    lengths = (width, height)
     waves = []
-    for length in lengths:
+    for length in (width, height):
         period = torch.empty(n, 1, device=device).uniform_(math.log(4), math.log(20)).exp()
         phase = torch.arange(length, device=device) / period + torch.rand(n, 1, device=device)
         waves.append(torch.where(phase % 1 < 0.5, 1.0, -1.0))

@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 def batch(n=16, height=24, width=32):
     """Images whose every value is different, so that a pixel says where it comes from."""
     torch.manual_seed(0)
-    return torch.rand(n, 3, height, width, dtype=torch.float64).float()
+    return torch.rand(n, 3, height, width)
 
 
 def from_the_batch(x, y):
