@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from segkd.foundation.errors import TeacherError
 
@@ -81,14 +83,34 @@ class BatchNormTap:
             x = inputs[0]
             if x.shape[-1] * x.shape[-2] == 1:
                 return
-            with torch.autocast(x.device.type, enabled=False):
-                # Two plain means over rows of channels: three to twenty times faster on a CPU than torch.var_mean.
-                rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).float()
-                mean = rows.mean(dim=0)
-                var = (rows - mean).square().mean(dim=0)
+            mean, var = _Moments.apply(x)
             self.statistics.append(BatchStatistics(name, mean, var, module.running_mean, module.running_var))
 
         return listen
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and variance (C,) of maps (N,C,H,W) in fp32.
+
+    Two plain means over rows of channels are three to twenty times faster on a CPU than torch.var_mean, and the gradient
+    a x + b in one pass, from the maps as they are, costs a third of what autograd does with fp32 copies.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).float()
+        mean = rows.mean(dim=0)
+        ctx.save_for_backward(x, mean)
+        return mean, (rows - mean).square_().mean(dim=0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_mean: Tensor, to_var: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        count = x.numel() // x.shape[1]
+        slope = 2 * to_var / count
+        offset = to_mean / count - slope * mean
+        return torch.addcmul(offset, x.permute(0, 2, 3, 1).float(), slope).to(x.dtype).permute(0, 3, 1, 2)
 
 
 class FeatureTap:

@@ -72,6 +72,19 @@ def test_a_single_column_is_no_single_pixel():
         assert len(found) == 1
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_both_statistics_equal_those_of_var_mean(layout: torch.memory_format):
+    layer = nn.BatchNorm2d(5).eval()
+    images = (3 + 2 * torch.randn(2, 5, 6, 7)).contiguous(memory_format=layout).requires_grad_()
+    pull_mean, pull_var = torch.randn(5), torch.randn(5)
+    with BatchNormTap(layer).open() as found:
+        layer(images)
+    (gradient,) = torch.autograd.grad((pull_mean * found[0].mean + pull_var * found[0].var).sum(), images)
+    var, mean = torch.var_mean(images.double(), dim=(0, 2, 3), correction=0)
+    (expected,) = torch.autograd.grad((pull_mean * mean + pull_var * var).sum(), images)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_statistics_carry_a_gradient_to_the_images():
     network = small_network().requires_grad_(False)
     images = torch.randn(1, 3, 5, 5, requires_grad=True)
