@@ -90,6 +90,13 @@ class Adapter(nn.Module):
             logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
 
+    def from_head(self, logits: Tensor) -> Tensor:
+        """Logits at the head's resolution upsampled as the network itself does it, for images that need no padding."""
+        if self.head_stride == 1:
+            return logits
+        _, upsampling, activation = self.network.segmentation_head
+        return activation(upsampling(logits))
+
 
 def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
     """Images (N,C,H,W) with H and W rounded up to multiples of `stride`, padded bottom and right by replication."""

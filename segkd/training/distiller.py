@@ -28,6 +28,7 @@ class Distiller:
         synth: the synthesiser as a player, None where nothing is learnt.
         augment: applied to images before the teacher sees them.
         sizes: sizes (H,W) drawn in turn, one a step.
+        replay: keeps the teacher's logits at its head's resolution where it can, a sixteenth of the memory at stride 4.
         at_head: compare logits at the resolution of the heads, which both networks must share.
     """
 
@@ -46,6 +47,9 @@ class Distiller:
         self.augment, self.replay, self.latent, self.latent_per_step = augment, replay, latent, latent_per_step
         self.sizes, self.batch, self.seed, self.device = list(sizes), batch, seed, device
         self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
+        # A mirrored image's padding would be on its other side.
+        unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
+        self.keeps_heads = at_head or (replay is not None and unpadded)
         self.bn_tap = BatchNormTap(teacher.network)
         self.notes: list[str] = []
         self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
@@ -69,8 +73,8 @@ class Distiller:
             z = self._latents(step, index)
             if self.replay is not None and len(self.replay):
                 torch.manual_seed(seed_for(self.seed, step, index, "replay"))
-                x, t = self.replay.draw(self.batch)
-                seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": t}
+                x, kept = self.replay.draw(self.batch)
+                seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
             else:
                 x = self._images(z, step, index)
                 seen = self._teach(x, needs)
@@ -95,7 +99,7 @@ class Distiller:
             refused = self.synth.update(total, step)
         self._settle(refused, step, values, [network, self.method], saved)
         if refused is None and self.replay is not None:
-            self.replay.keep(x, seen["t"])
+            self.replay.keep(x, seen["kept"])
         return values
 
     @torch.no_grad()
@@ -104,7 +108,7 @@ class Distiller:
         maker = self.synth.headline if self.synth is not None else self.synthesiser
         with untouched_statistics(maker):
             x = self._images(self._latents(step, index), step, index, maker.train())
-        self.replay.keep(x, self._teach(x, {"t"})["t"])
+        self.replay.keep(x, self._teach(x, {"t"})["kept"])
         return {}
 
     def _settle(
@@ -131,15 +135,20 @@ class Distiller:
         return self.augment(x.float()).contiguous(memory_format=torch.channels_last)
 
     def _teach(self, x: Tensor, needs: set[str]) -> dict[str, object]:
-        """The teacher's side of a view; taps are open only where a term looks at them."""
+        """The teacher's side of a view, and its logits as a bank keeps them; taps are open only where a term looks."""
         with ExitStack() as taps, self._autocast():
             seen: dict[str, object] = {}
             if "statistics" in needs:
                 seen["statistics"] = taps.enter_context(self.bn_tap.open())
             if "t_features" in needs:
                 seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
-            seen["t"] = self.teacher(x, at_head=self.at_head)
+            seen["kept"] = self.teacher(x, at_head=self.keeps_heads)
+            seen["t"] = self._shown(seen["kept"])
         return seen
+
+    def _shown(self, kept: Tensor) -> Tensor:
+        """The teacher's logits as the terms look at them."""
+        return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
 
     def _study(self, x: Tensor, needs: set[str]) -> dict[str, object]:
         """The student's side of a view."""

@@ -101,7 +101,18 @@ def test_logits_at_the_head_upsampled_are_the_logits(arch):
         full, head = adapter(images), adapter(images, at_head=True)
         assert head.shape == (1, 5, 128 // adapter.head_stride, 160 // adapter.head_stride)
         again = F.interpolate(head, full.shape[-2:], mode="bilinear", align_corners=True)
+        assert torch.equal(adapter.from_head(head), full)
     assert torch.allclose(again, full, atol=1e-6)
+
+
+def test_the_heads_own_activation_follows_its_upsampling():
+    torch.manual_seed(0)
+    adapter = Adapter(create_network("FPN", "tu-resnet10t", 5, TINY | {"activation": "softmax2d"}).eval(), 5)
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        full = adapter(images)
+        assert torch.equal(adapter.from_head(adapter(images, at_head=True)), full)
+    assert torch.allclose(full.sum(1), torch.ones(1, 64, 96), atol=1e-5)
 
 
 def test_strides_are_read_off_the_network():

@@ -144,12 +144,44 @@ def test_a_keep_move_changes_the_bank_alone(tiny):
     assert {name for name in after if after[name] != before[name]} == {"replay"}
 
 
-def test_kept_logits_are_the_teachers(tiny):
-    game = tiny.game("ddad.segkd", "game.keep_moves=1")
+@pytest.mark.parametrize("logits", ["full", "head"])
+def test_kept_logits_are_those_of_the_teachers_head(tiny, logits):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1", f"game.logits={logits}")
     game.play(0)
-    for images, logits in zip(game.replay.images, game.replay.logits, strict=True):
+    for images, kept in zip(game.replay.images, game.replay.logits, strict=True):
+        assert kept.shape == (2, 11, 8, 16)
         with torch.no_grad():
-            torch.testing.assert_close(game.teacher(images), logits, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(game.teacher(images, at_head=True), kept, rtol=1e-4, atol=1e-4)
+
+
+def student_view(game, step=1, move=1):
+    """The view of one student move."""
+    views, loss = [], game.method.loss
+    game.method.loss = lambda player, view, step: views.append(view) or loss(player, view, step)
+    game._student_move(step, move)
+    return views[0]
+
+
+def test_drawn_logits_are_the_teachers_at_the_size_of_the_images(tiny):
+    """Mirrored ones among them."""
+    game = tiny.game("ddad.segkd", "run.batch=8", "synth.augment=[flip]")
+    game.play(0)
+    drawn = student_view(game)
+    assert drawn.t.shape == drawn.s.shape == (8, 11, 32, 64)
+    kept = torch.cat(game.replay.images)
+    mirrored = [not any(torch.equal(x, image) for image in kept) for x in drawn.x]
+    assert any(mirrored) and not all(mirrored)
+    with torch.no_grad():
+        for x, t, flipped in zip(drawn.x, drawn.t, mirrored, strict=True):
+            wanted = game.teacher((x.flip(-1) if flipped else x)[None])[0]
+            torch.testing.assert_close(wanted.flip(-1) if flipped else wanted, t, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_of_padded_images_are_kept_whole(tiny):
+    game = tiny.game("ddad.segkd", "synth.size=[40, 64]")
+    game.play(0)
+    assert game.replay.logits[0].shape == (2, 11, 40, 64)
+    assert student_view(game).t.shape == (2, 11, 40, 64)
 
 
 def latents(tiny, *overrides, steps=2):
