@@ -30,6 +30,8 @@ data: {{name: null, root: camvid}}
 run: {{steps: 4, batch: 2, device: cpu, precision: fp32, save_every: 2, eval_every: 2, sample_every: 2}}
 """
 SMALL = {"synth.width": 4, "game.student_moves": 2}
+SEGNET = ("student.arch=SegNet", "student.encoder=null",
+          "student.options={channels: null, stem_width: null, decoder_channels: null, width: 2}")  # fmt: skip
 
 
 def tiny_teacher() -> nn.Module:
@@ -98,7 +100,9 @@ class Tiny:
         return self.folder / "tiny.yaml"
 
     def recipe(self, case: str = "ddad.segkd", *overrides: str) -> DistillRecipe:
-        """The recipe of METHOD or METHOD.VARIANT, with little of everything."""
+        """The recipe of METHOD or METHOD.VARIANT, with little of everything; METHOD.VARIANT+SegNet has such a student."""
+        case, _, student = case.partition("+")
+        overrides = (*(SEGNET if student else ()), *overrides)
         method, _, variant = case.partition(".")
         chosen = [f"method={method}", *([f"variant={variant}"] if variant else [])]
         recipe = load(self.path, [*chosen, f"data.root={self.folder}/camvid", f"run.dir={self.folder}/run"], "distill")

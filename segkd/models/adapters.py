@@ -11,22 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.foundation.errors import RecipeError, TeacherError
+from segkd.models.segnet import UPSAMPLES, SegNet
 
 Option = int | float | str | bool | None | list
 
 
-def create_network(arch: str, encoder: str, classes: int, options: Mapping[str, Option]) -> nn.Module:
-    """A segmentation-models-pytorch network with random weights.
+def create_network(arch: str, encoder: str | None, classes: int, options: Mapping[str, Option]) -> nn.Module:
+    """A network of segmentation-models-pytorch, or a SegNet, with random weights.
 
     Args:
-        arch: any smp architecture name (`DeepLabV3Plus`, `fpn`, ...); case does not matter.
-        encoder: any smp encoder name, `tu-` names of timm included.
+        arch: any smp architecture name (`DeepLabV3Plus`, `fpn`, ...) or `SegNet`; case does not matter.
+        encoder: any smp encoder name, `tu-` names of timm included; None for SegNet.
         classes: number of classes C of the logits.
-        options: further arguments of the architecture or of a timm encoder, as smp takes them.
+        options: further arguments of the architecture or of a timm encoder, as smp takes them; those of `SegNet`.
 
     Raises:
-        RecipeError: smp knows no such architecture or encoder, or refuses an option.
+        RecipeError: there is no such architecture or encoder, or it refuses an option.
     """
+    if arch.lower() == "segnet":
+        return _segnet(encoder, classes, options)
     import segmentation_models_pytorch as smp
 
     try:
@@ -41,6 +44,20 @@ def create_network(arch: str, encoder: str, classes: int, options: Mapping[str, 
     if unknown:
         raise RecipeError([f"model {arch} with encoder {encoder}: smp has no option {unknown[0]!r}"])
     return network
+
+
+def _segnet(encoder: str | None, classes: int, options: Mapping[str, Option]) -> SegNet:
+    known = f"it has width (a whole number, 64 in the paper) and upsample ({' or '.join(UPSAMPLES)})"
+    if encoder is not None:
+        raise RecipeError([f"model SegNet: it has no choice of encoder: set encoder: null instead of {encoder}"])
+    given = {key: value for key, value in options.items() if value is not None}  # null takes a base recipe's back
+    unknown = [key for key in given if key not in ("width", "upsample")]
+    if unknown:
+        raise RecipeError([f"model SegNet: no option {unknown[0]!r}; {known}"])
+    try:
+        return SegNet(classes, **given)
+    except ValueError as error:
+        raise RecipeError([f"model SegNet: {error}; {known}"]) from error
 
 
 def as_logits(output: object) -> Tensor:

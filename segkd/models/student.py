@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segkd.foundation.errors import StorageError, TeacherError
 from segkd.foundation.files import atomic_write, fsync_folder
 from segkd.models.adapters import Adapter, pad_to_multiple
+from segkd.models.segnet import SegNet
 
 LICENCE = "other"
 LICENCE_NOTE = (
@@ -30,8 +31,8 @@ def save_network(
 ) -> Path:  # fmt: skip
     """Write `folder` in smp's form: `config.json`, `model.safetensors`, a model card, and `preprocess.json`.
 
-    The folder loads without segkd: `smp.from_pretrained(folder)` on an input prepared as `preprocess.json` says. It
-    appears whole or not at all.
+    The folder loads without segkd: `smp.from_pretrained(folder)`, or for a SegNet `torch.export.load` of its
+    `model.pt2`, on an input prepared as `preprocess.json` says. It appears whole or not at all.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -56,15 +57,15 @@ def save_network(
             shutil.rmtree(folder)
         os.replace(fresh, folder)
         fsync_folder(folder.parent)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk said
+    except (OSError, SafetensorError, StorageError) as error:  # the last two wrap what the disk said
         shutil.rmtree(fresh, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
         raise StorageError(f"{folder}: cannot write the student ({reason}); free space or choose run.dir") from error
     return folder
 
 
 def _rewrite_licence(card: Path) -> None:
-    """Replace smp's hard-coded MIT line: segkd cannot grant a licence on what a teacher learnt."""
+    """Replace smp's hard-coded MIT line, and say why: segkd cannot grant a licence on what a teacher learnt."""
     text = card.read_text()
     card.write_text(text.replace("license: mit", f"license: {LICENCE}", 1) + LICENCE_NOTE)
 
@@ -107,7 +108,8 @@ def load_student(folder: str | Path) -> LoadedStudent:
     try:
         preprocess = json.loads((folder / "preprocess.json").read_text())
         config = json.loads((folder / "config.json").read_text())
-        network = getattr(smp, config.pop("_model_class"))(**config)
+        kind = config.pop("_model_class")
+        network = (SegNet if kind == SegNet.__name__ else getattr(smp, kind))(**config)
         from safetensors.torch import load_file
 
         network.load_state_dict(load_file(folder / "model.safetensors"), strict=True)

@@ -1,4 +1,4 @@
-"""Collects the methods by file name, and their variants from the shipped base recipe."""
+"""Collects the methods by file name, and their variants from the shipped base recipe; one of them has a SegNet too."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def cases() -> list[str]:
     """METHOD.VARIANT for each variant that the base recipe knows; METHOD alone for a method without variants."""
     known = presets(BASE)
     variants = {method: [name for name in known if name.startswith(f"{method}.")] for method in method_terms()}
-    return [case for method, found in variants.items() for case in found or [method]]
+    return [*(case for method, found in variants.items() for case in found or [method]), "ddad.segkd+SegNet"]
 
 
 @pytest.fixture(params=cases())

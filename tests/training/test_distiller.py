@@ -162,9 +162,11 @@ def student_view(game, step=1, move=1):
     return views[0]
 
 
-def test_drawn_logits_are_the_teachers_at_the_size_of_the_images(tiny):
-    """Mirrored ones among them."""
-    game = tiny.game("ddad.segkd", "run.batch=8", "synth.augment=[flip]")
+@pytest.mark.parametrize("case", ["ddad.segkd", "ddad.segkd+SegNet"])
+def test_drawn_logits_are_the_teachers_at_the_size_of_the_images(tiny, case):
+    """Mirrored ones among them, for a student without a head of the teacher's stride too."""
+    game = tiny.game(case, "run.batch=8", "synth.augment=[flip]")
+    assert game.student.network.head_stride == (1 if "SegNet" in case else 4)
     game.play(0)
     drawn = student_view(game)
     assert drawn.t.shape == drawn.s.shape == (8, 11, 32, 64)
@@ -182,6 +184,11 @@ def test_logits_of_padded_images_are_kept_whole(tiny):
     game.play(0)
     assert game.replay.logits[0].shape == (2, 11, 40, 64)
     assert student_view(game).t.shape == (2, 11, 40, 64)
+
+
+def test_a_head_of_another_stride_is_no_student_for_logits_at_the_head(tiny):
+    with pytest.raises(RecipeError, match="teacher's head is at stride 4 and the student's at 1; set game.logits=full"):
+        tiny.game("ddad.segkd+SegNet", "game.logits=head")
 
 
 def latents(tiny, *overrides, steps=2):

@@ -1,0 +1,191 @@
+"""SegNet (arXiv:1511.00561): an encoder of the shape of VGG16, and its mirror image that undoes every pooling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from segkd.foundation.files import atomic_write
+from segkd.models.program import program_bytes
+
+STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+"""Channels (in widths) and convolutions of the encoder's stages, from the image downwards."""
+STRIDE = 2 ** len(STAGES)
+UPSAMPLES = ("unpool", "bilinear")
+
+
+def unpool(x: Tensor, indices: Tensor) -> Tensor:
+    """Maps (N,C,h,w) at the places of their maxima in (N,C,2h,2w), zero elsewhere.
+
+    `indices` (N,C,h,w) int64 are those of a 2x2 max pooling with stride 2. Its windows do not overlap, so that no
+    index occurs twice, and a scatter does what `max_unpool2d` does and refuses to do deterministically.
+    """
+    n, c, h, w = x.shape
+    # Rows of channels: views of channels_last maps, which training uses; there nothing is copied.
+    rows, places = (value.permute(0, 2, 3, 1).reshape(n, h * w, c) for value in (x, indices))
+    spread = x.new_zeros(n, 4 * h * w, c).scatter(1, places, rows)
+    return spread.view(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+
+
+class SegNet(nn.Module):
+    """Images (N,3,H,W) to logits (N,C,H,W); H and W must be multiples of 32.
+
+    Thirteen 3x3 convolutions with BatchNorm and ReLU in five stages, each of which ends in a 2x2 max pooling; then as
+    many in reverse order, each stage beginning with the undoing of its pooling. The very last convolution has neither
+    BatchNorm nor ReLU: it gives the logits.
+    Differs: no bias before BatchNorm; `width` may be less than the paper's 64; `upsample` may ignore the indices.
+
+    Args:
+        classes: number of classes C.
+        width: channels of the first stage; the next ones have 2, 4, 8 and 8 times as many.
+        upsample: `unpool` puts each value where the maximum was; `bilinear` interpolates.
+
+    Raises:
+        ValueError: an option is out of range; in `forward`, 32 does not divide H and W.
+    """
+
+    def __init__(self, classes: int, width: int = 64, upsample: str = "unpool") -> None:
+        super().__init__()
+        if type(width) is not int or not 1 <= width <= 1024:
+            raise ValueError(f"width: expected a whole number 1..1024, not {width!r}")
+        if upsample not in UPSAMPLES:
+            raise ValueError(f"upsample: expected {' or '.join(UPSAMPLES)}, not {upsample!r}")
+        self.config = {"classes": classes, "width": width, "upsample": upsample}
+        self.encoder = Encoder(width, keep_indices=upsample == "unpool")
+        self.decoder = Decoder(width)
+        self.segmentation_head = nn.Conv2d(width, classes, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # arXiv:1502.01852, as in the paper
+        nn.init.zeros_(self.segmentation_head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if height % STRIDE or width % STRIDE:
+            raise ValueError(
+                f"SegNet: H and W must be multiples of {STRIDE}, not {height}x{width}; pad to"
+                f" {-(-height // STRIDE) * STRIDE}x{-(-width // STRIDE) * STRIDE}"
+            )
+        return self.segmentation_head(self.decoder(*self.encoder(images)))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write into `folder` what smp's networks write, and `model.pt2`, which runs where segkd is not installed.
+
+        Raises:
+            OSError, StorageError: it cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        config = json.dumps({"_model_class": type(self).__name__, **self.config}, indent=2)
+        state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        atomic_write(folder / "config.json", config + "\n")
+        atomic_write(folder / "model.safetensors", safetensors_bytes(state, metadata={"format": "pt"}))
+        atomic_write(folder / "model.pt2", program_bytes(self, STRIDE))
+        atomic_write(folder / "README.md", CARD.replace("CONFIG", config))
+
+
+class Encoder(nn.Module):
+    """Images (N,3,H,W) to maps (N,8*width,H/32,W/32), and the indices of each pooling's maxima (None: not kept)."""
+
+    output_stride = STRIDE
+
+    def __init__(self, width: int, keep_indices: bool) -> None:
+        super().__init__()
+        self.keep_indices = keep_indices
+        self.stages = nn.ModuleList()
+        channels = 3
+        for widths, convolutions in STAGES:
+            self.stages.append(stage(channels, [widths * width] * convolutions))
+            channels = widths * width
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        indices: list[Tensor | None] = []
+        for layers in self.stages:
+            x, places = F.max_pool2d(layers(x), 2, return_indices=True)
+            indices.append(places if self.keep_indices else None)
+        return x, indices
+
+
+class Decoder(nn.Module):
+    """The encoder's maps and indices back to maps (N,width,H,W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        channels = [widths * width for widths, _ in STAGES]
+        for index in reversed(range(len(STAGES))):
+            own, convolutions = channels[index], STAGES[index][1]
+            below = channels[index - 1 : index]  # none for the last: its second convolution is the network's head
+            self.stages.append(stage(own, [own] * (convolutions - 1) + below))
+
+    def forward(self, x: Tensor, indices: list[Tensor | None]) -> Tensor:
+        for layers, places in zip(self.stages, reversed(indices), strict=True):
+            if places is None:
+                x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            else:
+                x = unpool(x, places)
+            x = layers(x)
+        return x
+
+
+def stage(channels: int, outputs: Sequence[int]) -> nn.Sequential:
+    """3x3 convolutions to so many channels each, with BatchNorm and ReLU."""
+    layers: list[nn.Module] = []
+    for out in outputs:
+        # Without bias: BatchNorm takes it away again, and Adam would make it wander.
+        layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        channels = out
+    return nn.Sequential(*layers)
+
+
+CARD = """\
+---
+license: other
+library_name: pytorch
+pipeline_tag: image-segmentation
+tags: [semantic-segmentation, pytorch, segkd]
+---
+# SegNet
+
+A SegNet ([arXiv:1511.00561](https://arxiv.org/abs/1511.00561)), made with segkd. `preprocess.json` names its classes and
+says how to prepare its input.
+
+## Load it
+
+`model.pt2` needs PyTorch alone. It takes any number of images (N,3,H,W), H and W multiples of 32 from 64 on:
+
+```python
+import json
+import numpy as np
+import torch
+from PIL import Image
+
+about = json.load(open("preprocess.json"))
+network = torch.export.load("model.pt2").module()
+image = np.asarray(Image.open("photo.png").convert("RGB"), np.float32) / 255
+x = (image - np.float32(about["mean"])) / np.float32(about["std"])
+(height, width), multiple = x.shape[:2], about["size"]["multiple_of"]
+x = np.pad(x, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+with torch.no_grad():
+    logits = network(torch.from_numpy(x).permute(2, 0, 1)[None])[..., :height, :width]
+mask = logits.argmax(1)[0]  # class ids (H,W)
+```
+
+`config.json` and `model.safetensors` are for segkd, which does all of that for images of any size:
+
+```python
+from segkd import load_student
+
+masks = load_student("THIS FOLDER").predict([image])  # (H,W,3) uint8 RGB -> (H,W) uint8 class ids
+```
+
+## Arguments
+
+```json
+CONFIG
+```
+"""
