@@ -42,8 +42,8 @@ def evaluate(
     leaves all as they are. Images of equal size share a batch. `progress(done, total)` is called after every batch,
     and so is `stop()`; when that says true the evaluation ends and None is returned.
 
-    Returns JSON values: miou, per_class (name -> IoU or null), pixel_accuracy, fw_iou, absent (names), images, and
-    size ([height, width], or "mixed"). The model's modes are as before afterwards, and no random number is drawn.
+    Returns JSON values: miou, per_class (name -> IoU or null), pixel_accuracy, fw_iou, absent (names), images, size
+    ([height, width], or "mixed"), and confusion (pixels, a row for each label). The model's modes are as before afterwards, and no random number is drawn.
 
     Raises `DataError` on an empty set, a missing mask, a label that is neither a class nor ignore, or a model with
     another number of classes; `NumbersError` when logits are not finite.
@@ -173,4 +173,5 @@ def _report(counts: ConfusionMatrix, classes: Classes, images: int, sizes: set[t
         "absent": [classes.names[index] for index in result.absent],
         "images": images,
         "size": list(next(iter(sizes))) if len(sizes) == 1 else "mixed",
+        "confusion": counts.matrix.tolist(),
     }

@@ -11,7 +11,7 @@ from segkd.foundation.errors import StorageError
 from segkd.foundation.files import atomic_write
 
 _PAPER, _INK, _FRAME, _DIFFERENT = (255, 255, 255), (34, 34, 34), (208, 208, 208), (214, 39, 40)
-_PLAIN, _BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
+PLAIN, BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
 _GAP, _MARGIN = 6, 14
 _SMALLEST, _LARGEST = 240, 768  # pixels: a shown image is at least so high, and its longer side at most so long
 
@@ -159,31 +159,32 @@ def _below(images: list[np.ndarray], gap: int = _GAP) -> np.ndarray:
 
 def _title(title: str, width: int, text: int) -> np.ndarray:
     strip = np.full((text * 2, width, 3), 255, np.uint8)
-    scale = min(_scale(_BOLD, text), 0.96 * width / _width(title, _BOLD, 1.0))
-    left = round((width - _width(title, _BOLD, scale)) / 2)
-    cv2.putText(strip, title, (left, round(text * 1.4)), _BOLD, scale, _INK, 1, cv2.LINE_AA)
+    scale = min(text_scale(BOLD, text), 0.96 * width / text_width(title, BOLD, 1.0))
+    left = round((width - text_width(title, BOLD, scale)) / 2)
+    cv2.putText(strip, title, (left, round(text * 1.4)), BOLD, scale, _INK, 1, cv2.LINE_AA)
     return strip
 
 
 def _legend_column(
     entries: Sequence[tuple[str, tuple[int, int, int]]], height: int, text: int, line: int
 ) -> np.ndarray:
-    scale = _scale(_PLAIN, text)
+    scale = text_scale(PLAIN, text)
     left = text * 2
-    width = left + max(round(_width(name, _PLAIN, scale)) for name, _ in entries) + text
+    width = left + max(round(text_width(name, PLAIN, scale)) for name, _ in entries) + text
     column = np.full((height, width, 3), 255, np.uint8)
     for row, (name, colour) in enumerate(entries):
         top = row * line + (line - text) // 2
         cv2.rectangle(column, (0, top), (text * 3 // 2, top + text), tuple(map(int, colour)), cv2.FILLED)
         cv2.rectangle(column, (0, top), (text * 3 // 2, top + text), _FRAME, 1)
-        cv2.putText(column, name, (left, top + round(text * 0.85)), _PLAIN, scale, _INK, 1, cv2.LINE_AA)
+        cv2.putText(column, name, (left, top + round(text * 0.85)), PLAIN, scale, _INK, 1, cv2.LINE_AA)
     return column
 
 
-def _scale(font: int, height: int) -> float:
+def text_scale(font: int, height: float) -> float:
     """The font scale at which capital letters with their ascenders are `height` pixels high."""
     return height / cv2.getTextSize("Ag", font, 1.0, 1)[0][1]
 
 
-def _width(text: str, font: int, scale: float) -> float:
+def text_width(text: str, font: int, scale: float) -> float:
+    """Pixels."""
     return cv2.getTextSize(text, font, scale, 1)[0][0]

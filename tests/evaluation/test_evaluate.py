@@ -66,6 +66,7 @@ def test_a_perfect_model_scores_one_and_the_result_is_json() -> None:
         "absent": [],
         "images": 5,
         "size": [8, 10],
+        "confusion": np.diag(np.bincount(np.concatenate([sample("", seed=i).mask.ravel() for i in range(5)]))).tolist(),
     }
 
 
@@ -75,6 +76,12 @@ def test_errors_are_pooled_over_the_set_and_ignored_pixels_are_left_out() -> Non
     result = evaluate(Reader(), Listed([sample("a"), bad]), **NORMAL)
     assert result["pixel_accuracy"] == pytest.approx((80 + 20) / (80 + 40), abs=1e-12)
     assert 0 < result["miou"] < 1
+
+
+def test_the_rows_of_the_confusion_are_the_labels() -> None:
+    grey = np.full((4, 4, 3), 128, np.uint8)  # read as road
+    data = Listed(Sample(str(label), grey, np.full((4, 4), label, np.uint8)) for label in (1, 2, 2, IGNORE))
+    assert evaluate(Reader(), data, **NORMAL)["confusion"] == [[0, 0, 0], [0, 16, 0], [0, 32, 0]]
 
 
 def test_absent_classes_are_named_and_null() -> None:
