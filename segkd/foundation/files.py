@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
-from segkd.foundation.errors import StorageError
+from segkd.foundation.errors import StorageError, UsageError
 
 _CHUNK = 1 << 20
 
@@ -60,6 +60,14 @@ def write_failure(path: Path, needed: int, error: OSError) -> str:
     except OSError:
         free = "free space unknown"
     return f"{path}: cannot write: {error.strerror or error} ({needed} bytes needed, {free})"
+
+
+def check_target(path: str | Path) -> None:
+    """Raises UsageError if `path` is a folder or lies in none: said before long work, not when its result is written."""
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"{path}: no folder {Path(path).parent} to write to")
+    if Path(path).is_dir():
+        raise UsageError(f"{path}: is a folder; name a file in it")
 
 
 def refuse_irregular(path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from segkd.foundation import files
-from segkd.foundation.errors import StorageError
-from segkd.foundation.files import RunLock, atomic_write, sha256
+from segkd.foundation.errors import StorageError, UsageError
+from segkd.foundation.files import RunLock, atomic_write, check_target, sha256
 
 
 def names(folder: Path) -> list[str]:
@@ -123,6 +123,19 @@ def test_a_folder_that_is_none(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
         atomic_write(tmp_path / path, b"new")
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_target_is_checked_before_there_is_anything_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    for path in ("new", "file", tmp_path / "new"):
+        check_target(path)
+    for path in ("missing/a", "file/a"):
+        with pytest.raises(UsageError, match=f"{path}: no folder {path[:-2]} to write to"):
+            check_target(path)
+    with pytest.raises(UsageError, match="is a folder"):
+        check_target(tmp_path)
     assert names(tmp_path) == ["file"]
 
 
