@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from segkd import measuring, runs
+from segkd.evaluation.confusion import save_confusion
+from segkd.evaluation.inference import Inference
+from segkd.foundation.files import check_target
 from segkd.models.student import LoadedStudent, load_student
 from segkd.recipe import DistillRecipe, TeachRecipe, find, load
 from segkd.recipe.sources import CHECKOUT, PACKAGED
@@ -63,20 +66,41 @@ def evaluate(
     root: str | None = None,
     split: str | None = None,
     size: measuring.Size | None = None,
+    slide: tuple[int, int] | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    confusion: str | Path | None = None,
     who: measuring.Who | None = None,
     device: str = "auto",
     precision: measuring.Precision | None = None,
 ) -> dict[str, Any]:
-    """Score a network on a labelled set: `miou`, `per_class`, `pixel_accuracy`, `fw_iou`, `absent`, `images`, `size`.
+    """Score a network on a labelled set.
 
-    `model` is what `load_student` returned, or what `segkd eval` takes: a student folder, a run folder, a checkpoint,
-    or a recipe with who="teacher". What is not given is as in the recipe of the run.
+    Args:
+        model: what `load_student` returned, or what `segkd eval` takes: a student folder, a run folder, a checkpoint,
+            or a recipe with who="teacher".
+        data, root, split, size, precision: as in the recipe of the run, where they are not given.
+        slide: height and width of overlapping windows whose logits are averaged; None: the whole image.
+        scales, flip: probabilities are averaged over these scales of the image, and over its mirror image.
+        confusion: a PNG file for the picture of the confusion matrix.
+
+    Returns:
+        `miou`, `per_class`, `pixel_accuracy`, `fw_iou`, `absent`, `images`, `size`, `confusion` (pixels, a row for each
+        label) and `options` (what was used).
 
     Raises:
-        SegkdError: as `measuring.load_model` and `measuring.evaluate`.
+        SegkdError: as `Inference`, `check_target`, `measuring.load_model` and `measuring.evaluate`.
     """
+    inference = Inference(None if slide is None else tuple(slide), tuple(scales), flip)
+    if confusion is not None:
+        check_target(confusion)
     loaded = measuring.of_student(model) if isinstance(model, LoadedStudent) else measuring.load_model(model, who)
-    return measuring.evaluate(loaded, data=data, root=root, split=split, size=size, device=device, precision=precision)
+    scores = measuring.evaluate(
+        loaded, data=data, root=root, split=split, size=size, inference=inference, device=device, precision=precision
+    )
+    if confusion is not None:
+        save_confusion(confusion, scores)
+    return scores
 
 
 def recipe_name(source: str | Path) -> str:

@@ -140,30 +140,38 @@ def show_summary(folder: str | None, summary: dict[str, Any]) -> None:
     type=click.Choice(["protocol", "original"]),
     help="Shorter side 256 (the default), or the files' own size.",
 )
+@click.option("--slide", metavar="HxW", help="Show windows of this size, two thirds apart; their logits are averaged.")
+@click.option("--scales", metavar="S,S,...", help="Average over scales of the image, as 0.75,1,1.25.")
+@click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
 @WHO
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores as JSON.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the table as CSV.")
+@click.option("--confusion", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the confusion matrix.")
 @DEVICE
 @PRECISION
 @TRUST
 @with_debug
 def evaluate(
-    model: str, overrides: tuple[str, ...], data: str | None, root: str | None, split: str | None, size: Any, who: Any,
-    json_file: Path | None, csv_file: Path | None, device: str, precision: Any, trust_pickle: bool,
+    model: str, overrides: tuple[str, ...], data: str | None, root: str | None, split: str | None, size: Any,
+    slide: str | None, scales: str | None, flip: bool, who: Any, json_file: Path | None, csv_file: Path | None,
+    confusion: Path | None, device: str, precision: Any, trust_pickle: bool,
 ) -> None:  # fmt: skip
     """Measure the mIoU of MODEL on labelled images.
 
     MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
     """
-    from segkd.foundation.files import atomic_write
+    from segkd.foundation.files import atomic_write, check_target
 
-    for file in (json_file, csv_file):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise click.UsageError(f"{file}: no folder {file.parent} to write to")
+    for file in (json_file, csv_file, confusion):
+        if file is not None:
+            check_target(file)
     from tqdm import tqdm
 
     from segkd import measuring
+    from segkd.evaluation.confusion import save_confusion
+    from segkd.evaluation.inference import Inference
 
+    inference = Inference.parsed(slide, scales, flip)
     loaded = measuring.load_model(model, who, overrides, trust_pickle)
     with tqdm(unit="image", leave=False, disable=None) as bar:
 
@@ -172,15 +180,16 @@ def evaluate(
             bar.update(done - bar.n)
 
         scores = measuring.evaluate(
-            loaded, data=data, root=root, split=split, size=size, device=device, precision=precision, progress=progress
-        )
+            loaded, data=data, root=root, split=split, size=size, inference=inference, device=device,
+            precision=precision, progress=progress,
+        )  # fmt: skip
     click.echo(table(scores))
     if json_file is not None:
-        import json
-
-        atomic_write(json_file, json.dumps(scores, indent=2) + "\n")
+        atomic_write(json_file, as_json(scores))
     if csv_file is not None:
         atomic_write(csv_file, comma_separated(scores))
+    if confusion is not None:
+        save_confusion(confusion, scores)
 
 
 TOTALS = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "fw_iou": "frequency-weighted IoU"}
@@ -196,6 +205,15 @@ def table(scores: dict[str, Any]) -> str:
     shown = f"{size[1]}x{size[0]} pixels" if isinstance(size, list) else "several sizes"
     absent = f"; absent: {', '.join(scores['absent'])}" if scores["absent"] else ""
     return "\n".join([*lines, f"{scores['images']} images of {shown}{absent}"])
+
+
+def as_json(scores: dict[str, Any]) -> str:
+    """Scores as JSON, a row of the confusion matrix on a line."""
+    import json
+    import re
+
+    text = json.dumps(scores, indent=2)
+    return re.sub(r"\[[\d\s,]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
 
 
 def comma_separated(scores: dict[str, Any]) -> str:
@@ -317,15 +335,14 @@ def checked(name: str, overrides: Sequence[str]) -> list[str]:
 @with_debug
 def copy_recipe(recipe: str, target: Path) -> None:
     """Copy a recipe to TARGET (a file or a folder), to be changed there; it still finds the files that it names."""
-    from segkd.foundation.files import atomic_write
+    from segkd.foundation.files import atomic_write, check_target
     from segkd.recipe import find
 
     source = find(recipe)
     file = target / source.name if target.is_dir() else target
     if file.exists():
         raise click.UsageError(f"{file}: is there already")
-    if not file.absolute().parent.is_dir():
-        raise click.UsageError(f"{file}: no folder {file.parent} to write to")
+    check_target(file)
     atomic_write(file, anchored(source))
     click.echo(str(file))
 

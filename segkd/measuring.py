@@ -23,6 +23,7 @@ from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
 from segkd.evaluation.evaluate import evaluate as score
 from segkd.evaluation.evaluate import predict
+from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.files import atomic_write
 from segkd.models.adapters import Adapter, load_weights
@@ -180,14 +181,16 @@ def evaluate(
     root: str | None = None,
     split: str | None = None,
     size: Size | None = None,
+    inference: Inference | None = None,
     device: str = "auto",
     precision: Precision | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Score a model on a labelled set, by the rules of `segkd.evaluation.evaluate`; same keys.
+    """Score a model on a labelled set, by the rules of `segkd.evaluation.evaluate`; same keys, and `options`.
 
     What is not given is as in the model's recipe: the data set, its root and size, its final split (or `test`), the
-    precision. `progress(done, total)` is called after every batch.
+    precision. `inference` shows the network windows, scales or mirror images of each image. `progress(done, total)` is
+    called after every batch. `options` are the data, split, size, slide, scales, flip and precision that were used.
 
     Raises:
         UsageError: no data set, neither given nor in a recipe.
@@ -199,14 +202,18 @@ def evaluate(
         raise UsageError("nothing to measure on: give --data camvid --root DIR, or --data scenes")
     if own is not None and own.name == name:
         root, split, size = root or own.root, split or own.final, size or own.size
-    labelled = build.dataset(name, root, split or "test")
+    split, size, inference = split or "test", size or "protocol", inference or Inference()
+    labelled = build.dataset(name, root, split)
     if labelled.classes != model.classes and model.classes.name in (CAMVID.name, SCENES.name):
         raise DataError(f"classes disagree: the model knows those of {model.classes.name}, the data is {name}")
     place, bf16 = _bench(device, precision or model.precision)
-    return score(
-        model.network.to(place), labelled, mean=model.mean, std=model.std, device=place,
-        precision="bf16" if bf16 else "fp32", size=size or "protocol", progress=progress,
+    precision = "bf16" if bf16 else "fp32"
+    scores = score(
+        inference.of(model.network).to(place), labelled, mean=model.mean, std=model.std, device=place,
+        precision=precision, size=size, progress=progress,
     )  # fmt: skip
+    options = {"data": name, "split": split, "size": size, **inference.as_dict(), "precision": precision}
+    return {**scores, "options": options}
 
 
 def _bench(device: str, precision: Precision) -> tuple[torch.device, bool]:

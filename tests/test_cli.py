@@ -123,6 +123,20 @@ def test_usage_errors_are_one_line_and_2(here: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
+    ("flags", "words"),
+    [(["--slide", "0x3"], "slide 0x3"), (["--slide", "9999x64"], "slide 9999x64"), (["--slide", "big"], "slide big"),
+     (["--scales", "a,b"], "scales a,b"), (["--scales", "0,1"], "scales 0,1"), (["--confusion", "."], "is a folder"),
+     (["--confusion", "no/such/c.png"], "no folder no/such"), (["--json", "no/such/s.json"], "no folder no/such")],
+)  # fmt: skip
+def test_bad_values_are_told_before_a_network_is_looked_for(
+    here: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+) -> None:
+    assert main(["eval", "nowhere", *flags]) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and words in err and not out
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [(DataError("a.png: truncated"), 3), (NumbersError("diverged"), 4), (StorageError("full"), 5), (Stopped(15), 143)],
 )

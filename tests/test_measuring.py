@@ -14,6 +14,7 @@ from segkd import build, evaluate, load_student
 from segkd.cli import main
 from segkd.data.classes import CAMVID, IGNORE, SCENES
 from segkd.data.images import read_image, read_mask
+from segkd.evaluation.confusion import confusion_picture
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, StorageError, TeacherError, UsageError
 from segkd.measuring import Model, load_model, plan_drawings, visualize
@@ -40,7 +41,8 @@ data: {name: camvid, root: camvid}
 run: {steps: 2, batch: 2, precision: fp32}
 output: teacher.safetensors
 """
-KEYS = ["miou", "per_class", "pixel_accuracy", "fw_iou", "absent", "images", "size"]
+KEYS = ["miou", "per_class", "pixel_accuracy", "fw_iou", "absent", "images", "size", "confusion", "options"]
+PLAIN = {"data": "camvid", "split": "test", "size": "protocol", "slide": None, "scales": [1.0], "flip": False}
 
 
 class Brightness(nn.Module):
@@ -190,11 +192,43 @@ def test_eval_takes_its_data_from_the_recipe(run: Path, capsys: pytest.CaptureFi
     scores = json.loads(Path("scores.json").read_text())
     assert list(scores) == KEYS and list(scores["per_class"]) == list(CAMVID.names)
     assert scores["images"] == 3 and scores["size"] == [24, 40]
+    assert scores["options"] == PLAIN | {"precision": "fp32"}
+    assert np.shape(scores["confusion"]) == (11, 11) and np.sum(scores["confusion"]) == 3 * 20 * 40  # 4 rows are void
     assert f"mIoU                    {scores['miou']:.4f}" in capsys.readouterr().out
     assert Path("scores.csv").read_text().startswith("class,iou\nsky,")
     given = evaluate(load_student(run), data="camvid", root="camvid", split="test", device="cpu", precision="fp32")
     assert given == scores == evaluate(run, device="cpu")
     assert evaluate(run, who="teacher", device="cpu") != scores
+
+
+def test_windows_scales_and_mirror_images_alike_from_everywhere(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--slide", "32x32", "--scales", "0.5,1", "--flip", "--size", "original", "--device", "cpu"]
+    assert main(["eval", str(run), *flags, "--json", "scores.json", "--confusion", "line.png"]) == 0
+    text = Path("scores.json").read_text()
+    assert len(text.splitlines()) < 60  # a row of the matrix is a line
+    scores = json.loads(text)
+    used = {"size": "original", "slide": [32, 32], "scales": [0.5, 1.0], "flip": True, "precision": "fp32"}
+    assert scores["options"] == PLAIN | used
+    how = {"slide": (32, 32), "scales": [0.5, 1], "flip": True, "size": "original", "device": "cpu"}
+    assert evaluate(run, **how, confusion="python.png") == scores
+    assert Path("line.png").read_bytes() == Path("python.png").read_bytes()
+    assert (read_image("line.png") == confusion_picture(scores["confusion"], scores["per_class"], scores["miou"])).all()
+    plain = evaluate(run, device="cpu")
+    for one in ({"slide": (32, 32)}, {"scales": (0.5, 1.0)}, {"flip": True}):
+        other = evaluate(run, device="cpu", **one)
+        assert other["confusion"] != plain["confusion"] and np.sum(other["confusion"]) == 3 * 20 * 40
+    assert evaluate(run, device="cpu", slide=(24 + 8, 40 + 24))["images"] == 3  # a window larger than the images
+
+
+def test_bad_options_are_told_before_any_network_is_loaded(here: Path) -> None:
+    for options, words in (
+        ({"slide": (0, 3)}, "slide 0x3"),
+        ({"scales": ()}, "scales"),
+        ({"confusion": "no/such/c.png"}, "no folder"),
+        ({"confusion": "camvid"}, "is a folder"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            evaluate("no such model", **options)
 
 
 def test_a_perfect_network_scores_one_and_void_does_not_count(here: Path) -> None:

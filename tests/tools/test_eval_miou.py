@@ -18,7 +18,10 @@ def script(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize(
     ("name", "flags"),
-    [("eval_miou.py", {"--data", "--json", "--who"}), ("visualize_masks.py", {"--out", "--teacher", "--kind"})],
+    [
+        ("eval_miou.py", {"--data", "--json", "--who", "--slide", "--scales", "--flip", "--confusion"}),
+        ("visualize_masks.py", {"--out", "--teacher", "--kind"}),
+    ],
 )
 def test_help_from_another_folder(tmp_path: Path, name: str, flags: set[str]) -> None:
     done = script(name, tmp_path, "--help")
