@@ -11,7 +11,9 @@ import math
 import cv2
 import numpy as np
 
-from segkd.synthesis.street.camera import Brush, Label, swatch
+from segkd.synthesis.exposure import expose
+from segkd.synthesis.materials import swatch
+from segkd.synthesis.street.camera import Brush, Label
 from segkd.synthesis.street.plan import (
     Street,
     Thing,
@@ -67,7 +69,7 @@ def render(seed: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np
     cast_shadows(brush, things, weather)
     for thing in sorted(things, key=lambda thing: -thing.far):
         thing.draw(brush, rng)
-    return expose(brush.canvas, rng, weather)
+    return expose(brush.canvas, rng, TEXTURE, weather.gain)
 
 
 def paint_sky(brush: Brush, rng: np.random.Generator, weather: Weather) -> None:
@@ -163,7 +165,6 @@ def cast_shadows(brush: Brush, things: list[Thing], weather: Weather) -> None:
     brush.canvas[ground, :3] = brush.canvas[ground, :3] * (1 - max(weather.shadow, 0.15))
 
 
-# Strength of grain (a pixel), leaf (three pixels) and stain (wide) noise on each class.
 TEXTURE = np.zeros((len(Label), 3), np.float32)
 TEXTURE[Label.BUILDING] = (0.03, 0.02, 0.07)
 TEXTURE[Label.ROAD] = (0.07, 0.03, 0.10)
@@ -171,24 +172,3 @@ TEXTURE[Label.PAVEMENT] = (0.04, 0.02, 0.08)
 TEXTURE[Label.VEGETATION] = (0.08, 0.20, 0.06)
 TEXTURE[Label.FENCE] = (0.03, 0.0, 0.04)
 TEXTURE[Label.CAR] = (0.0, 0.0, 0.05)
-
-
-def expose(canvas: np.ndarray, rng: np.random.Generator, weather: Weather) -> tuple[np.ndarray, np.ndarray]:
-    """Material noise, uneven light, exposure, blur and sensor noise; the labels stay as drawn."""
-    height, width = canvas.shape[:2]
-    unit = min(height / 96, width / 128)
-    mask = canvas[..., 3].copy()
-    grain = rng.standard_normal((height, width), np.float32)
-    cells = (max(round(height / (2.5 * unit)), 2), max(round(width / (2.5 * unit)), 2))
-    leaf = cv2.resize(rng.standard_normal(cells, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    stain = cv2.resize(rng.standard_normal((7, 9), np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    strength = (TEXTURE * rng.uniform(0.6, 1.3, 3).astype(np.float32))[mask]
-    light = 1 + strength[..., 0] * grain + strength[..., 1] * leaf + strength[..., 2] * stain
-
-    tilt = rng.uniform(-0.14, 0.14, 2)
-    light *= 1 + tilt[0] * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    light *= 1 + tilt[1] * np.linspace(-1, 1, width, dtype=np.float32)
-    image = canvas[..., :3] * light[..., None] * weather.gain.astype(np.float32)
-    image = cv2.GaussianBlur(image, (0, 0), unit * rng.uniform(0.35, 0.55))
-    image += rng.standard_normal(image.shape, np.float32) * rng.uniform(0.5, 2.0)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from segkd.synthesis.scenes import STREET_NAMES, STREET_PALETTE, expose, render
-from segkd.synthesis.street.camera import WHITE, Brush, Camera, Label
+from segkd.synthesis.exposure import expose
+from segkd.synthesis.materials import WHITE
+from segkd.synthesis.scenes import STREET_NAMES, STREET_PALETTE, TEXTURE, render
+from segkd.synthesis.street.camera import Brush, Camera, Label
 from segkd.synthesis.street.figures import draw_furniture
 from segkd.synthesis.street.plan import choose_weather
 
@@ -102,7 +104,7 @@ def test_a_shape_and_its_label_cover_the_same_pixels() -> None:
 def test_exposure_leaves_the_labels() -> None:
     canvas = np.random.default_rng(0).integers(0, CLASSES, (40, 50, 4), np.uint8)
     before = canvas.copy()
-    _, mask = expose(canvas, np.random.default_rng(1), choose_weather(np.random.default_rng(2)))
+    _, mask = expose(canvas, np.random.default_rng(1), TEXTURE, choose_weather(np.random.default_rng(2)).gain)
     assert np.array_equal(mask, before[..., 3]) and np.array_equal(canvas, before)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segkd.synthesis.street.camera import BLACK, LAMPLIGHT, WHITE, Brush, Colour, Cutout, Label, swatch
+from segkd.synthesis.materials import BLACK, LAMPLIGHT, WHITE, Colour, swatch
+from segkd.synthesis.street.camera import Brush, Cutout, Label
 
 Ground = tuple[float, float]
 """A point (x, z)."""

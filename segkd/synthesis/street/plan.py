@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from segkd.synthesis.street.camera import Brush, Camera, Colour, swatch
+from segkd.synthesis.materials import Colour, swatch
+from segkd.synthesis.street.camera import Brush, Camera
 from segkd.synthesis.street.figures import (
     Facade,
     draw_building,
