@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from segkd.data import classes as class_lists
+from segkd.data import procedural
 from segkd.data.camvid import CamVid
 from segkd.data.classes import Classes
 from segkd.data.samples import Dataset, Sample
@@ -33,7 +34,7 @@ from segkd.training.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching, class_weights
 
 TRAIN_SCENES = 4000
-"""Procedural scenes that a teacher trains on: half a minute of rendering, 200 MB."""
+"""Procedural pictures that a teacher trains on: half a minute of rendering, 200 MB."""
 
 
 def classes_of(value: str | Sequence[str] | int) -> Classes:
@@ -50,15 +51,13 @@ def dataset(name: str, root: str | None, split: str) -> Dataset:
     Raises:
         DataError: unknown, without the root that it needs, or not found there.
     """
-    if name == "scenes":
-        from segkd.data.procedural import SceneSet
-
-        return SceneSet(split, TRAIN_SCENES if split == "train" else 500)
+    if name in procedural.KINDS:
+        return procedural.SceneSet(split, TRAIN_SCENES if split == "train" else 500, kind=name)
     if root is None:
         raise DataError(f"data.root: {name} is read from a folder; set data.root=DIR (its layout is in the README)")
     if name == "camvid":
         return CamVid(expand_root(root), split)
-    raise DataError(f"data.name: no data set {name!r}; there are camvid and scenes")
+    raise DataError(f"data.name: no data set {name!r}; there are camvid, scenes and rooms")
 
 
 def network_of(model: blocks.Model | blocks.Student, classes: int) -> nn.Module:

@@ -132,8 +132,8 @@ def show_summary(folder: str | None, summary: dict[str, Any]) -> None:
 @cli.command("eval")
 @click.argument("model")
 @OVERRIDES
-@click.option("--data", type=click.Choice(["camvid", "scenes"]), help="Data set; default: as in the recipe.")
-@click.option("--root", metavar="DIR", help="Its folder; scenes need none.")
+@click.option("--data", type=click.Choice(["camvid", "scenes", "rooms"]), help="Data set; default: as in the recipe.")
+@click.option("--root", metavar="DIR", help="Its folder; scenes and rooms need none.")
 @click.option("--split", metavar="NAME", help="Default: the recipe's data.final, or test.")
 @click.option(
     "--size",

@@ -17,7 +17,7 @@ from torch import nn
 
 from segkd import build
 from segkd.data.camvid import VOID
-from segkd.data.classes import CAMVID, IGNORE, SCENES, Classes
+from segkd.data.classes import CAMVID, IGNORE, ROOMS, SCENES, Classes
 from segkd.data.images import read_image, read_mask
 from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
@@ -106,7 +106,7 @@ def load_model(
 
 def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | None = None) -> Model:
     """A loaded student (or a network that a teach recipe made) with what its recipe says about measuring."""
-    known = [classes for classes in (CAMVID, SCENES) if classes.names == student.names]
+    known = [classes for classes in (CAMVID, ROOMS, SCENES) if classes.names == student.names]
     classes = known[0] if known else Classes("custom", student.names, student.palette)
     who: Who = "teacher" if isinstance(recipe, TeachRecipe) else "student"
     if recipe is None:
@@ -199,12 +199,12 @@ def evaluate(
     own = model.data
     name = data or (own.name if own is not None else None)
     if name is None:
-        raise UsageError("nothing to measure on: give --data camvid --root DIR, or --data scenes")
+        raise UsageError("nothing to measure on: give --data camvid --root DIR, --data scenes or --data rooms")
     if own is not None and own.name == name:
         root, split, size = root or own.root, split or own.final, size or own.size
     split, size, inference = split or "test", size or "protocol", inference or Inference()
     labelled = build.dataset(name, root, split)
-    if labelled.classes != model.classes and model.classes.name in (CAMVID.name, SCENES.name):
+    if labelled.classes != model.classes and model.classes.name in (CAMVID.name, ROOMS.name, SCENES.name):
         raise DataError(f"classes disagree: the model knows those of {model.classes.name}, the data is {name}")
     place, bf16 = _bench(device, precision or model.precision)
     precision = "bf16" if bf16 else "fp32"

@@ -14,9 +14,12 @@ import click
 import pytest
 
 import segkd
+from segkd import build
 from segkd.cli import anchored, cli, comma_separated, main, table
+from segkd.data.classes import ROOMS
 from segkd.exits import explained
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
+from segkd.measuring import load_model
 from segkd.recipe import load
 
 ROOT = Path(__file__).parents[1]
@@ -263,6 +266,19 @@ def test_teach_prints_its_summary_again_when_finished(here: Path, capsys: pytest
     assert json.loads(Path("runs/toy-s0/summary.json").read_text())["recipe"] == "toy"
     assert main(["distill", "toy.yaml"]) == 2
     assert "segkd teach" in capsys.readouterr().err
+
+
+def test_a_teacher_of_rooms_has_seen_no_real_image(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "TRAIN_SCENES", 8)
+    recipe = TEACH.replace("classes: scenes", "classes: rooms").replace("name: scenes, final: null", "name: rooms")
+    (here / "toy.yaml").write_text(recipe + "output: toy.safetensors\n")
+    assert main(["teach", "toy.yaml", "--quiet"]) == 0
+    summary = json.loads(Path("runs/toy-s0/summary.json").read_text())
+    assert list(summary["per_class"]) == list(ROOMS.names) and summary["images"] == 500
+    assert summary["real_images_for_training"] == summary["real_images_for_evaluation"] == 0
+    assert "Licence: MIT" in Path("toy.md").read_text()
+    assert load_model("runs/toy-s0").classes is ROOMS
+    assert load_model("toy.yaml", "teacher").classes is ROOMS
 
 
 def test_table() -> None:

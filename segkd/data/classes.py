@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segkd.foundation.errors import DataError
+from segkd.synthesis.rooms import ROOM_NAMES, ROOM_PALETTE
 from segkd.synthesis.scenes import STREET_NAMES, STREET_PALETTE
 
 IGNORE = 255
@@ -65,11 +66,13 @@ CAMVID = Classes(
 
 SCENES = Classes("scenes", tuple(STREET_NAMES), tuple((int(r), int(g), int(b)) for r, g, b in STREET_PALETTE))
 
-_KNOWN = {classes.name: classes for classes in (CAMVID, SCENES)}
+ROOMS = Classes("rooms", ROOM_NAMES, ROOM_PALETTE)
+
+_KNOWN = {classes.name: classes for classes in (CAMVID, ROOMS, SCENES)}
 
 
 def named(name: str) -> Classes:
-    """The classes called `name`: "camvid" or "scenes".
+    """The classes called `name`: "camvid", "rooms" or "scenes".
 
     Raises:
         DataError: for another name, listing the known ones.

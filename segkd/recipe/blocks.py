@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from segkd.recipe import strict_yaml
 
-NAMED_CLASSES = ("camvid", "scenes", "nyuv2_13", "nyuv2_40")
+NAMED_CLASSES = ("camvid", "scenes", "rooms", "nyuv2_13", "nyuv2_40")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -223,7 +223,7 @@ class Game(Block):
 class Data(Block):
     """The labelled images that measure the student; they train nothing but teachers and labelled comparisons."""
 
-    name: Literal["camvid", "scenes"] | None = Field(None, description="data set; null: nothing is measured")
+    name: Literal["camvid", "scenes", "rooms"] | None = Field(None, description="data set; null: nothing is measured")
     root: Text | None = Field(None, description="its folder, relative to the working directory; ${SEGKD_DATA} allowed")
     train: Text = Field("train", description="split that a teacher trains on")
     watch: Text | None = Field(None, description="split to follow during training; null: none")
@@ -234,7 +234,7 @@ class Data(Block):
 class TeachData(Data):
     """The labelled images that a teacher trains on and is measured with."""
 
-    name: Literal["camvid", "scenes"] = Field(description="data set")  # type: ignore[assignment]
+    name: Literal["camvid", "scenes", "rooms"] = Field(description="data set")  # type: ignore[assignment]
 
 
 class Run(Block):

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from segkd import build
+from segkd.data import procedural
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit
@@ -75,7 +76,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
             "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
             "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
             "real_images_for_training": _real_images(recipe, game, _opened() - opened_before),
-            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name != "scenes" else 0,
+            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name not in procedural.KINDS else 0,
             "refused_moves": game.refusals.total, **time_and_place,
         })  # fmt: skip
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from segkd import build
+from segkd.data import procedural
 from segkd.foundation import audit
 from segkd.foundation.files import atomic_write
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
@@ -56,8 +57,8 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
         summary = {
             "recipe": options.name or folder.name, "method": "labels", "variant": None,
             **_scores(recipe, game, result), **_sizes(network, result),
-            "real_images_for_training": 0 if recipe.data.name == "scenes" else len(game.samples),
-            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name != "scenes" else 0,
+            "real_images_for_training": 0 if recipe.data.name in procedural.KINDS else len(game.samples),
+            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name not in procedural.KINDS else 0,
             **time_and_place,
         }  # fmt: skip
         if recipe.output is not None:
@@ -104,7 +105,7 @@ def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
     model, data = recipe.model, recipe.data
     encoder = f" with encoder {model.encoder}" if model.encoder else ""
     licence = f"research use: trained on {data.name} images"
-    if data.name == "scenes":
+    if data.name in procedural.KINDS:
         licence = "MIT, as the code: its training images are procedural"
     measured = ""
     if summary["student_miou"] is not None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segkd.data.classes import CAMVID, IGNORE, SCENES, Classes, listed, named
+from segkd.data.classes import CAMVID, IGNORE, ROOMS, SCENES, Classes, listed, named
 from segkd.foundation.errors import DataError
 
 
@@ -15,7 +15,7 @@ def test_camvid_is_the_tutorials_table():
     assert CAMVID.names[10] == "bicyclist"
 
 
-@pytest.mark.parametrize("classes", [CAMVID, SCENES, listed("mine", [f"c{i}" for i in range(40)])])
+@pytest.mark.parametrize("classes", [CAMVID, ROOMS, SCENES, listed("mine", [f"c{i}" for i in range(40)])])
 def test_colours_differ_and_none_is_that_of_void(classes: Classes):
     assert len(set(classes.palette)) == len(classes.names)
     assert (0, 0, 0) not in classes.palette
@@ -25,7 +25,8 @@ def test_colours_differ_and_none_is_that_of_void(classes: Classes):
 def test_named():
     assert named("camvid") is CAMVID
     assert named("scenes") is SCENES
-    with pytest.raises(DataError, match="camvid, scenes"):
+    assert named("rooms") is ROOMS
+    with pytest.raises(DataError, match="camvid, .*rooms, scenes"):
         named("camvd")
 
 
