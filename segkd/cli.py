@@ -208,12 +208,12 @@ def table(scores: dict[str, Any]) -> str:
 
 
 def as_json(scores: dict[str, Any]) -> str:
-    """Scores as JSON, a row of the confusion matrix on a line."""
+    """Scores as JSON, each list of numbers (a row of the confusion matrix) on a line."""
     import json
     import re
 
     text = json.dumps(scores, indent=2)
-    return re.sub(r"\[[\d\s,]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
+    return re.sub(r"\[\n([\d\s,.]+)\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text) + "\n"
 
 
 def comma_separated(scores: dict[str, Any]) -> str:

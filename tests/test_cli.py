@@ -15,7 +15,7 @@ import pytest
 
 import segkd
 from segkd import build
-from segkd.cli import anchored, cli, comma_separated, main, table
+from segkd.cli import anchored, as_json, cli, comma_separated, main, table
 from segkd.data.classes import ROOMS
 from segkd.exits import explained
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
@@ -292,6 +292,13 @@ def test_table() -> None:
         "frequency-weighted IoU  0.6250",
         "3 images of 341x256 pixels; absent: road, wet",
     ]
+
+
+def test_json_has_a_row_of_the_matrix_on_a_line() -> None:
+    scores = SCORES | {"per_class": {"a [1,  2]": None}, "confusion": [[1, 20], [3, 4]], "scales": [0.5, 1.0]}
+    text = as_json(scores)
+    assert json.loads(text) == scores
+    assert {"    [1, 20],", "    [3, 4]", '  "size": [256, 341],', '  "scales": [0.5, 1.0]'} <= set(text.splitlines())
 
 
 def test_comma_separated() -> None:

