@@ -28,6 +28,7 @@ from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
 from segkd.synthesis import generator
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
+from segkd.synthesis.refine import Refine
 from segkd.training.distiller import Distiller
 from segkd.training.guard import Refusals
 from segkd.training.player import Optimizer, Player, Schedule
@@ -201,6 +202,9 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         )
     if game.keep_moves and not synth.replay:
         raise RecipeError(["game.keep_moves: there is no bank to keep images in; set synth.replay"])
+    if synth.refine and not (game.keep_moves and method.terms("refine")):
+        lacks = f"{recipe.method} has no term for it" if game.keep_moves else "nothing is kept; set game.keep_moves"
+        raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}"])
     if learns and method.chosen.get("bn", 0) > 0:
         check_statistics(teacher.network, recipe.teacher.weights)
     at_head = game.logits == "head"
@@ -215,6 +219,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         synthesiser,
         player_of("synth", synthesiser, synth.optimizer, synth.schedule, steps, synth.ema) if learns else None,
         augment=Augment(synth.augment, low, high).to(device),
+        refine=Refine(synth.refine, low, high).to(device),
         replay=Replay(synth.replay, torch.bfloat16 if bf16 else torch.float32, "flip" in synth.augment) if synth.replay else None,
         latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
         device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad),

@@ -62,11 +62,13 @@ class View:
 class Method(nn.Module):
     """Base of all methods. A subclass names its terms, gives each a default weight and one function of a View.
 
-    A term returns a scalar that its player minimises. Buffers that a subclass registers are checkpointed.
+    `refine` names the terms of the synthesiser that images answer to by themselves before they are kept. A term returns a
+    scalar that its player minimises. Buffers that a subclass registers are checkpointed.
     """
 
     student: ClassVar[tuple[str, ...]] = ()
     synth: ClassVar[tuple[str, ...]] = ()
+    refine: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[dict[str, float]] = {}
     variants: ClassVar[tuple[str, ...]] = ()
 
@@ -82,9 +84,8 @@ class Method(nn.Module):
         return synth + ["keep"] * rules.keep_moves + ["student"] * rules.student_moves
 
     def terms(self, player: str) -> list[str]:
-        """The names of a player's terms that have weight: the others cost nothing."""
-        names = self.student if player == "student" else self.synth
-        return [name for name in names if self.chosen[name] > 0]
+        """The names of the terms of `student`, `synth` or `refine` that have weight: the others cost nothing."""
+        return [name for name in getattr(self, player) if self.chosen[name] > 0]
 
     def weight(self, name: str, step: int) -> float:
         """The weight of a term at a step. The adversary rises linearly over the first `ramp` of the run."""

@@ -186,6 +186,9 @@ class Synth(Block):
     optimizer: Optimizer | None = Field(None, description="the generator's optimiser", validate_default=True)
     schedule: Schedule = Field(Schedule(), description="the generator's learning-rate schedule")
     ema: Decay = Field(0.0, description="decay of the generator's averaged weights; 0: off")
+    refine: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, description="steps of its pixels towards the judges before game.keep_moves keeps an image; 0: off"
+    )
     replay: CountOrZero = Field(0, description="batches kept with the teacher's logits; 0: off")
     split: Text = Field("train", description="images: the split of data.name to train on")
 

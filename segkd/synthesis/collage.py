@@ -1,113 +1,146 @@
 """Collages by dead leaves: random shapes that show other images of the batch, or a plain material of their own.
 
 A young generator paints soft spots; shapes with sharp borders that hide each other, and textures of every grain, are what
-it learns last. The dead leaves model has both and knows nothing of any data (arXiv:2106.05963 trains on it alone). Here
-it cuts up what the generator makes, as CutMix (arXiv:1905.04899) does with boxes, and gradients flow through to the
-images that are shown.
+it learns last. The dead leaves model has both and knows nothing of any data (arXiv:2106.05963 trains on it alone, and on
+noise whose spectrum falls as that of photographs does). Here it cuts up what the generator makes, as CutMix
+(arXiv:1905.04899) does with boxes, and gradients flow through to the images that are shown.
 """
 
 from __future__ import annotations
 
 import math
 
+import cv2
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-LEAVES = 12
+LEAVES = 60
 OWN = 0.5
 """Share of the leaves that are of their own material; the rest show an image, at the place where the leaf lies."""
+
+RADII = (0.01, 0.6)
+"""Smallest and largest radius of a leaf, in widths of the image; between them evenly by logarithm."""
+
+SPECTRA = ((0.0, 1.0), (1.0, 1.0), (1.0, 4.0), (1.0, 0.25), (2.0, 1.0))
+"""Textures: the amplitude falls with the frequency to this power; the grain is so many times as wide as with 1, and as low."""
 
 
 def collage(images: Tensor) -> Tensor:
     """Three quarters of the images (N,3,H,W) in [0,1] become collages; the first quarter stays. By torch's global generator."""
     n, _, height, width = images.shape
-    device = images.device
-    shown = leaves(n, height, width, device)
-    source = torch.randint(n, (n, LEAVES + 1), device=device)
-    source[:, 0] = torch.arange(n, device=device)
-    picks = source.gather(1, shown.flatten(1)).view(n, height, width)
+    device, plain = images.device, n // 4
+    shown = leaves(n - plain, height, width).to(device)
+    source = torch.randint(n, (n - plain, LEAVES + 1), device=device)
+    source[:, 0] = torch.arange(plain, n, device=device)
+    picks = source.gather(1, shown.flatten(1)).view_as(shown)
     rows, columns = torch.meshgrid(
         torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
     )
     cut = images.permute(0, 2, 3, 1)[picks, rows, columns].permute(0, 3, 1, 2)
-    is_own = _of_leaf((torch.rand(n, LEAVES + 1, 1, device=device) < OWN).float(), shown)
-    made = torch.lerp(cut, material(shown), is_own).clamp(0, 1)
-    plain = n // 4
-    return torch.cat([images[:plain], made[plain:]])
+    is_own = _of_leaf((torch.rand(n - plain, LEAVES + 1, 1, device=device) < OWN).float(), shown)
+    return torch.cat([images[:plain], torch.lerp(cut, material(shown), is_own)])
 
 
-def leaves(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    """The topmost leaf at each pixel: (n,height,width) from 1 to LEAVES, and 0 where none lies.
+def leaves(n: int, height: int, width: int) -> Tensor:
+    """The topmost leaf at each pixel: (n,height,width) int64 from 1 to LEAVES, 0 where none lies; large ones below."""
+    rng = np.random.default_rng(int(torch.randint(2**62, ())))
+    maps = np.zeros((n, height, width), np.uint8)
+    low, high = (math.log(share * width) for share in RADII)
+    for canvas in maps:
+        radii = np.sort(np.exp(rng.uniform(low, high, LEAVES)))[::-1]
+        for leaf, radius in enumerate(radii, start=1):
+            draw = horizon if leaf <= 4 and rng.random() < 0.5 else rng.choice(SHAPES, p=CHANCES)
+            draw(canvas, rng, leaf, radius)
+    return torch.from_numpy(maps).long()
 
-    Boxes, ellipses and half-planes, large ones below; radii from 1/20 to 9/10 of half the width, evenly by logarithm;
-    most upright, some turned, some with a ragged edge.
-    """
-    aspect = height / width
-    y, x = torch.meshgrid(
-        torch.linspace(-aspect, aspect, height, device=device),
-        torch.linspace(-1, 1, width, device=device),
-        indexing="ij",
-    )
 
-    def chance(share: float) -> Tensor:
-        return torch.rand(n, LEAVES, device=device) < share
+def horizon(canvas: np.ndarray, rng: np.random.Generator, leaf: int, _: float) -> None:
+    """All above or below a line that is nearly level."""
+    height, width = canvas.shape
+    middle, fall = rng.uniform(0.1, 0.9) * height, math.tan(math.radians(rng.normal(0, 8))) * width / 2
+    end = rng.choice([0, height])
+    _fill(canvas, leaf, [(0, middle - fall), (width, middle + fall), (width, end), (0, end)])
 
-    def spread(low: float, high: float) -> Tensor:
-        return torch.empty(n, LEAVES, device=device).uniform_(low, high)
 
-    radius = spread(math.log(0.05), math.log(0.9)).exp().sort(1, descending=True)[0]
-    centre_x, centre_y = spread(-1.1, 1.1), spread(-1.1 * aspect, 1.1 * aspect)
-    stretch = (0.7 * torch.randn(n, LEAVES, device=device)).exp()
-    upright = 0.1 * torch.randn(n, LEAVES, device=device)
-    angle = torch.where(chance(0.15), spread(0, math.pi), upright)
-    box, plane, ragged = chance(0.5), chance(0.12), chance(0.4)
-    edge = _field(n, height, width, 10, device)[:, 0] * 0.25
-    top = torch.zeros(n, height, width, dtype=torch.long, device=device)
-    for leaf in range(LEAVES):
-        own = [t[:, leaf].view(n, 1, 1) for t in (radius, centre_x, centre_y, stretch, angle, box, plane, ragged)]
-        r, cx, cy, s, a, is_box, is_plane, is_ragged = own
-        u = ((x - cx) * a.cos() + (y - cy) * a.sin()) * s / r
-        v = ((y - cy) * a.cos() - (x - cx) * a.sin()) / (s * r)
-        distance = torch.where(is_box, torch.maximum(u.abs(), v.abs()), torch.hypot(u, v))
-        distance = torch.where(is_plane, 1 - v, distance) + is_ragged * edge
-        top = torch.where(distance < 1, leaf + 1, top)
-    return top
+def box(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
+    """A rectangle, or (three times of ten) a quadrangle near one."""
+    centre, stretch, angle = _pose(canvas, rng)
+    corners = cv2.boxPoints((centre, (2 * radius * stretch, 2 * radius / stretch), angle))
+    bent = rng.normal(0, 0.3 * radius, (4, 2)) if rng.random() < 0.3 else 0
+    _fill(canvas, leaf, corners + bent)
+
+
+def ellipse(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
+    (x, y), stretch, angle = _pose(canvas, rng)
+    axes = (max(round(radius * stretch), 1), max(round(radius / stretch), 1))
+    cv2.ellipse(canvas, (round(x), round(y)), axes, angle, 0, 360, leaf, -1)
+
+
+def shrub(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
+    """A blob with a ragged edge."""
+    (x, y), stretch, _ = _pose(canvas, rng)
+    turn, reach = np.linspace(0, 2 * math.pi, 24, endpoint=False), radius * (1 + 0.18 * rng.normal(size=24))
+    _fill(canvas, leaf, np.stack([x + reach * stretch * np.cos(turn), y + reach / stretch * np.sin(turn)], axis=1))
+
+
+def grid(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
+    """Up to six by six small boxes in rows, as windows in a wall."""
+    (x, y), stretch, _ = _pose(canvas, rng)
+    wide, high = 0.35 * radius, 0.35 * radius * stretch
+    across, down = wide * rng.uniform(1.3, 3), high * rng.uniform(1.3, 3)
+    columns, rows = rng.integers(1, 7, 2)
+    for left in x + across * np.arange(columns):
+        for top in y + down * np.arange(rows):
+            cv2.rectangle(canvas, (int(left), int(top)), (int(left + wide), int(top + high)), leaf, -1)
+
+
+SHAPES, CHANCES = (box, ellipse, shrub, grid), (0.5, 0.25, 0.12, 0.13)
+
+
+def _pose(canvas: np.ndarray, rng: np.random.Generator) -> tuple[tuple[float, float], float, float]:
+    """Centre, in the image or just beside it; stretch; angle in degrees: most leaves stand nearly upright."""
+    height, width = canvas.shape
+    centre = (rng.uniform(-0.1, 1.1) * width, rng.uniform(-0.1, 1.1) * height)
+    angle = rng.normal(0, 6) if rng.random() < 0.8 else rng.uniform(0, 180)
+    return centre, math.exp(rng.normal(0, 0.7)), angle
+
+
+def _fill(canvas: np.ndarray, leaf: int, corners: object) -> None:
+    cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], leaf)
 
 
 def material(shown: Tensor) -> Tensor:
-    """Colours (N,3,H,W), about [0,1], for leaves (N,H,W): each has one colour, and a grain or stripes of some strength."""
+    """Colours (N,3,H,W) in [0,1] for leaves (N,H,W): each has a colour, and textures and shading of some strength."""
     n, height, width = shown.shape
-    device = shown.device
-    count = (n, LEAVES + 1)
+    device, count = shown.device, (n, LEAVES + 1)
     grey = torch.rand(*count, 1, device=device)
-    colour = grey + 0.24 * torch.randn(*count, 3, device=device) * torch.rand(*count, 1, device=device)
-    fields = torch.cat([_field(n, height, width, cell, device) for cell in (1, 2, 4, 8)], dim=1)
-    fields = torch.cat([fields, _stripes(n, height, width, device)], dim=1)
-    strength = 0.4 * (torch.rand(*count, fields.shape[1], device=device) * torch.rand(*count, 1, device=device)) ** 2
-    return _of_leaf(colour, shown) + (_of_leaf(strength, shown) * fields).sum(dim=1, keepdim=True)
+    tint = 0.16 * torch.randn(*count, 3, device=device) * torch.rand(*count, 1, device=device)
+    light = 0.08 * torch.randn(n, 1, 3, device=device)
+    down = torch.linspace(-1, 1, height, device=device).view(1, 1, height, 1).expand(n, 1, height, width)
+    across = torch.linspace(-1, 1, width, device=device).expand(n, 1, height, width)
+    fields = torch.cat([textures(n, height, width, device), down, across], dim=1)
+    kinds = fields.shape[1]
+    strength = 0.3 * (torch.rand(*count, kinds, device=device) * torch.rand(*count, 1, device=device)) ** 1.5
+    strength[..., -2:] *= torch.randn(*count, 2, device=device).sign()
+    ripple = (_of_leaf(strength, shown) * fields).sum(dim=1, keepdim=True)
+    return (_of_leaf(grey + tint + light, shown) + ripple).clamp(0, 1)
+
+
+def textures(n: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Noise (n,len(SPECTRA),height,width) with these spectra, of mean 0 and variance 1."""
+    up, over = torch.fft.fftfreq(height, device=device)[:, None], torch.fft.rfftfreq(width, device=device)
+    fields = []
+    for slope, wide in SPECTRA:
+        frequency = torch.hypot(over * wide, up / wide).clamp_min(1 / max(height, width))
+        spectrum = torch.fft.rfft2(torch.randn(n, height, width, device=device)) * frequency**-slope
+        spectrum[:, 0, 0] = 0
+        field = torch.fft.irfft2(spectrum, s=(height, width))
+        fields.append(field / field.std(dim=(1, 2), correction=0, keepdim=True).clamp_min(1e-6))
+    return torch.stack(fields, dim=1)
 
 
 def _of_leaf(values: Tensor, shown: Tensor) -> Tensor:
     """What each leaf has (N,leaves,C), at the pixels where it shows (N,H,W): (N,C,H,W)."""
     index = shown.flatten(1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
     return values.gather(1, index).view(*shown.shape, values.shape[-1]).permute(0, 3, 1, 2)
-
-
-def _field(n: int, height: int, width: int, cell: int, device: torch.device) -> Tensor:
-    """Smooth noise (n,1,height,width) whose grains are `cell` pixels wide."""
-    small = torch.randn(n, 1, max(height // cell, 2), max(width // cell, 2), device=device)
-    return small if cell == 1 else F.interpolate(small, (height, width), mode="bilinear", align_corners=False)
-
-
-def _stripes(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    """Upright and level stripes (n,2,height,width) of -1 and 1, with periods of 4 to 20 pixels."""
-    waves = []
-    for length in (width, height):
-        period = torch.empty(n, 1, device=device).uniform_(math.log(4), math.log(20)).exp()
-        phase = torch.arange(length, device=device) / period + torch.rand(n, 1, device=device)
-        waves.append(torch.where(phase % 1 < 0.5, 1.0, -1.0))
-    upright, level = waves
-    return torch.stack(
-        [upright[:, None, :].expand(n, height, width), level[:, :, None].expand(n, height, width)], dim=1
-    )

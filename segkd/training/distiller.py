@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -14,6 +14,7 @@ from segkd.methods.base import FIELDS, Method, View
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
 from segkd.synthesis.bank import Replay
+from segkd.synthesis.refine import Refine
 from segkd.training.guard import Refusals
 from segkd.training.player import Player, frozen, put_back, snapshot
 
@@ -27,6 +28,7 @@ class Distiller:
         synthesiser: latents (N,latent) and a size to images; the network of `synth` where it learns.
         synth: the synthesiser as a player, None where nothing is learnt.
         augment: applied to images before the teacher sees them.
+        refine: applied to augmented images before they are kept.
         sizes: sizes (H,W) drawn in turn, one a step.
         replay: keeps the teacher's logits at its head's resolution where it can, a sixteenth of the memory at stride 4.
         at_head: compare logits at the resolution of the heads, which both networks must share.
@@ -34,8 +36,8 @@ class Distiller:
 
     def __init__(
         self, method: Method, teacher: Teacher, student: Player, synthesiser: nn.Module, synth: Player | None, *,
-        augment: nn.Module, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size], batch: int,
-        seed: int, device: torch.device, bf16: bool, at_head: bool, refusals: Refusals,
+        augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size],
+        batch: int, seed: int, device: torch.device, bf16: bool, at_head: bool, refusals: Refusals,
     ) -> None:  # fmt: skip
         self.method, self.teacher, self.student, self.synthesiser, self.synth = (
             method,
@@ -44,7 +46,8 @@ class Distiller:
             synthesiser,
             synth,
         )
-        self.augment, self.replay, self.latent, self.latent_per_step = augment, replay, latent, latent_per_step
+        self.augment, self.refine, self.replay = augment, refine, replay
+        self.latent, self.latent_per_step = latent, latent_per_step
         self.sizes, self.batch, self.seed, self.device = list(sizes), batch, seed, device
         self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
         # A mirrored image's padding would be on its other side.
@@ -108,8 +111,18 @@ class Distiller:
         maker = self.synth.headline if self.synth is not None else self.synthesiser
         with untouched_statistics(maker):
             x = self._images(self._latents(step, index), step, index, maker.train())
+        x = self.refine(x, self._judged(step))
         self.replay.keep(x, self._teach(x, {"t"})["kept"])
         return {}
+
+    def _judged(self, step: int) -> Callable[[Tensor], Tensor]:
+        """What images that are about to be kept answer to."""
+
+        def loss(x: Tensor) -> Tensor:
+            view = self._view({"x": x, **self._teach(x, self.needs["refine"])})
+            return self.method.loss("refine", view, step)[0]
+
+        return loss
 
     def _settle(
         self, refused: str | None, step: int, values: dict[str, Tensor], modules: list[nn.Module], saved: list[Tensor]
@@ -183,7 +196,7 @@ class Distiller:
             x = maker(z, self.sizes[0]).float().contiguous(memory_format=torch.channels_last)
             values = {"z": z, "x": x, **self._teach(x, everything), **self._study(x, everything)}
             needs: dict[str, set[str]] = {}
-            for player in ("student", "synth"):
+            for player in ("student", "synth", "refine"):
                 view = self._view(values)
                 for name in self.method.terms(player):
                     getattr(self.method, name)(view)

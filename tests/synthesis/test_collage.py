@@ -1,12 +1,11 @@
 """Collages: every pixel is an image of the batch at its own place, or a material; shapes lie above each other."""
 
+import numpy as np
 import pytest
 import torch
 
 from segkd.synthesis import collage as module
-from segkd.synthesis.collage import LEAVES, collage, leaves, material
-
-CPU = torch.device("cpu")
+from segkd.synthesis.collage import LEAVES, SHAPES, collage, horizon, leaves, material, textures
 
 
 def batch(n=16, height=24, width=32):
@@ -60,17 +59,23 @@ def test_small_batches_and_odd_sizes(n):
 
 def test_leaves_cover_each_other_and_differ_between_images():
     torch.manual_seed(1)
-    top = leaves(64, 24, 32, CPU)
+    top = leaves(64, 24, 32)
     assert top.min() >= 0 and top.max() <= LEAVES
     assert all((top == leaf).any() for leaf in range(LEAVES + 1))
     assert not torch.equal(top[0], top[1])
-    low, high = ((top == leaf).float().mean((1, 2)).quantile(0.6) for leaf in (3, LEAVES))
-    assert low > 2 * high > 0, "large leaves lie below, small ones above"
+
+
+def test_large_leaves_lie_below(monkeypatch):
+    monkeypatch.setattr(module, "LEAVES", 6)
+    torch.manual_seed(1)
+    top = leaves(200, 24, 32)
+    first, last = ((top == leaf).float().mean() for leaf in (1, 6))
+    assert first > 3 * last > 0
 
 
 def test_a_material_belongs_to_its_leaf():
     torch.manual_seed(1)
-    shown = leaves(8, 24, 32, CPU)
+    shown = leaves(8, 24, 32)
     colour = material(shown)
     assert colour.shape == (8, 3, 24, 32)
     inside = torch.stack(
@@ -86,3 +91,31 @@ def test_the_seed_alone_decides():
         torch.manual_seed(seed)
         made.append(collage(x))
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+@pytest.mark.parametrize("shape", [horizon, *SHAPES])
+def test_each_shape_draws_its_leaf_and_nothing_else(shape):
+    rng = np.random.default_rng(0)
+    areas = []
+    for radius in (3, 12):
+        drawn = np.zeros((40, 64, 96), np.uint8)
+        for canvas in drawn:
+            shape(canvas, rng, 7, radius)
+        assert set(np.unique(drawn)) == {0, 7}
+        areas.append((drawn == 7).mean())
+    assert shape is horizon or areas[1] > 3 * areas[0], "larger radii, larger leaves"
+
+
+def test_textures_have_the_spectra_that_they_are_said_to_have():
+    torch.manual_seed(0)
+    size = 128
+    fields = textures(6, size, size, torch.device("cpu"))
+    torch.testing.assert_close(fields.std(dim=(2, 3), correction=0), torch.ones(6, fields.shape[1]))
+    assert fields.mean(dim=(2, 3)).abs().max() < 1e-4
+    power = torch.fft.fft2(fields).abs().square().mean(dim=0)
+    (near, far) = ((power[:, k, 0] + power[:, 0, k]) / 2 for k in (4, 32))
+    slopes = ((near / far).log() / np.log(32 / 4) / 2).tolist()
+    assert [round(slope) for slope in slopes] == [0, 1, 1, 1, 2], "amplitude over frequency, of each texture"
+    wide, high = fields[:, 2], fields[:, 3]
+    for field, along, across in ((wide, 2, 1), (high, 1, 2)):
+        assert field.diff(dim=along).std() < 0.7 * field.diff(dim=across).std(), "grain is longer one way"

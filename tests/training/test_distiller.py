@@ -144,6 +144,25 @@ def test_a_keep_move_changes_the_bank_alone(tiny):
     assert {name for name in after if after[name] != before[name]} == {"replay"}
 
 
+def test_refined_images_are_nearer_to_the_judges_and_nobody_else_changes(tiny):
+    distances = {}
+    for steps in (0, 8):
+        game = tiny.game("ddad.segkd", "game.keep_moves=1", f"synth.refine={steps}", "synth.augment=[]")
+        game.play(0)
+        before = bytes_of(tiny, game)
+        with tiny.calls(game.student.network) as asked:
+            game._keep_move(1, 1)
+        after = bytes_of(tiny, game)
+        assert {name for name in after if after[name] != before[name]} == {"replay"} and not asked
+        kept, logits = game.replay.images[-1].float(), game.replay.logits[-1].float()
+        with torch.no_grad():
+            seen = game._teach(kept, {"t", "statistics"})
+            distances[steps] = float(game.method.bn(game._view(seen)))
+        torch.testing.assert_close(logits, seen["kept"].to(logits), rtol=0.02, atol=0.02)
+        assert all(p.grad is None for p in game.synthesiser.parameters())
+    assert distances[8] < 0.9 * distances[0]
+
+
 @pytest.mark.parametrize("logits", ["full", "head"])
 def test_kept_logits_are_those_of_the_teachers_head(tiny, logits):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", f"game.logits={logits}")
@@ -253,6 +272,12 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
         ),
         ("dfad", ["synth.kind=images", "data.name=camvid"], "synth.kind: images cannot learn"),
         ("kd", ["weights.kd=0"], "no student term of kd has weight; set weights.kd=1"),
+        ("ddad.segkd", ["game.keep_moves=0", "synth.refine=2"], "synth.refine: .*nothing is kept; set game.keep_moves"),
+        (
+            "dfad",
+            ["game.keep_moves=1", "synth.replay=2", "synth.refine=2"],
+            "synth.refine: .*dfad has no term for it",
+        ),
         ("noise", ["game.keep_moves=1"], "game.keep_moves: there is no bank"),
     ],
 )
