@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import overload
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from segkd.data.classes import CAMVID, IGNORE
 from segkd.data.images import read_image, read_mask
@@ -74,23 +71,6 @@ class CamVid(Sequence[Sample]):
             raise label_error(str(mask_path), raw, allowed, f"CamVid has 0 to {VOID - 1}, and {VOID} for void")
         mask = np.where(raw == VOID, IGNORE, raw).astype(np.uint8)
         return Sample(image_path.relative_to(self.root).as_posix(), image, mask)
-
-
-def resize_protocol(sample: Sample, shorter: int = 256) -> Sample:
-    """The sample with its shorter side resized to `shorter`, or itself when it is that already.
-
-    The image is resized bilinearly over the area of the new pixel (antialiased), the mask to the nearest pixel.
-    256 is the size at which data-free results on CamVid and NYUv2 are published (480x360 becomes 341x256).
-    """
-    height, width = sample.image.shape[:2]
-    if min(height, width) == shorter:
-        return sample
-    scale = shorter / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    image = np.array(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
-    # INTER_NEAREST takes the upper left of the nearest pixels: 2 to 5 % of CamVid's labels would move
-    mask = None if sample.mask is None else cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return replace(sample, image=image, mask=mask)
 
 
 def _listed_pairs(root: Path, listing: Path) -> list[tuple[Path, Path]]:

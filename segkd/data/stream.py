@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.data.camvid import resize_protocol
+from segkd.data.resize import reduced
 from segkd.data.samples import Dataset
 
 
@@ -21,7 +21,7 @@ class ImageStream(nn.Module):
 
     def __init__(self, data: Dataset, low: Tensor, high: Tensor) -> None:
         super().__init__()
-        samples = [resize_protocol(s) if min(s.image.shape[:2]) > 256 else s for s in data]
+        samples = (reduced(sample) for sample in data)
         self.images = [torch.from_numpy(np.ascontiguousarray(s.image)).permute(2, 0, 1) for s in samples]
         self.register_buffer("low", low.view(3, 1, 1), persistent=False)
         self.register_buffer("span", (high - low).view(3, 1, 1), persistent=False)

@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segkd.data.camvid import resize_protocol
 from segkd.data.classes import Classes
+from segkd.data.resize import reduced
 from segkd.data.samples import Dataset, Sample, check_labels
 from segkd.evaluation.metrics import ConfusionMatrix, scores
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError, NumbersError
-
-PROTOCOL_SIDE = 256  # pixels of the shorter side at which the field's tables are measured (arXiv:1912.11006)
-
 
 Item = TypeVar("Item")
 
@@ -135,8 +132,8 @@ def _labelled(dataset: Dataset, size: Literal["protocol", "original"]) -> Iterat
         with audit.phase("evaluation"):
             sample = dataset[index]
         _check(sample, dataset.classes)
-        if size == "protocol" and min(sample.image.shape[:2]) > PROTOCOL_SIDE:
-            sample = resize_protocol(sample, PROTOCOL_SIDE)
+        if size == "protocol":
+            sample = reduced(sample)
         yield sample.image, sample.mask
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.data.camvid import CamVid, resize_protocol
+from segkd.data.camvid import CamVid
 from segkd.data.classes import CAMVID, IGNORE
-from segkd.data.samples import Sample, check_labels
+from segkd.data.resize import resize_protocol
+from segkd.data.samples import check_labels
 from segkd.foundation.errors import DataError
 
 
@@ -115,38 +116,6 @@ def test_cut_files_are_named(root: Path):
         path.write_bytes(data[: len(data) * 2 // 3])
         refused(root, rf"{name}: .*{words}")
         path.write_bytes(data)
-
-
-def test_resize_protocol():
-    image, mask = picture(0, 360, 480), labels(0, 360, 480)
-    small = resize_protocol(Sample("a", image, mask))
-    assert small.name == "a"
-    assert small.image.shape == (256, 341, 3)
-    assert small.mask is not None
-    assert small.mask.shape == (256, 341)
-    assert small.mask.dtype == np.uint8
-    assert resize_protocol(small) is small
-    tall = resize_protocol(Sample("b", picture(0, 80, 40), None), shorter=20)
-    assert tall.image.shape == (40, 20, 3)
-    assert tall.mask is None
-
-
-def test_resizing_favours_no_side():
-    """The plain nearest neighbour of OpenCV moves labels up and left: a mirrored mask becomes another one."""
-    image, mask = picture(3, 360, 360), labels(3, 360, 360)
-    small = resize_protocol(Sample("a", image, mask))
-    mirrored = resize_protocol(Sample("a", image[::-1, ::-1].copy(), mask[::-1, ::-1].copy()))
-    assert small.mask is not None
-    assert mirrored.mask is not None
-    assert np.array_equal(mirrored.mask[::-1, ::-1], small.mask)
-    assert np.abs(mirrored.image[::-1, ::-1].astype(int) - small.image).max() <= 1
-
-
-@pytest.fixture
-def real() -> Path:
-    if "SEGKD_DATA" not in os.environ:
-        pytest.skip("SEGKD_DATA is not set")
-    return Path(os.environ["SEGKD_DATA"])
 
 
 @pytest.mark.realdata
