@@ -43,6 +43,8 @@ setup(
         "tqdm>=4.66",
         "safetensors>=0.4.3",
         "huggingface_hub>=0.24",
+        "h5py>=3.10",  # with scipy, for NYUv2's official files
+        "scipy>=1.11",
     ],
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
@@ -50,7 +52,6 @@ setup(
         "tb": ["tensorboard>=2.17"],
         "test": [
             "pytest>=8.2",
-            "h5py>=3.10",
             "hypothesis>=6.100",
             "ruff==0.17.*",
         ],  # another ruff would format differently

@@ -15,6 +15,7 @@ from segkd.data import classes as class_lists
 from segkd.data import procedural
 from segkd.data.camvid import CamVid
 from segkd.data.classes import Classes
+from segkd.data.nyuv2 import NYUv2
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
@@ -42,15 +43,14 @@ def classes_of(value: str | Sequence[str] | int) -> Classes:
     """The class list that a recipe's `classes` means: a named one, a list of names, or a number of unnamed ones."""
     if isinstance(value, str):
         return class_lists.named(value)
-    names = [f"class {i}" for i in range(value)] if isinstance(value, int) else list(value)
-    return class_lists.listed("custom", names)
+    return class_lists.numbered(value) if isinstance(value, int) else class_lists.listed("custom", value)
 
 
-def dataset(name: str, root: str | None, split: str) -> Dataset:
-    """A labelled set by its recipe name.
+def dataset(name: str, root: str | None, split: str, classes: Classes) -> Dataset:
+    """A labelled set by its recipe name; of a set with several labellings the one that has as many classes as `classes`.
 
     Raises:
-        DataError: unknown, without the root that it needs, or not found there.
+        DataError: unknown, without the root that it needs, not found there, or not labelled with so many classes.
     """
     if name in procedural.KINDS:
         return procedural.SceneSet(split, TRAIN_SCENES if split == "train" else 500, kind=name)
@@ -58,7 +58,9 @@ def dataset(name: str, root: str | None, split: str) -> Dataset:
         raise DataError(f"data.root: {name} is read from a folder; set data.root=DIR (its layout is in the README)")
     if name == "camvid":
         return CamVid(expand_root(root), split)
-    raise DataError(f"data.name: no data set {name!r}; there are camvid, scenes and rooms")
+    if name == "nyuv2":
+        return NYUv2(expand_root(root), split, len(classes))
+    raise DataError(f"data.name: no data set {name!r}; there are camvid, nyuv2, scenes and rooms")
 
 
 def network_of(model: blocks.Model | blocks.Student, classes: int) -> nn.Module:
@@ -91,17 +93,15 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
     return Teacher(network, classes.names, block.mean, block.std)
 
 
-def check_class_counts(teacher: Teacher, data: Dataset | None) -> None:
-    """Teacher, student and data must count the same classes before step 1.
+def check_classes(teacher: Teacher, data: Dataset | None) -> None:
+    """Teacher, student and data must know the same classes before step 1.
 
     Raises:
-        TeacherError: they do not; the line holds the three numbers.
+        TeacherError: they do not; the line holds the three numbers, or the first class that is called differently.
     """
-    if data is not None and len(data.classes) != teacher.classes:
-        raise TeacherError(
-            f"classes disagree: teacher {teacher.classes}, student {teacher.classes}, data {len(data.classes)}"
-            f" ({data.classes.name}); set teacher.classes or data.name"
-        )
+    wrong = None if data is None else class_lists.disagreement(teacher.names, data.classes, "teacher", "student")
+    if wrong:
+        raise TeacherError(f"{wrong}; set teacher.classes or data.name")
 
 
 def device_of(name: str) -> torch.device:
@@ -131,11 +131,9 @@ def player_of(
 def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[Teaching, Adapter]:
     """The supervised game of a teach recipe, and its network."""
     classes = classes_of(recipe.model.classes)
-    data = dataset(recipe.data.name, recipe.data.root, recipe.data.train)
-    if len(data.classes) != len(classes):
-        raise TeacherError(
-            f"classes disagree: model {len(classes)}, data {len(data.classes)} ({data.classes.name}); set model.classes"
-        )
+    data = dataset(recipe.data.name, recipe.data.root, recipe.data.train, classes)
+    if wrong := class_lists.disagreement(classes.names, data.classes, "model"):
+        raise TeacherError(f"{wrong}; set model.classes")
     torch.manual_seed(recipe.run.seed)
     network = network_of(recipe.model, len(classes))
     start_from(network, recipe.model.weights)
@@ -173,7 +171,8 @@ def synthesiser_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
     if synth.kind == "noise":
         return generator.Noise(largest, low, high)
     if synth.kind == "images":
-        return ImageStream(dataset(recipe.data.name, recipe.data.root, synth.split), low, high)
+        data = dataset(recipe.data.name, recipe.data.root, synth.split, classes_of(recipe.teacher.classes))
+        return ImageStream(data, low, high)
     make = generator.dcgan if synth.kind == "dcgan" else generator.resize_convolution
     return make(synth.latent, largest, synth.width, low, high)
 

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import nn
 
 from segkd import build
+from segkd.data import nyuv2
 from segkd.data.camvid import VOID
-from segkd.data.classes import CAMVID, IGNORE, ROOMS, SCENES, Classes
+from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, Classes, disagreement, known_as
 from segkd.data.images import read_image, read_mask
 from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
@@ -106,8 +107,7 @@ def load_model(
 
 def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | None = None) -> Model:
     """A loaded student (or a network that a teach recipe made) with what its recipe says about measuring."""
-    known = [classes for classes in (CAMVID, ROOMS, SCENES) if classes.names == student.names]
-    classes = known[0] if known else Classes("custom", student.names, student.palette)
+    classes = known_as(student.names) or Classes("custom", student.names, student.palette)
     who: Who = "teacher" if isinstance(recipe, TeachRecipe) else "student"
     if recipe is None:
         return Model(student, classes, student.mean, student.std)
@@ -203,9 +203,9 @@ def evaluate(
     if own is not None and own.name == name:
         root, split, size = root or own.root, split or own.final, size or own.size
     split, size, inference = split or "test", size or "protocol", inference or Inference()
-    labelled = build.dataset(name, root, split)
-    if labelled.classes != model.classes and model.classes.name in (CAMVID.name, ROOMS.name, SCENES.name):
-        raise DataError(f"classes disagree: the model knows those of {model.classes.name}, the data is {name}")
+    labelled = build.dataset(name, root, split, model.classes)
+    if wrong := disagreement(model.classes.names, labelled.classes, "model"):
+        raise DataError(wrong)
     place, bf16 = _bench(device, precision or model.precision)
     precision = "bf16" if bf16 else "fp32"
     scores = score(
@@ -337,6 +337,8 @@ def _read(job: Job, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]:
     truth = read_mask(job.truth)
     if truth.shape != image.shape[:2]:
         raise DataError(f"{job.truth}: the mask is {truth.shape}, the image {image.shape[:2]} (height, width)")
+    if classes in (NYUV2_13, NYUV2_40):
+        return image, nyuv2.class_ids(str(job.truth), truth, len(classes))
     if classes == CAMVID:
         truth = np.where(truth == VOID, IGNORE, truth)  # its files have an id of their own for void
     check_labels(str(job.truth), truth, len(classes))

@@ -51,6 +51,12 @@ CANARIES = {
         "segkd/models/teacher.py", "self.eval()", "nn.Module.train(self)",
         f"{COMMON}::test_the_teacher_is_not_touched[ddad.segkd]",
     ),
+    "NYUv2 mirrored": Canary(
+        "segkd/data/nyuv2_mat.py",
+        "images[frame - 1].transpose(2, 1, 0), labels[frame - 1].T",
+        "np.rot90(images[frame - 1], -1, (1, 2)).transpose(1, 2, 0), np.rot90(labels[frame - 1], -1)",
+        "tests/data/test_nyuv2.py::test_both_layouts_give_what_was_seen[40]",
+    ),
 }  # fmt: skip
 
 

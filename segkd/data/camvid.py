@@ -11,7 +11,7 @@ import numpy as np
 
 from segkd.data.classes import CAMVID, IGNORE
 from segkd.data.images import read_image, read_mask
-from segkd.data.samples import Sample, label_error
+from segkd.data.samples import Sample, check_size, label_error
 from segkd.foundation.errors import DataError
 
 VOID = 11
@@ -63,11 +63,8 @@ class CamVid(Sequence[Sample]):
         image_path, mask_path = self.pairs[index]
         image = read_image(image_path)
         raw = read_mask(mask_path)
-        if raw.shape != image.shape[:2]:
-            sizes = f"{raw.shape[1]}x{raw.shape[0]} but its image {image.shape[1]}x{image.shape[0]}"
-            raise DataError(f"{mask_path}: the mask has {sizes}")
-        allowed = raw <= VOID
-        if not allowed.all():
+        check_size(mask_path, raw, image)
+        if not (allowed := raw <= VOID).all():
             raise label_error(str(mask_path), raw, allowed, f"CamVid has 0 to {VOID - 1}, and {VOID} for void")
         mask = np.where(raw == VOID, IGNORE, raw).astype(np.uint8)
         return Sample(image_path.relative_to(self.root).as_posix(), image, mask)

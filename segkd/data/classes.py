@@ -34,6 +34,15 @@ class Classes:
         return len(self.names)
 
 
+def listed(name: str, names: Sequence[str]) -> Classes:
+    """Classes with the given names and generated colours: hues a golden angle apart, none of them black."""
+    palette = []
+    for index in range(len(names)):
+        red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.75, (0.95, 0.7, 0.5)[index % 3])
+        palette.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return Classes(name, tuple(names), tuple(palette))
+
+
 CAMVID = Classes(
     "camvid",
     (
@@ -68,24 +77,61 @@ SCENES = Classes("scenes", tuple(STREET_NAMES), tuple((int(r), int(g), int(b)) f
 
 ROOMS = Classes("rooms", ROOM_NAMES, ROOM_PALETTE)
 
-_KNOWN = {classes.name: classes for classes in (CAMVID, ROOMS, SCENES)}
+NYUV2_13 = listed("nyuv2_13", (
+    "bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv", "wall",
+    "window",
+))  # fmt: skip
+
+NYUV2_40 = listed("nyuv2_40", (
+    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
+    "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes",
+    "ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard",
+    "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture",
+    "otherprop",
+))  # fmt: skip
+
+NAMED = (CAMVID, SCENES, ROOMS, NYUV2_13, NYUV2_40)
+"""The lists that a recipe may name."""
 
 
 def named(name: str) -> Classes:
-    """The classes called `name`: "camvid", "rooms" or "scenes".
+    """The classes called `name`, such as "camvid" or "nyuv2_13".
 
     Raises:
         DataError: for another name, listing the known ones.
     """
-    if name not in _KNOWN:
-        raise DataError(f"no classes called '{name}'; known: {', '.join(sorted(_KNOWN))}")
-    return _KNOWN[name]
+    for classes in NAMED:
+        if classes.name == name:
+            return classes
+    raise DataError(f"no classes called '{name}'; known: {', '.join(sorted(classes.name for classes in NAMED))}")
 
 
-def listed(name: str, names: Sequence[str]) -> Classes:
-    """Classes with the given names and generated colours: hues a golden angle apart, none of them black."""
-    palette = []
-    for index in range(len(names)):
-        red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.75, (0.95, 0.7, 0.5)[index % 3])
-        palette.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return Classes(name, tuple(names), tuple(palette))
+def numbered(count: int) -> Classes:
+    """`count` classes of which only the number is known."""
+    return listed("custom", [f"class {i}" for i in range(count)])
+
+
+def known_as(names: Sequence[str]) -> Classes | None:
+    """The named list with exactly these names, if there is one."""
+    return next((classes for classes in NAMED if classes.names == tuple(names)), None)
+
+
+def disagreement(names: Sequence[str], data: Classes, *players: str) -> str | None:
+    """What speaks against networks with the classes `names` on data with the classes `data`, in words, or None.
+
+    They must be as many and, unless either list is only numbered, of the same names in the same order; case, and `_`
+    or `-` for a space, do not count. `players` are who has the classes `names`: "teacher", "student", "model".
+    """
+    if len(names) != len(data):
+        counts = "".join(f"{player} {len(names)}, " for player in players)
+        return f"classes disagree: {counts}data {len(data)} ({data.name})"
+    if numbered(len(data)).names in (tuple(names), data.names):
+        return None
+    for index, (ours, theirs) in enumerate(zip(names, data.names, strict=True)):
+        if _folded(ours) != _folded(theirs):
+            return f"classes disagree: class {index} is '{ours}' to the {players[0]}, and '{theirs}' in {data.name}"
+    return None
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from typing import Protocol
 
 import numpy as np
@@ -63,3 +64,19 @@ def check_labels(source: str, mask: np.ndarray, count: int) -> None:
     allowed = ((mask >= 0) & (mask < count)) | (mask == IGNORE)
     if not allowed.all():
         raise label_error(source, mask, allowed, f"expected 0 to {count - 1}, or {IGNORE} to ignore")
+
+
+def check_size(source: str | PathLike[str], mask: np.ndarray, image: np.ndarray) -> None:
+    """Check that a mask (H,W) is as large as its image (H,W,3).
+
+    Raises:
+        DataError: naming the source, the mask's file.
+    """
+    if mask.shape != image.shape[:2]:
+        sizes = f"{mask.shape[1]}x{mask.shape[0]} but its image {image.shape[1]}x{image.shape[0]}"
+        raise DataError(f"{source}: the mask has {sizes}")
+
+
+def refuse(error: DataError) -> None:
+    """Raise the error: what a data set does about a fault among its files, unless it is told to report and go on."""
+    raise error

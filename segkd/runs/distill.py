@@ -50,7 +50,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     teacher = teacher.to(bench.device, memory_format=torch.channels_last)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
     for data in (watch, final):
-        build.check_class_counts(teacher, data)
+        build.check_classes(teacher, data)
     if recipe.run.budget is not None:
         recipe = with_values(recipe, {"run.steps": _steps_of_budget(recipe, folder, teacher, bench)})
     with audit.phase("training"):

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from segkd import __version__, build
+from segkd.data.resize import reduced
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit
@@ -142,10 +144,14 @@ def finish(folder: Path, summary: dict[str, object]) -> dict[str, object]:
 
 
 class Labelled:
-    """A labelled set whose images are read or rendered once: looks during a run come back to the same few hundred."""
+    """A labelled set whose images are read or rendered once: looks during a run come back to the same few hundred.
 
-    def __init__(self, data: Dataset) -> None:
-        self.classes, self._samples = data.classes, list(data)
+    They are kept at the size at which they are measured: 654 frames of NYUv2 fill 800 MB as they are, 230 MB reduced.
+    """
+
+    def __init__(self, data: Dataset, size: Literal["protocol", "original"]) -> None:
+        self.classes = data.classes
+        self._samples = [reduced(sample) if size == "protocol" else sample for sample in data]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -162,7 +168,8 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
     if split is None or recipe.data.name is None:
         return None
     with audit.phase("evaluation"):
-        return Labelled(build.dataset(recipe.data.name, recipe.data.root, split))
+        classes = build.classes_of(recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes)
+        return Labelled(build.dataset(recipe.data.name, recipe.data.root, split, classes), recipe.data.size)
 
 
 def score(

@@ -2,8 +2,23 @@
 
 import pytest
 
-from segkd.data.classes import CAMVID, IGNORE, ROOMS, SCENES, Classes, listed, named
+from segkd.data.classes import (
+    CAMVID,
+    IGNORE,
+    NAMED,
+    NYUV2_13,
+    NYUV2_40,
+    ROOMS,
+    SCENES,
+    Classes,
+    disagreement,
+    known_as,
+    listed,
+    named,
+    numbered,
+)
 from segkd.foundation.errors import DataError
+from segkd.recipe.blocks import NAMED_CLASSES
 
 
 def test_camvid_is_the_tutorials_table():
@@ -15,7 +30,7 @@ def test_camvid_is_the_tutorials_table():
     assert CAMVID.names[10] == "bicyclist"
 
 
-@pytest.mark.parametrize("classes", [CAMVID, ROOMS, SCENES, listed("mine", [f"c{i}" for i in range(40)])])
+@pytest.mark.parametrize("classes", [*NAMED, listed("mine", [f"c{i}" for i in range(40)])])
 def test_colours_differ_and_none_is_that_of_void(classes: Classes):
     assert len(set(classes.palette)) == len(classes.names)
     assert (0, 0, 0) not in classes.palette
@@ -26,7 +41,10 @@ def test_named():
     assert named("camvid") is CAMVID
     assert named("scenes") is SCENES
     assert named("rooms") is ROOMS
-    with pytest.raises(DataError, match="camvid, .*rooms, scenes"):
+    assert named("nyuv2_13") is NYUV2_13
+    assert (len(NYUV2_13), len(NYUV2_40)) == (13, 40)
+    assert {classes.name for classes in NAMED} == set(NAMED_CLASSES)  # what a recipe may name is there
+    with pytest.raises(DataError, match="camvid, nyuv2_13, nyuv2_40, rooms, scenes"):
         named("camvd")
 
 
@@ -37,3 +55,22 @@ def test_impossible_classes_are_refused():
         listed("x", ["a", "a"])
     with pytest.raises(ValueError, match="classes"):
         listed("x", [str(i) for i in range(IGNORE)])
+
+
+def test_known_by_their_names():
+    for classes in NAMED:
+        assert known_as(list(classes.names)) is classes
+    assert known_as(CAMVID.names[::-1]) is None
+
+
+def test_classes_agree_in_number_and_where_both_have_names_in_these():
+    roads = listed("mine", ["road", "Night-Stand"])
+    for names in (["road", "Night-Stand"], ["Road", "night stand"], ["ROAD", "night_stand"], numbered(2).names):
+        assert disagreement(names, roads, "model") is None
+    assert disagreement(["road", "car"], numbered(2), "model") is None
+    wrong = disagreement(["Night-Stand", "road"], roads, "teacher", "student")
+    assert wrong == "classes disagree: class 0 is 'Night-Stand' to the teacher, and 'road' in mine"
+    assert disagreement(["class 1", "class 0"], roads, "model")
+    wrong = disagreement(["road"], roads, "teacher", "student")
+    assert wrong == "classes disagree: teacher 1, student 1, data 2 (mine)"
+    assert disagreement(numbered(3).names, roads, "model") == "classes disagree: model 3, data 2 (mine)"

@@ -55,8 +55,9 @@ def test_wrong_split_or_count(split: str, count: int, kind: str) -> None:
 
 def test_rooms_are_no_scenes_and_each_is_found_by_its_recipe_name() -> None:
     for kind, other in (("scenes", "rooms"), ("rooms", "scenes")):
-        found = build.dataset(kind, None, "test")
-        assert len(found) == 500 and found.classes is build.classes_of(kind)
+        classes = build.classes_of(kind)
+        found = build.dataset(kind, None, "test", classes)
+        assert len(found) == 500 and found.classes is classes
         assert np.array_equal(found[0].image, SceneSet("test", kind=kind)[0].image)
         assert not np.array_equal(found[0].image, SceneSet("test", kind=other)[0].image)
 

@@ -1,0 +1,79 @@
+"""Data sets by their recipe names, with the classes that the networks have."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkd import build
+from segkd.data.classes import CAMVID, NYUV2_13, NYUV2_40, Classes, listed, numbered
+from segkd.foundation.errors import DataError, TeacherError
+from segkd.recipe import load
+
+TEACH = """\
+model: {arch: Linknet, encoder: mobilenet_v2, classes: %s, options: {encoder_depth: 3}}
+train: {optimizer: {name: sgd, lr: 0.1}, crop: [32, 32]}
+data: {name: nyuv2, root: nyu, final: null}
+run: {steps: 1, batch: 2, precision: fp32, device: cpu}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prepared NYUv2 of two frames to train on and one to test."""
+    monkeypatch.chdir(tmp_path)
+    for folder, count in (("images", 256), ("labels13", 14), ("labels40", 41)):
+        Path("nyu", folder).mkdir(parents=True)
+        for frame in (1, 2, 3):
+            shape = (40, 48, 3) if folder == "images" else (40, 48)
+            pixels = np.random.default_rng(frame).integers(0, count, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(f"nyu/{folder}/000{frame}.png")
+    Path("nyu/train.txt").write_text("1\n2\n")
+    Path("nyu/test.txt").write_text("3\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("asked", "found"), [(NYUV2_13, NYUV2_13), (numbered(13), NYUV2_13), (numbered(40), NYUV2_40)])
+def test_nyuv2_comes_with_as_many_classes_as_are_asked_for(here: Path, asked: Classes, found: Classes):
+    assert build.dataset("nyuv2", "nyu", "test", asked).classes is found
+
+
+def test_what_cannot_be_had(here: Path):
+    for arguments, words in (
+        (("nyuv2", "nyu", "test", CAMVID), "13 or 40 classes, not 11"),
+        (("nyuv2", None, "test", NYUV2_13), "data.root"),
+        (("nyuv2", "nowhere", "test", NYUV2_13), "nowhere: no such folder"),
+        (("nyu", "nyu", "test", NYUV2_13), "there are camvid, nyuv2"),
+    ):
+        with pytest.raises(DataError, match=words):
+            build.dataset(*arguments)
+
+
+def test_a_teacher_of_nyuv2(here: Path):
+    import torch
+
+    Path("teach.yaml").write_text(TEACH % "nyuv2_13")
+    game, network = build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
+    assert len(game.samples) == 2 and network.classes == 13
+    assert all(np.isfinite(value) for value in game.play(0).values() if isinstance(value, float))
+    for classes, words in (("camvid", "13 or 40"), (f"[{', '.join(NYUV2_13.names[::-1])}]", "class 0 is 'window' to")):
+        Path("teach.yaml").write_text(TEACH % classes)
+        with pytest.raises((DataError, TeacherError), match=words):
+            build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
+
+
+def test_names_of_teacher_and_data_are_compared(here: Path):
+    data = build.dataset("nyuv2", "nyu", "test", NYUV2_13)
+
+    class Named:
+        classes = 13
+        names = NYUV2_13.names
+
+    build.check_classes(Named, data)
+    Named.names = ("bad", *NYUV2_13.names[1:])
+    with pytest.raises(TeacherError, match="class 0 is 'bad' to the teacher, and 'bed' in nyuv2_13; set"):
+        build.check_classes(Named, data)
+    data.classes = listed("other", ["a", "b"])
+    with pytest.raises(TeacherError, match=r"teacher 13, student 13, data 2 \(other\)"):
+        build.check_classes(Named, data)
