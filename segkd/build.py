@@ -15,6 +15,7 @@ from segkd.data import classes as class_lists
 from segkd.data import procedural
 from segkd.data.camvid import CamVid
 from segkd.data.classes import Classes
+from segkd.data.folder import Folder
 from segkd.data.nyuv2 import NYUv2
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
@@ -60,7 +61,9 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
         return CamVid(expand_root(root), split)
     if name == "nyuv2":
         return NYUv2(expand_root(root), split, len(classes))
-    raise DataError(f"data.name: no data set {name!r}; there are camvid, nyuv2, scenes and rooms")
+    if name == "folder":
+        return Folder(expand_root(root), split)
+    raise DataError(f"data.name: no data set {name!r}; there are camvid, nyuv2, scenes, rooms and folder")
 
 
 def network_of(model: blocks.Model | blocks.Student, classes: int) -> nn.Module:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segkd import build
@@ -39,6 +40,26 @@ def test_nyuv2_comes_with_as_many_classes_as_are_asked_for(here: Path, asked: Cl
     assert build.dataset("nyuv2", "nyu", "test", asked).classes is found
 
 
+def test_a_folder_of_ones_own_has_the_classes_that_it_says(here: Path):
+    Path("own/images").mkdir(parents=True)
+    Path("nyu/labels13").rename("own/masks")
+    for path in Path("nyu/images").iterdir():
+        path.rename(f"own/images/{path.name}")
+    Path("own/train.txt").write_text("0001\n0003\n")
+    names = ", ".join(f"thing {i}" for i in range(13))
+    Path("own/dataset.yaml").write_text(f"classes: [{names}, void]\n")
+    data = build.dataset("folder", "own", "train", numbered(2))
+    assert data.classes.name == "own" and data.classes.names[-1] == "void" and len(data) == 2
+    Path("teach.yaml").write_text(
+        TEACH.replace("name: nyuv2, root: nyu", "name: folder, root: own") % f"[{names}, void]"
+    )
+    recipe = load("teach.yaml")
+    assert len(build.teaching_of(recipe, torch.device("cpu"), False)[0].samples) == 2
+    Path("own/dataset.yaml").write_text(f"classes: [void, {names}]\n")
+    with pytest.raises(TeacherError, match="class 0 is 'thing 0' to the model, and 'void' in own"):
+        build.teaching_of(recipe, torch.device("cpu"), False)
+
+
 def test_what_cannot_be_had(here: Path):
     for arguments, words in (
         (("nyuv2", "nyu", "test", CAMVID), "13 or 40 classes, not 11"),
@@ -51,8 +72,6 @@ def test_what_cannot_be_had(here: Path):
 
 
 def test_a_teacher_of_nyuv2(here: Path):
-    import torch
-
     Path("teach.yaml").write_text(TEACH % "nyuv2_13")
     game, network = build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
     assert len(game.samples) == 2 and network.classes == 13

@@ -16,7 +16,7 @@ LAYERS = {
     5: {"api", "exits", "reporting", "cli", "__main__"},
 }
 LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
-BESIDE = {("data", "synthesis"), ("runs", "build"), ("measuring", "build"), ("cli", "exits"), ("cli", "api"), ("__main__", "cli")}  # fmt: skip
+BESIDE = {("data", "synthesis"), ("data", "recipe"), ("runs", "build"), ("measuring", "build"), ("cli", "exits"), ("cli", "api"), ("__main__", "cli")}  # fmt: skip
 NEVER = {("training", "recipe")}
 
 

@@ -84,7 +84,7 @@ def read_mask(
     Args:
         path: the file; its suffix does not matter, its content does.
         colour_map: the id (0-255) of each RGB colour, for masks that are pictures in colour; without it they are
-            refused.
+            refused. With it every mask is a picture in colour: one with a palette, or in grey, as it looks.
 
     Raises:
         DataError: missing, not PNG, damaged, too large, in colour without a map, or a colour outside the map.
@@ -96,13 +96,15 @@ def read_mask(
         raise DataError(f"{path}: JPEG mask; its compression changes the ids, masks must be PNG")
     if header.colour == _RGB and colour_map is None:
         raise DataError(f"{path}: RGB mask; ids must be grey levels or palette indices, or give read_mask a colour_map")
-    if header.colour in (_GREY_ALPHA, _RGBA) or (header.colour == _RGB and header.depth == 16):
+    if header.colour in (_GREY_ALPHA, _RGBA) or (
+        header.depth == 16 and (header.colour == _RGB or colour_map is not None)
+    ):
         raise DataError(f"{path}: mask with an alpha channel or 16-bit colours; ids must be grey levels or a palette")
     decoded = _decode(path, data, header)
     if decoded.getexif().get(_ORIENTATION, 1) != 1:
         raise DataError(f"{path}: EXIF orientation {decoded.getexif()[_ORIENTATION]} in a mask; save it upright")
-    if header.colour == _RGB:
-        return _ids_of_colours(path, np.asarray(decoded), colour_map or {})
+    if colour_map is not None:
+        return _ids_of_colours(path, np.asarray(decoded.convert("RGB")), colour_map)
     if header.depth == 16:
         return np.asarray(decoded).astype(np.uint16)
     if header.colour == _GREY and header.depth < 8:

@@ -226,7 +226,7 @@ class Game(Block):
 class Data(Block):
     """The labelled images that measure the student; they train nothing but teachers and labelled comparisons."""
 
-    name: Literal["camvid", "nyuv2", "scenes", "rooms"] | None = Field(
+    name: Literal["camvid", "nyuv2", "scenes", "rooms", "folder"] | None = Field(
         None, description="data set; null: nothing is measured"
     )
     root: Text | None = Field(None, description="its folder, relative to the working directory; ${SEGKD_DATA} allowed")
@@ -239,7 +239,7 @@ class Data(Block):
 class TeachData(Data):
     """The labelled images that a teacher trains on and is measured with."""
 
-    name: Literal["camvid", "nyuv2", "scenes", "rooms"] = Field(description="data set")  # type: ignore[assignment]
+    name: Literal["camvid", "nyuv2", "scenes", "rooms", "folder"] = Field(description="data set")  # type: ignore[assignment]
 
 
 class Run(Block):

@@ -1,7 +1,7 @@
 """YAML for recipes: 1.2 scalars, no tags, no duplicate keys, bounded size; every value knows the line it stands on.
 
 PyYAML only splits the text into events. Its own loaders follow YAML 1.1, where `1e-4` is text and `no` a boolean,
-let duplicate keys pass, and expand aliases without a bound.
+let duplicate keys pass, and expand aliases without a bound. Descriptions of data sets (`dataset.yaml`) are read so too.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Node:
     where: str
 
 
-def parse(text: str, locate: Callable[[int], str]) -> tuple[Node, list[str]]:
+def parse(text: str, locate: Callable[[int], str], *, number_keys: bool = False) -> tuple[Node, list[str]]:
     """Reads one YAML document.
 
     Args:
         text: the document.
         locate: turns a line number (from 1) into the place that error lines begin with.
+        number_keys: a key may also be a whole number, and becomes its decimal digits.
 
     Returns:
         The tree (an empty document is null), and one line for each duplicate key, tag or odd key.
@@ -57,7 +58,7 @@ def parse(text: str, locate: Callable[[int], str]) -> tuple[Node, list[str]]:
     """
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise RecipeError(f"{locate(1)}: larger than {MAX_BYTES} bytes")
-    composer = _Composer(text, locate)
+    composer = _Composer(text, locate, number_keys)
     root = composer.document()
     if _height(root) > MAX_DEPTH:
         raise RecipeError([*composer.errors, f"{locate(1)}: nested deeper than {MAX_DEPTH} levels"])
@@ -116,8 +117,9 @@ def _height(node: Node) -> int:
 class _Composer:
     """Builds the tree from PyYAML's events, and gives up at the first bound that is passed."""
 
-    def __init__(self, text: str, locate: Callable[[int], str]) -> None:
+    def __init__(self, text: str, locate: Callable[[int], str], number_keys: bool) -> None:
         self.locate = locate
+        self.number_keys = number_keys
         self.errors: list[str] = []
         self.nodes = 0
         self.anchors: dict[str, tuple[Node, int]] = {}
@@ -146,7 +148,7 @@ class _Composer:
         next(self.events)  # the end of the document
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
-            self.fail(_line(after), "a second document begins here; a recipe is one")
+            self.fail(_line(after), "a second document begins here; a file is one")
         return root
 
     def node(self, event: Any, depth: int, line: int | None) -> Node:
@@ -159,7 +161,7 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, where)
         if event.tag is not None:
-            self.errors.append(f"{self.locate(own)}: the tag {_short(event.tag)} is not allowed in a recipe")
+            self.errors.append(f"{self.locate(own)}: the tag {_short(event.tag)} is not allowed")
         if isinstance(event, yaml.MappingStartEvent):
             node = Node(self.mapping(depth), where)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -196,6 +198,8 @@ class _Composer:
             line = _line(event)
             key = self.node(event, depth + 1, None).value
             value = self.node(next(self.events), depth + 1, line)
+            if self.number_keys and type(key) is int:
+                key = str(key)
             if not isinstance(key, str):
                 self.errors.append(f"{self.locate(line)}: a key must be text, got {_short(key)}")
             elif key in entries:

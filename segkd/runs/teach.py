@@ -104,9 +104,11 @@ def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
     """The card of a trained network: what it is, how it was made, what it scores, who may use it."""
     model, data = recipe.model, recipe.data
     encoder = f" with encoder {model.encoder}" if model.encoder else ""
-    licence = f"research use: trained on {data.name} images"
+    subject, licence = data.name, f"research use: trained on {data.name} images"
     if data.name in procedural.KINDS:
         licence = "MIT, as the code: its training images are procedural"
+    elif data.name == "folder":
+        subject, licence = Path(str(data.root)).name, "it follows that of the training images"
     measured = ""
     if summary["student_miou"] is not None:
         rows = "".join(
@@ -114,7 +116,7 @@ def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
         )
         measured = f"mIoU on {data.final}: {summary['student_miou']:.4f} ({summary['images']} images).\n\n| class | IoU |\n|---|---|\n{rows}"
     return (
-        f"# {title}\n\n{model.arch}{encoder}, {summary['student_parameters'] / 1e6:.2f} M parameters, for {data.name};"
+        f"# {title}\n\n{model.arch}{encoder}, {summary['student_parameters'] / 1e6:.2f} M parameters, for {subject};"
         f" input RGB, (x / 255 - mean) / std with mean {list(model.mean)} and std {list(model.std)}.\n\n"
         f"Made by `segkd teach {summary['recipe']}` in {summary['steps']} steps, {summary['seconds'] / 60:.0f} minutes on"
         f" {summary['machine']} ({summary['precision']}); the weights of step {summary['best_step']}"

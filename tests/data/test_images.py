@@ -185,6 +185,23 @@ def test_rgb_mask_names_the_colour_map(write: Callable[..., Path]):
         read_mask(write(encoded(picture)), colour_map=colours)
 
 
+def test_with_a_colour_map_every_kind_of_mask_is_read_as_it_looks(write: Callable[..., Path]):
+    colours = {(128, 0, 0): 4, (7, 7, 7): 255}
+    ids = np.array([[0, 1], [1, 1]], np.uint8)
+    palette = Image.fromarray(ids)
+    palette.putpalette([128, 0, 0, 7, 7, 7])
+    buffer = io.BytesIO()
+    palette.save(buffer, "png")
+    assert read_mask(write(buffer.getvalue()), colour_map=colours).tolist() == [[4, 255], [255, 255]]
+    grey = write(encoded(np.full((2, 2), 7, np.uint8)))
+    assert read_mask(grey, colour_map=colours).tolist() == [[255, 255], [255, 255]]
+    assert read_mask(grey).tolist() == [[7, 7], [7, 7]]
+    with pytest.raises(DataError, match=r"colour \(8, 8, 8\) at pixel"):
+        read_mask(write(encoded(np.full((2, 2), 8, np.uint8))), colour_map=colours)
+    with pytest.raises(DataError, match="16-bit colours"):
+        read_mask(write(encoded(np.full((2, 2), 7, np.uint16))), colour_map=colours)
+
+
 def test_masks_that_cannot_hold_ids(write: Callable[..., Path]):
     refused(read_mask, write(encoded(np.dstack([photo(), IDS.repeat(3, 0)[:24].repeat(3, 1)[:, :32]]))), "alpha")
     refused(read_mask, write(encoded(IDS, "JPEG"), "mask.png"), "JPEG mask")

@@ -133,7 +133,7 @@ run: {steps: 0, batch: 1}
 """
     )
     assert sorted(errors) == [
-        "recipe.yaml:10: the tag tag:yaml.org,2002:str is not allowed in a recipe",
+        "recipe.yaml:10: the tag tag:yaml.org,2002:str is not allowed",
         "recipe.yaml:11: run.steps: must be at least 1, got 0",
         "recipe.yaml:2: weights.adw: unknown term of ddad, did you mean 'adv'? (known: kd, adv, bn, balance)",
         "recipe.yaml:3: teacher.classes: missing",

@@ -82,6 +82,15 @@ def test_mistakes_are_collected(text: str, errors: list[str]) -> None:
         assert line.startswith(expected)
 
 
+def test_numbers_may_be_keys_where_asked() -> None:
+    tree, errors = parse("7: a\n0x8: b\n'9': c\n", locate, number_keys=True)
+    assert plain(tree) == {"7": "a", "8": "b", "9": "c"} and not errors
+    assert parse("7: a\n'7': b\n", locate, number_keys=True)[1] == [
+        "f.yaml:2: 7: duplicate key, first given at f.yaml:1"
+    ]
+    assert len(parse("true: a\n1.5: b\n", locate, number_keys=True)[1]) == 2
+
+
 def laughs(levels: int) -> str:
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]

@@ -1,0 +1,194 @@
+"""`dataset.yaml`: what a folder of one's own says about its images and masks, typed and strict as a recipe is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+
+from segkd.data.classes import IGNORE, Classes, listed
+from segkd.foundation.errors import DataError, RecipeError
+from segkd.recipe.blocks import Block
+from segkd.recipe.messages import error_line, explain, shown
+from segkd.recipe.strict_yaml import MAX_BYTES, parse, plain
+
+FILE = "dataset.yaml"
+IMAGES, MASKS = "images/{split}", "masks/{split}"
+UNKNOWN = 254
+"""In a table of ids: no class, and not ignored. Classes end at 253."""
+
+Colour = tuple[int, int, int]
+_TO_IGNORE = "ignore"
+
+
+def _colour(value: Any) -> Colour | None:
+    if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
+        return value[0], value[1], value[2]
+    return None
+
+
+def _classes(value: Any) -> dict[str, Colour | None]:
+    """Names in the order of their ids, with their colours where these are given."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        found: dict[str, Colour | None] = dict.fromkeys(value)
+        twice = next((name for name in found if value.count(name) > 1), None)
+    elif isinstance(value, dict) and all(_colour(colour) for colour in value.values()):
+        found = {name: _colour(colour) for name, colour in value.items()}
+        colours = list(found.values())
+        twice = next((name for name, colour in found.items() if colours.count(colour) > 1), None)
+    else:
+        raise ValueError("expected a list of names, or NAME: [red, green, blue] with 0 to 255 for each class")
+    if twice is not None:
+        raise ValueError(f"'{twice}', or its colour, stands twice")
+    if not 2 <= len(found) <= UNKNOWN or "" in found or _TO_IGNORE in found:
+        raise ValueError(f"expected 2 to {UNKNOWN} classes, none of them called '' or '{_TO_IGNORE}'")
+    return found
+
+
+def _ignored(value: Any) -> tuple[int | Colour, ...] | None:
+    """Ids, or colours; one id may stand without its list."""
+    if value is None:
+        return None
+    items = value if isinstance(value, list) else [value]
+    found = tuple(_colour(item) or item for item in items)
+    if not all(isinstance(item, tuple) or (type(item) is int and 0 <= item <= 65535) for item in found):
+        raise ValueError("expected ids (0 to 65535), or [red, green, blue] where labels are colours")
+    return found
+
+
+def _remap(value: Any) -> dict[int, int | str]:
+    ids = isinstance(value, dict) and all(re.fullmatch("0|[1-9][0-9]{0,4}", key) and int(key) < 65536 for key in value)
+    if not ids:
+        raise ValueError("expected ID: CLASS with the ids of the files, 0 to 65535")
+    return {int(key): target for key, target in value.items()}
+
+
+def _pattern(value: Any) -> str:
+    """A folder below the root, with `{split}` at most."""
+    if not isinstance(value, str) or not value or re.search(r"[{}\\]", value.replace("{split}", "", 1)):
+        raise ValueError("expected the path of a folder, with {split} where the split's name stands")
+    if PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:
+        raise ValueError("expected a folder below that of dataset.yaml")
+    return value
+
+
+class Description(Block):
+    """A data set in a folder."""
+
+    classes: Annotated[dict[str, Any], BeforeValidator(_classes)] = Field(
+        description="names in the order of their ids; or NAME: [r, g, b]"
+    )
+    labels: Literal["ids", "colours"] = Field("ids", description="what the masks hold")
+    remap: Annotated[dict[int, Any], BeforeValidator(_remap)] = Field(
+        {}, description="class (its name, its id, or ignore) of each id in the files; other ids become errors"
+    )
+    ignore: Annotated[tuple[Any, ...] | None, BeforeValidator(_ignored)] = Field(
+        None, description="ids (or colours) that are neither trained on nor measured; default: 255, or no colour"
+    )
+    images: Annotated[str, BeforeValidator(_pattern)] = Field(IMAGES, description="folder of a split's images")
+    masks: Annotated[str, BeforeValidator(_pattern)] = Field(
+        MASKS, description="folder of a split's masks", validate_default=True
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _coloured(cls, labels: str, info: ValidationInfo) -> str:
+        if labels == "colours" and None in info.data.get("classes", {}).values():
+            raise ValueError("the classes have no colours: write NAME: [red, green, blue] for each")
+        return labels
+
+    @field_validator("remap")
+    @classmethod
+    def _to_classes(cls, remap: dict[int, Any], info: ValidationInfo) -> dict[int, Any]:
+        if remap and info.data.get("labels") == "colours":
+            raise ValueError("remap is for ids, and labels are colours, which stand beside their classes")
+        names = list(info.data.get("classes", {}))
+        for key, target in remap.items():
+            known = target in (*names, _TO_IGNORE) or (type(target) is int and 0 <= target < len(names))
+            if names and not known:
+                raise ValueError(f"{key}: expected a class by its name or id (0 to {len(names) - 1}), or ignore")
+        return remap
+
+    @field_validator("ignore")
+    @classmethod
+    def _not_a_class(cls, ignore: tuple[Any, ...] | None, info: ValidationInfo) -> tuple[Any, ...] | None:
+        classes, labels, remap = (info.data.get(key) for key in ("classes", "labels", "remap"))
+        if ignore is None or classes is None or labels is None or remap is None:
+            return ignore
+        if any(isinstance(item, tuple) != (labels == "colours") for item in ignore):
+            raise ValueError(
+                f"labels are {labels}: expected {'[red, green, blue] each' if labels == 'colours' else 'ids'}"
+            )
+        taken = set(classes.values()) if labels == "colours" else remap.keys() if remap else set(range(len(classes)))
+        if both := [item for item in ignore if item in taken]:
+            raise ValueError(
+                f"{shown(both[0])} is a class; remap says which ids are classes, where these are not from 0"
+            )
+        return ignore
+
+    @field_validator("masks")
+    @classmethod
+    def _as_images(cls, masks: str, info: ValidationInfo) -> str:
+        images = info.data.get("images")
+        if images is None:
+            return masks
+        if ("{split}" in masks) != ("{split}" in images):
+            raise ValueError("{split} must stand in both of images and masks, or in neither")
+        if masks == images:
+            raise ValueError("images and masks must be in two folders")
+        return masks
+
+    def class_list(self, name: str) -> Classes:
+        """The classes, drawn in their declared colours or in generated ones."""
+        colours = tuple(colour for colour in self.classes.values() if colour is not None)
+        return Classes(name, tuple(self.classes), colours) if colours else listed(name, list(self.classes))
+
+    def id_table(self) -> np.ndarray:
+        """(65536,) uint8: the class, `IGNORE` or `UNKNOWN` for each id that a mask can hold."""
+        table = np.full(65536, UNKNOWN, np.uint8)
+        table[[IGNORE] if self.ignore is None else list(self.ignore)] = IGNORE
+        places = {name: place for place, name in enumerate(self.classes)} | {_TO_IGNORE: IGNORE}
+        for key, target in (self.remap or dict(enumerate(self.classes))).items():
+            table[key] = places.get(target, target)
+        return table
+
+    def colour_map(self) -> dict[Colour, int] | None:
+        """The class or `IGNORE` of each declared colour; None where masks hold ids."""
+        if self.labels == "ids":
+            return None
+        places = {colour: place for place, colour in enumerate(self.classes.values())}
+        return places | dict.fromkeys(self.ignore or (), IGNORE)
+
+
+def read_description(root: Path) -> Description:
+    """The description in a folder.
+
+    Raises:
+        DataError: none there, unreadable, or with mistakes; each with its line: `dataset.yaml:3: ignore: ...`.
+    """
+    path = root / FILE
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: larger than {MAX_BYTES} bytes")
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; it lists the classes of the folder (see the README)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    try:
+        tree, errors = parse(text, lambda line: f"{path}:{line}", number_keys=True)
+    except RecipeError as error:
+        raise DataError("\n".join(error.errors)) from error
+    if not isinstance(tree.value, dict):
+        raise DataError(f"{tree.where}: expected a mapping with the key classes")
+    try:
+        description = Description.model_validate(plain(tree))
+    except ValidationError as error:
+        found = [explain(item, Description) for item in error.errors()]
+        errors += [error_line(tree, place[:1], message) for place, message in found]
+    if errors:
+        raise DataError("\n".join(errors))
+    return description
