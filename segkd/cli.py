@@ -60,6 +60,7 @@ def with_debug(command: Function) -> Function:
     )(command)  # fmt: skip
 
 
+DATA_SETS = ["camvid", "nyuv2", "scenes", "rooms", "folder"]  # as in recipes, which `segkd --help` has no time to load
 OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
 TRUST = click.option("--trust-pickle", is_flag=True, help="Read weights that need pickle: it runs the code they hold.")
 WHO = click.option("--who", type=click.Choice(["teacher", "student"]), help="Whose network; a recipe has its teacher.")
@@ -132,7 +133,7 @@ def show_summary(folder: str | None, summary: dict[str, Any]) -> None:
 @cli.command("eval")
 @click.argument("model")
 @OVERRIDES
-@click.option("--data", type=click.Choice(["camvid", "scenes", "rooms"]), help="Data set; default: as in the recipe.")
+@click.option("--data", type=click.Choice(DATA_SETS), help="Data set; default: as in the recipe.")
 @click.option("--root", metavar="DIR", help="Its folder; scenes and rooms need none.")
 @click.option("--split", metavar="NAME", help="Default: the recipe's data.final, or test.")
 @click.option(

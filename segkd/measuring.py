@@ -194,12 +194,12 @@ def evaluate(
 
     Raises:
         UsageError: no data set, neither given nor in a recipe.
-        DataError: the set cannot be read, or its classes are not the model's.
+        DataError: the set cannot be read, or its classes are not as many, or not called, as the model's.
     """
     own = model.data
     name = data or (own.name if own is not None else None)
     if name is None:
-        raise UsageError("nothing to measure on: give --data camvid --root DIR, --data scenes or --data rooms")
+        raise UsageError("nothing to measure on: give --data camvid|nyuv2|folder --root DIR, or --data scenes|rooms")
     if own is not None and own.name == name:
         root, split, size = root or own.root, split or own.final, size or own.size
     split, size, inference = split or "test", size or "protocol", inference or Inference()

@@ -9,18 +9,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 import segkd
 from segkd import build
-from segkd.cli import anchored, as_json, cli, comma_separated, main, table
+from segkd.cli import DATA_SETS, anchored, as_json, cli, comma_separated, main, table
 from segkd.data.classes import ROOMS
 from segkd.exits import explained
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
 from segkd.measuring import load_model
 from segkd.recipe import load
+from segkd.recipe.blocks import DataName
 
 ROOT = Path(__file__).parents[1]
 TEACH = """\
@@ -100,6 +102,10 @@ def test_the_package_is_quick_until_something_is_asked_of_it() -> None:
     assert set(segkd.__all__) <= set(dir(segkd))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = segkd.nonsense
+
+
+def test_eval_knows_the_data_sets_of_recipes() -> None:
+    assert tuple(DATA_SETS) == get_args(DataName)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from segkd import build, evaluate, load_student
 from segkd.cli import main
-from segkd.data.classes import CAMVID, IGNORE, SCENES
+from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, SCENES, Classes, listed, numbered
 from segkd.data.images import read_image, read_mask
 from segkd.evaluation.confusion import confusion_picture
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, StorageError, TeacherError, UsageError
-from segkd.measuring import Model, load_model, plan_drawings, visualize
+from segkd.measuring import Model, _read, load_model, plan_drawings, visualize
 from segkd.measuring import evaluate as measure
 from segkd.models.adapters import Adapter
 from segkd.models.student import save_network
@@ -48,8 +48,12 @@ PLAIN = {"data": "camvid", "split": "test", "size": "protocol", "slide": None, "
 class Brightness(nn.Module):
     """Class 0 for dark pixels, class 1 for bright ones: masks that are known beforehand."""
 
+    def __init__(self, classes: int = len(CAMVID)) -> None:
+        super().__init__()
+        self.classes = classes
+
     def forward(self, x: Tensor) -> Tensor:
-        logits = torch.full((len(x), len(CAMVID), *x.shape[-2:]), -9.0)
+        logits = torch.full((len(x), self.classes, *x.shape[-2:]), -9.0)
         logits[:, 0], logits[:, 1] = -x[:, 0], x[:, 0]
         return logits
 
@@ -115,8 +119,8 @@ def run(here: Path, networks: dict[str, Adapter]) -> Path:
     return folder
 
 
-def save(network: Adapter, folder: Path) -> None:
-    save_network(network.network, folder, names=CAMVID.names, palette=CAMVID.palette, mean=[0.4] * 3, std=[0.2] * 3,
+def save(network: Adapter, folder: Path, classes: Classes = CAMVID) -> None:
+    save_network(network.network, folder, names=classes.names, palette=classes.palette, mean=[0.4] * 3, std=[0.2] * 3,
                  stride=network.stride)  # fmt: skip
 
 
@@ -246,6 +250,64 @@ def test_eval_needs_data_of_the_same_classes(here: Path) -> None:
     assert SCENES != CAMVID
 
 
+@pytest.fixture
+def sets(here: Path) -> dict[str, str]:
+    """The same three images as a NYUv2 (void is 0, classes count from 1) and as a folder with ids of its own."""
+    for index in range(3):
+        image = picture(Path(f"nyu/images/000{index + 1}.png"), index)
+        labels = (image[..., 0] > 127).astype(np.uint8)
+        for file, ids in (
+            (f"nyu/labels13/000{index + 1}.png", labels + 1),
+            (f"own/masks/test/{index}.png", labels * 9 + 20),
+        ):
+            ids[:4] = 0
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(ids).save(file)
+        picture(Path(f"own/images/test/{index}.png"), index)
+    Path("nyu/train.txt").write_text("")
+    Path("nyu/test.txt").write_text("3\n1\n2\n")
+    Path("own/dataset.yaml").write_text("classes: [dark, bright]\nremap: {20: dark, 29: bright}\nignore: 0\n")
+    return {"nyuv2": "nyu", "folder": "own"}
+
+
+def test_a_perfect_network_scores_one_on_every_kind_of_set(sets: dict[str, str]) -> None:
+    for name, classes in (("nyuv2", NYUV2_13), ("nyuv2", numbered(13)), ("folder", numbered(2)), ("folder", listed("x", ["Dark", "bright"]))):  # fmt: skip
+        model = Model(Brightness(len(classes)), classes, (0.5,) * 3, (0.5,) * 3)
+        scores = measure(model, data=name, root=sets[name], device="cpu", precision="fp32")
+        assert scores["miou"] == 1.0 and scores["images"] == 3 and scores["pixel_accuracy"] == 1.0
+        assert list(scores["per_class"])[:2] == (["bed", "books"] if name == "nyuv2" else ["dark", "bright"])
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "words"),
+    [
+        ("nyuv2", CAMVID, "13 or 40 classes, not 11"),
+        ("nyuv2", listed("x", [*NYUV2_13.names[1:], "bed"]), "class 0 is 'books' to the model, and 'bed' in nyuv2_13"),
+        ("nyuv2", NYUV2_40, "labels40: no such folder"),
+        ("folder", listed("x", ["bright", "dark"]), "class 0 is 'bright' to the model, and 'dark' in own"),
+        ("folder", CAMVID, r"classes disagree: model 11, data 2 \(own\)"),
+    ],
+)
+def test_other_classes_are_refused_before_a_network_runs(sets: dict[str, str], name: str, classes: Classes, words: str) -> None:  # fmt: skip
+    with pytest.raises(DataError, match=words):
+        measure(Model(nn.Identity(), classes, (0.5,) * 3, (0.5,) * 3), data=name, root=sets[name], device="cpu")
+
+
+def test_a_student_of_nyuv2_is_known_by_its_class_names(sets: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    network = Adapter(build.create_network("Linknet", "mobilenet_v2", 13, {"encoder_depth": 3}), 13).eval()
+    save(network, Path("student"), NYUV2_13)
+    model = load_model("student")
+    assert model.classes is NYUV2_13
+    assert main(["eval", "student", "--data", "nyuv2", "--root", "nyu", "--device", "cpu", "--json", "s.json"]) == 0
+    assert list(json.loads(Path("s.json").read_text())["per_class"]) == list(NYUV2_13.names)
+    assert main(["eval", "student", "--data", "folder", "--root", "own", "--device", "cpu"]) == 3
+    assert "model 13, data 2" in capsys.readouterr().err
+    (job,) = plan_drawings(["nyu/images/0001.png"], "out", "panel", NYUV2_13, "nyu/labels13")
+    truth = np.where(read_image("nyu/images/0001.png")[..., 0] > 127, 1, 0)
+    truth[:4] = IGNORE
+    assert (_read(job, NYUV2_13)[1] == truth).all()
+
+
 def draw(*sources: str, kind: str = "mask", masks: str | None = None, teacher: Model | None = None) -> list[Path]:
     jobs = plan_drawings(sources, "out", kind, CAMVID, masks)
     visualize(BRIGHTNESS, jobs, kind, teacher=teacher, device="cpu", precision="fp32")
@@ -324,8 +386,6 @@ def test_bad_input_writes_nothing_and_exits_3(run: Path, capsys: pytest.CaptureF
 
 def test_void_in_the_ground_truth_is_ignored(here: Path) -> None:
     (job,) = plan_drawings(["camvid/test/0.png"], "out", "panel", CAMVID, "camvid/testannot")
-    from segkd.measuring import _read
-
     assert (_read(job, CAMVID)[1][:4] == IGNORE).all()
 
 

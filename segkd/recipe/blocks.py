@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from segkd.recipe import strict_yaml
 
+DataName = Literal["camvid", "nyuv2", "scenes", "rooms", "folder"]
 NAMED_CLASSES = ("camvid", "scenes", "rooms", "nyuv2_13", "nyuv2_40")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -226,9 +227,7 @@ class Game(Block):
 class Data(Block):
     """The labelled images that measure the student; they train nothing but teachers and labelled comparisons."""
 
-    name: Literal["camvid", "nyuv2", "scenes", "rooms", "folder"] | None = Field(
-        None, description="data set; null: nothing is measured"
-    )
+    name: DataName | None = Field(None, description="data set; null: nothing is measured")
     root: Text | None = Field(None, description="its folder, relative to the working directory; ${SEGKD_DATA} allowed")
     train: Text = Field("train", description="split that a teacher trains on")
     watch: Text | None = Field(None, description="split to follow during training; null: none")
@@ -239,7 +238,7 @@ class Data(Block):
 class TeachData(Data):
     """The labelled images that a teacher trains on and is measured with."""
 
-    name: Literal["camvid", "nyuv2", "scenes", "rooms", "folder"] = Field(description="data set")  # type: ignore[assignment]
+    name: DataName = Field(description="data set")  # type: ignore[assignment]
 
 
 class Run(Block):

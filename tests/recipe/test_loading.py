@@ -51,6 +51,16 @@ def test_a_teach_recipe(write: Write, teach: dict[str, Any], methods: dict[str, 
     assert recipe.data.final == "test"
 
 
+@pytest.mark.parametrize("name", ["camvid", "nyuv2", "scenes", "rooms", "folder"])
+def test_data_sets(write: Write, errors_of: Errors, distill: dict[str, Any], teach: dict[str, Any], methods: dict[str, Terms], name: str) -> None:  # fmt: skip
+    for told in (distill, teach):
+        told["data"] = {"name": name, "root": "d"}
+        assert load(write(told), methods=methods).data.name == name
+        told["data"]["name"] = f"{name}s"
+        [line] = errors_of(told)
+        assert line.endswith(f"did you mean {name!r}? (known: camvid, nyuv2, scenes, rooms, folder)")
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("1500s", 1500), ("25m", 1500), ("2h", 7200), ("0.5h", 1800), ("90", 90), ("1e3", 1000)]
 )
