@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import overload
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from segkd.data.classes import CAMVID, IGNORE
 from segkd.data.images import read_image, read_mask
-from segkd.data.samples import Sample, check_size, label_error
+from segkd.data.samples import Sample, check_size, label_error, refuse
 from segkd.foundation.errors import DataError
 
 VOID = 11
@@ -30,8 +30,12 @@ class CamVid(Sequence[Sample]):
 
     classes = CAMVID
 
-    def __init__(self, root: str | os.PathLike[str], split: str) -> None:
+    def __init__(self, root: str | os.PathLike[str], split: str, report: Callable[[DataError], None] = refuse) -> None:
         """Find the files of a split ("train", "val" or "test"); every image and mask must be there.
+
+        Args:
+            root, split: the folder, and which of its lists or folders.
+            report: is told of every file without its partner, and the set goes on without it; by default it raises.
 
         Raises:
             DataError: no such folder, an empty split, a malformed list, or an image or mask that is missing.
@@ -41,7 +45,8 @@ class CamVid(Sequence[Sample]):
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; CamVid is expected there, with {split}/ and {split}annot/")
         listing = self.root / f"{split}.txt"
-        self.pairs = _listed_pairs(self.root, listing) if listing.is_file() else _folder_pairs(self.root, split)
+        listed = listing.is_file()
+        self.pairs = _listed_pairs(self.root, listing, report) if listed else _folder_pairs(self.root, split, report)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -70,7 +75,7 @@ class CamVid(Sequence[Sample]):
         return Sample(image_path.relative_to(self.root).as_posix(), image, mask)
 
 
-def _listed_pairs(root: Path, listing: Path) -> list[tuple[Path, Path]]:
+def _listed_pairs(root: Path, listing: Path, report: Callable[[DataError], None]) -> list[tuple[Path, Path]]:
     try:
         lines = listing.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -80,10 +85,13 @@ def _listed_pairs(root: Path, listing: Path) -> list[tuple[Path, Path]]:
         words = line.split()
         if not words:
             continue
-        if len(words) != 2:
-            raise DataError(f"{listing}:{number}: expected an image and a mask, found {len(words)} words")
-        image, mask = (_last_two(word, f"{listing}:{number}") for word in words)
-        pairs.append((_existing(root / image, "image", _SUFFIXES), _existing(root / mask, "mask", (".png",))))
+        try:
+            if len(words) != 2:
+                raise DataError(f"{listing}:{number}: expected an image and a mask, found {len(words)} words")
+            image, mask = (_last_two(word, f"{listing}:{number}") for word in words)
+            pairs.append((_existing(root / image, "image", _SUFFIXES), _existing(root / mask, "mask", (".png",))))
+        except DataError as error:
+            report(error)
     if not pairs:
         raise DataError(f"{listing}: lists no images")
     return pairs
@@ -104,7 +112,7 @@ def _existing(path: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
     raise DataError(f"{path}: missing {kind}")
 
 
-def _folder_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+def _folder_pairs(root: Path, split: str, report: Callable[[DataError], None]) -> list[tuple[Path, Path]]:
     images, masks = root / split, root / f"{split}annot"
     for folder in (images, masks):
         if not folder.is_dir():
@@ -112,8 +120,13 @@ def _folder_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     found = sorted(path for path in images.iterdir() if path.suffix.lower() in _SUFFIXES)
     if not found:
         raise DataError(f"{images}: no images ({', '.join(_SUFFIXES)})")
-    pairs = [(path, _existing(masks / f"{path.stem}.png", "mask", (".png",))) for path in found]
+    pairs = []
+    for path in found:
+        try:
+            pairs.append((path, _existing(masks / f"{path.stem}.png", "mask", (".png",))))
+        except DataError as error:
+            report(error)
     for mask in sorted(masks.glob("*.png")):
         if mask.stem not in {path.stem for path in found}:
-            raise DataError(f"{mask}: mask without an image in {images}")
+            report(DataError(f"{mask}: mask without an image in {images}"))
     return pairs

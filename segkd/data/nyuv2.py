@@ -87,6 +87,13 @@ def class_ids(source: str, ids: np.ndarray, classes: int) -> np.ndarray:
     return np.where(ids == 0, IGNORE, ids.astype(np.int16) - 1).astype(np.uint8)
 
 
+def labellings(root: Path) -> list[int]:
+    """The numbers of classes that NYUv2 is labelled with in a folder; [40] where it is not there at all."""
+    if (root / "images").is_dir():
+        return [classes for classes in (40, 13) if (root / f"labels{classes}").is_dir()] or [40]
+    return [40, 13] if (root / MAP_13).is_file() else [40]
+
+
 def frames_of(split: str, train: Sequence[int], test: Sequence[int]) -> list[int]:
     """The frames of a split, given the official two."""
     train = sorted(train)
