@@ -12,17 +12,11 @@ from typing import Any, TypeVar
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from segkd import __version__
-from segkd.exits import explained, pipe_closed
+from segkd import __version__, cli_data
+from segkd.exits import Session, explained, pipe_closed, with_debug
 from segkd.foundation.errors import RecipeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Session:
-    """What one command line says about itself; `debug` asks for tracebacks."""
-
-    debug = False
 
 
 def main(arguments: Sequence[str] | None = None, command: click.Command | None = None, name: str = "segkd") -> int:
@@ -45,19 +39,6 @@ def main(arguments: Sequence[str] | None = None, command: click.Command | None =
         for line in lines:
             print(line, file=sys.stderr)
         return code
-
-
-def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        context.find_object(Session).debug = True
-
-
-def with_debug(command: Function) -> Function:
-    """`--debug`, before or after the verb."""
-    return click.option(
-        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_set_debug,
-        help="Show the traceback of an error.",
-    )(command)  # fmt: skip
 
 
 DATA_SETS = ["camvid", "nyuv2", "scenes", "rooms", "folder"]  # as in recipes, which `segkd --help` has no time to load
@@ -262,6 +243,9 @@ def visualize(
         loaded, jobs, kind, teacher=guide, device=device, precision=precision,
         done=lambda job: click.echo(f"{job.image} -> {job.out}"),
     )  # fmt: skip
+
+
+cli.add_command(cli_data.data)
 
 
 @cli.group()

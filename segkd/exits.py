@@ -1,4 +1,4 @@
-"""How a command ends: the exit code of every error, and the one line that the user gets to read."""
+"""How a command ends: the exit code of every error, and the one line (with `--debug` the traceback) that the user reads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,34 @@ import errno
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from segkd.foundation.errors import RecipeError, SegkdError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Session:
+    """What one command line says about itself; `debug` asks for tracebacks."""
+
+    debug = False
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_object(Session).debug = True
+
+
+def with_debug(command: Function) -> Function:
+    """`--debug`, before or after the verb."""
+    return click.option(
+        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_set_debug,
+        help="Show the traceback of an error.",
+    )(command)  # fmt: skip
 
 
 def explained(error: BaseException) -> tuple[int, list[str]]:

@@ -13,10 +13,10 @@ LAYERS = {
     2: {"methods", "evaluation"},
     3: {"training", "delivery"},
     4: {"build", "runs", "measuring"},
-    5: {"api", "exits", "reporting", "cli", "__main__"},
+    5: {"api", "exits", "reporting", "cli", "cli_data", "__main__"},
 }
 LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
-BESIDE = {("data", "synthesis"), ("data", "recipe"), ("runs", "build"), ("measuring", "build"), ("cli", "exits"), ("cli", "api"), ("__main__", "cli")}  # fmt: skip
+BESIDE = {("data", "synthesis"), ("data", "recipe"), ("runs", "build"), ("measuring", "build"), ("cli", "exits"), ("cli", "cli_data"), ("cli_data", "exits"), ("cli", "api"), ("__main__", "cli")}  # fmt: skip
 NEVER = {("training", "recipe")}
 
 

@@ -87,6 +87,11 @@ class OfficialFiles:
         ids = self._classes[40][kinds]
         return ids if count == 40 else self._classes[count][ids]
 
+    @property
+    def map_40_to_13(self) -> list[int]:
+        """Of void (0) and each of the 40 classes, the one of 13."""
+        return self._classes[13].tolist()
+
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
         """The arrays of images and labels in the large file, which is closed afterwards."""

@@ -113,7 +113,7 @@ def sha256(source: str | Path | bytes) -> str:
 
 
 class RunLock:
-    """Holds a run folder for one process: `with RunLock(folder): ...`.
+    """Holds a run folder for one process: `with RunLock(folder): ...`; `chosen_by` names what chooses another folder.
 
     The lock is `flock` on `folder/.lock`, so the kernel releases it when the process dies, however it dies.
     The file stays behind on purpose: deleting it would let two processes lock two files of one name.
@@ -122,8 +122,9 @@ class RunLock:
         StorageError: on entry, when another process holds the folder (its pid is named) or it cannot be written.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, chosen_by: str = "run.dir") -> None:
         self.folder = Path(folder)
+        self.chosen_by = chosen_by
         self._descriptor: int | None = None
 
     def __enter__(self) -> RunLock:
@@ -141,7 +142,7 @@ class RunLock:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise StorageError(
-                f"{self.folder}: in use by process {holder}; wait for it, or choose another run.dir"
+                f"{self.folder}: in use by process {holder}; wait for it, or choose another {self.chosen_by}"
             ) from error
         except OSError as error:
             os.close(descriptor)

@@ -1,0 +1,95 @@
+"""`segkd data`: public data sets brought into their layout, and any data set checked file by file."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from segkd.exits import with_debug
+from segkd.foundation.errors import DataError
+
+QUIET = click.option("--quiet", is_flag=True, help="No progress; the result and errors only.")
+
+
+@click.group()
+@with_debug
+def data() -> None:
+    """Bring public data sets into their layout, and check every file of one."""
+
+
+@data.command()
+@click.argument("name", type=click.Choice(["camvid", "nyuv2"]))
+@click.option(
+    "--root", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Its folder."
+)
+@click.option(
+    "--from", "source", metavar="FILE|DIR|URL",
+    help="Instead of the public address: a folder, zip or tar of the public files, or NYUv2's large .mat file.",
+)  # fmt: skip
+@QUIET
+@with_debug
+def prepare(name: Any, root: Path, source: str | None, quiet: bool) -> None:
+    """Download a public data set, or take it from a file, and lay it out under DIR.
+
+    The same command goes on where it was interrupted. CamVid: CC BY-NC 4.0; NYUv2: for research; see their sites.
+    """
+    from segkd.data.prepare import prepare as bring
+
+    with Bars(quiet) as bars:
+        new = bring(name, root, source, say=bars.say, progress=bars)
+    if new:
+        click.echo(f"{root}: prepared; downloads/ may be deleted")
+    else:
+        click.echo(f"{root}: prepared already; segkd data verify {name} --root {root} checks it")
+
+
+@data.command()
+@click.argument("name", type=click.Choice(["camvid", "nyuv2", "folder"]))
+@click.option("--root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Its folder.")
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
+@QUIET
+@with_debug
+def verify(name: Any, root: Path, splits: tuple[str, ...], quiet: bool) -> None:
+    """Read every image and mask under DIR: counts, sizes, ids, pairs. Exit code 3, and a line for each bad file."""
+    from segkd.data.verify import verify as check
+
+    with Bars(quiet) as bars:
+        found = check(name, root, splits, progress=lambda done, total: bars("images", done, total))
+    for line in [*found.splits, *found.problems]:
+        click.echo(line)
+    if found.problems:
+        raise DataError(f"{root}: {len(found.problems)} problem{'s' if len(found.problems) > 1 else ''}, named above")
+
+
+class Bars:
+    """Progress on a terminal, one bar after the other, and lines between them."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self._stack = quiet, ExitStack()
+        self._what, self._bar = "", None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if self._what != what or self._bar is None:
+            from tqdm import tqdm
+
+            self._stack.close()
+            unit = "B" if "." in what else " files"
+            bar = tqdm(desc=what, unit=unit, unit_scale=unit == "B", leave=False, disable=self.quiet or None)
+            self._what, self._bar = what, self._stack.enter_context(bar)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def say(self, line: str) -> None:
+        self._stack.close()
+        self._bar = None
+        if not self.quiet:
+            click.echo(line)
