@@ -80,7 +80,7 @@ def test_help_is_quick_and_lists_every_verb() -> None:
         text = segkd_process("--help")
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5
-    assert {"distill", "teach", "eval", "visualize", "recipes"} <= {
+    assert {"distill", "teach", "eval", "visualize", "data", "recipes"} <= {
         line.split()[0] for line in text.splitlines() if line
     }
 

@@ -72,6 +72,9 @@ def test_folders_matched_by_stem(root: Path):
     with pytest.raises(IndexError):
         data[3]
     assert splits_of(root) == ["train"]
+    (root / "images" / "train" / "._b.png").write_bytes(b"of a Mac")
+    (root / "images" / "train" / "notes.txt").write_text("not an image")
+    assert len(Folder(root, "train")) == 3
 
 
 def test_lists_of_stems(root: Path):
