@@ -15,21 +15,25 @@ from segkd.recipe import strict_yaml
 
 DataName = Literal["camvid", "nyuv2", "scenes", "rooms", "folder"]
 NAMED_CLASSES = ("camvid", "scenes", "rooms", "nyuv2_13", "nyuv2_40")
+MOST_CLASSES = 254
+"""As many as `data.classes.Classes` holds: masks are bytes, and one id is kept for void."""
+
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _classes(value: Any) -> Any:
-    expected = f"expected one of {', '.join(NAMED_CLASSES)}, a list of two or more different names, or a number 2..255"
     if isinstance(value, str):
         if value in NAMED_CLASSES:
             return value
     elif isinstance(value, list | tuple):
         names = [name for name in value if isinstance(name, str) and name]
-        if 2 <= len(value) <= 255 and len(names) == len(value) == len(set(names)):
+        if 2 <= len(value) <= MOST_CLASSES and len(names) == len(value) == len(set(names)):
             return tuple(value)
-    elif type(value) is int and 2 <= value <= 255:
+    elif type(value) is int and 2 <= value <= MOST_CLASSES:
         return value
-    raise ValueError(expected)
+    raise ValueError(
+        f"expected one of {', '.join(NAMED_CLASSES)}, a list of 2 to {MOST_CLASSES} different names, or their number"
+    )
 
 
 def _budget(value: Any) -> Any:

@@ -18,7 +18,7 @@ from segkd.data.classes import (
     numbered,
 )
 from segkd.foundation.errors import DataError
-from segkd.recipe.blocks import NAMED_CLASSES
+from segkd.recipe.blocks import MOST_CLASSES, NAMED_CLASSES, Model
 
 
 def test_camvid_is_the_tutorials_table():
@@ -55,6 +55,15 @@ def test_impossible_classes_are_refused():
         listed("x", ["a", "a"])
     with pytest.raises(ValueError, match="classes"):
         listed("x", [str(i) for i in range(IGNORE)])
+
+
+def test_a_recipe_may_name_as_many_classes_as_there_can_be():
+    names = tuple(f"c{i}" for i in range(MOST_CLASSES))
+    for value in (names, MOST_CLASSES):
+        assert Model(arch="FPN", encoder="resnet18", classes=value).classes == value
+    assert len(listed("mine", names)) == len(numbered(MOST_CLASSES)) == MOST_CLASSES
+    with pytest.raises(ValueError, match=f"{MOST_CLASSES + 1} classes; between 1 and {MOST_CLASSES}"):
+        listed("mine", [*names, "more"])
 
 
 def test_known_by_their_names():

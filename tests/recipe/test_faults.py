@@ -165,6 +165,7 @@ RANGES = [
         "synth.latent": [0, 10**6],
         "synth.size": [[0, 128], [128, -1], [128, 100_000]],
         "synth.replay": [-1],
+        "teacher.classes": [255, [f"c{i}" for i in range(255)]],
         "teacher.std": [[0, 0.5, 0.5], [0.5, -0.5, 0.5]],
         "run.steps": [0, -5, 10**12],
         "run.batch": [0, 10**9],
