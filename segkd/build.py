@@ -17,6 +17,7 @@ from segkd.data.camvid import CamVid
 from segkd.data.classes import Classes
 from segkd.data.folder import Folder
 from segkd.data.nyuv2 import NYUv2
+from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
@@ -143,7 +144,7 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
     adapter = Adapter(network, len(classes)).to(device, memory_format=torch.channels_last)
     train = recipe.train
     player = player_of("network", adapter, train.optimizer, train.schedule, recipe.run.steps, train.ema)
-    samples: Sequence[Sample] = list(data)  # read, decoded or rendered once
+    samples: Sequence[Sample] = [at_size(sample, recipe.data.size) for sample in data]  # read or rendered once
     transform = TrainTransform(train.crop, train.scale, train.flip, train.colour, recipe.model.mean, recipe.model.std)
     weights = class_weights(samples, len(classes), train.class_weights)
     game = Teaching(

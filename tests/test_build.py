@@ -1,5 +1,7 @@
 """Data sets by their recipe names, with the classes that the networks have."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,11 @@ from PIL import Image
 
 from segkd import build
 from segkd.data.classes import CAMVID, NYUV2_13, NYUV2_40, Classes, listed, numbered
+from segkd.data.resize import resize_protocol
+from segkd.data.samples import Sample
 from segkd.foundation.errors import DataError, TeacherError
 from segkd.recipe import load
+from segkd.runs.folder import labelled
 
 TEACH = """\
 model: {arch: Linknet, encoder: mobilenet_v2, classes: %s, options: {encoder_depth: 3}}
@@ -80,6 +85,47 @@ def test_a_teacher_of_nyuv2(here: Path):
         Path("teach.yaml").write_text(TEACH % classes)
         with pytest.raises((DataError, TeacherError), match=words):
             build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
+
+
+@pytest.fixture
+def large(here: Path) -> Path:
+    """The same frames as files of 300x400, more than the protocol's 256."""
+    for path in Path("nyu").glob("*/*.png"):
+        Image.open(path).resize((400, 300), Image.Resampling.NEAREST).save(path)
+    return here
+
+
+@pytest.mark.parametrize("size", ["protocol", "original"])
+def test_a_teacher_learns_at_the_size_at_which_it_is_measured(large: Path, size: str):
+    Path("teach.yaml").write_text(TEACH % "nyuv2_13")
+    recipe = load("teach.yaml", [] if size == "protocol" else ["data.size=original"])
+    game, _ = build.teaching_of(recipe, torch.device("cpu"), False)
+    data = build.dataset("nyuv2", "nyu", "train", NYUV2_13)
+    assert [sample.image.shape for sample in data] == [(300, 400, 3)] * 2
+    wanted = [resize_protocol(sample) if size == "protocol" else sample for sample in data]
+    assert_same(game.samples, wanted)
+    measured = labelled(recipe, "train")
+    assert measured is not None
+    assert_same(game.samples, [measured[index] for index in range(len(measured))])
+
+
+@pytest.mark.parametrize("name", [
+    "teachers/scenes", "teachers/rooms", pytest.param("teachers/camvid", marks=[
+        pytest.mark.realdata, pytest.mark.skipif("SEGKD_DATA" not in os.environ, reason="SEGKD_DATA is not set")]),
+])  # fmt: skip
+def test_the_kept_teachers_learn_from_their_files_as_they_are(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(build, "TRAIN_SCENES", 3)
+    recipe = load(name, ["model.weights=none"])
+    assert recipe.data.size == "protocol"
+    game, _ = build.teaching_of(recipe, torch.device("cpu"), False)
+    data = build.dataset(recipe.data.name, recipe.data.root, "train", build.classes_of(recipe.model.classes))
+    assert len(data) == (367 if recipe.data.name == "camvid" else 3)
+    assert_same(game.samples, data)
+
+
+def assert_same(found: Iterable[Sample], wanted: Iterable[Sample]) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert np.array_equal(one.image, other.image) and np.array_equal(one.mask, other.mask)
 
 
 def test_names_of_teacher_and_data_are_compared(here: Path):

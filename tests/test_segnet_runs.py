@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from segkd import evaluate, load_student, runs
 from segkd.cli import main
+from segkd.foundation.errors import UsageError
 from segkd.measuring import load_model
 from segkd.models.adapters import parameters_of
 from segkd.models.segnet import SegNet
@@ -107,6 +108,13 @@ def test_a_segnet_is_taught_and_its_card_names_no_encoder(taught, tiny):
     with torch.no_grad():
         assert torch.equal(own(x), model.network(x))  # the file, and the folder that was saved after it
     assert (tiny.folder / "taught" / "model" / "model.pt2").is_file()
+
+
+def test_a_taught_run_is_not_that_of_images_of_another_size(taught, tiny):
+    values = [f"data.root={tiny.folder}/camvid", f"run.dir={tiny.folder}/taught"]
+    assert runs.teach(load(tiny.folder / "segnet.yaml", values), QUIET) == taught[0]
+    with pytest.raises(UsageError, match=r"a finished run of another recipe \(data.size\)"):
+        runs.teach(load(tiny.folder / "segnet.yaml", [*values, "data.size=original"]), QUIET)
 
 
 def test_a_segnet_teaches_a_deeplab_with_its_statistics(taught, tiny, tmp_path):

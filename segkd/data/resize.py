@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -34,3 +35,8 @@ def resize_protocol(sample: Sample, shorter: int = PROTOCOL_SIDE) -> Sample:
 def reduced(sample: Sample) -> Sample:
     """The sample at the protocol's size, or itself where its shorter side is no longer than that."""
     return resize_protocol(sample) if min(sample.image.shape[:2]) > PROTOCOL_SIDE else sample
+
+
+def at_size(sample: Sample, size: Literal["protocol", "original"]) -> Sample:
+    """The sample as it is trained on and measured: `reduced` for "protocol", and itself for "original"."""
+    return reduced(sample) if size == "protocol" else sample

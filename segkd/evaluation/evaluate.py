@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.data.classes import Classes
-from segkd.data.resize import reduced
+from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample, check_labels
 from segkd.evaluation.metrics import ConfusionMatrix, scores
 from segkd.foundation import audit
@@ -132,8 +132,7 @@ def _labelled(dataset: Dataset, size: Literal["protocol", "original"]) -> Iterat
         with audit.phase("evaluation"):
             sample = dataset[index]
         _check(sample, dataset.classes)
-        if size == "protocol":
-            sample = reduced(sample)
+        sample = at_size(sample, size)
         yield sample.image, sample.mask
 
 

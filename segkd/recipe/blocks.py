@@ -236,7 +236,9 @@ class Data(Block):
     train: Text = Field("train", description="split that a teacher trains on")
     watch: Text | None = Field(None, description="split to follow during training; null: none")
     final: Text | None = Field("test", description="split measured once, after the last step; null: none")
-    size: Literal["protocol", "original"] = Field("protocol", description="shorter side 256, or the files' own size")
+    size: Literal["protocol", "original"] = Field(
+        "protocol", description="taught and measured with a shorter side of 256 at most, or at the files' own size"
+    )
 
 
 class TeachData(Data):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from segkd import __version__, build
-from segkd.data.resize import reduced
+from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit
@@ -101,7 +101,7 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
 def free_keys(recipe: Recipe) -> tuple[str, ...]:
     """The keys that may change between the parts of a run: for a teacher, its data and its looks decide what it learns."""
     if isinstance(recipe, TeachRecipe):
-        return ("data.root", "data.final", "data.size", "run.dir", "run.save_every", "run.sample_every", "run.keep")
+        return ("data.root", "data.final", "run.dir", "run.save_every", "run.sample_every", "run.keep")
     return loop.FREE_KEYS
 
 
@@ -151,7 +151,7 @@ class Labelled:
 
     def __init__(self, data: Dataset, size: Literal["protocol", "original"]) -> None:
         self.classes = data.classes
-        self._samples = [reduced(sample) if size == "protocol" else sample for sample in data]
+        self._samples = [at_size(sample, size) for sample in data]
 
     def __len__(self) -> int:
         return len(self._samples)

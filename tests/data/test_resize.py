@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segkd.data.resize import reduced, resize_protocol
+from segkd.data.resize import at_size, reduced, resize_protocol
 from segkd.data.samples import Sample
 
 
@@ -56,3 +56,9 @@ def test_only_larger_images_are_reduced():
     assert reduced(sample) is sample
     assert reduced(Sample("b", picture(0, 100, 400), None)).image.shape == (100, 400, 3)
     assert reduced(Sample("c", picture(0, 300, 257), None)).image.shape == (299, 256, 3)
+
+
+def test_the_size_of_a_recipe():
+    large, small = Sample("a", picture(0, 300, 400), None), Sample("b", picture(0, 100, 400), None)
+    assert np.array_equal(at_size(large, "protocol").image, resize_protocol(large).image)
+    assert at_size(large, "original") is large and at_size(small, "protocol") is small
