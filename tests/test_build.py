@@ -16,6 +16,7 @@ from segkd.data.samples import Sample
 from segkd.foundation.errors import DataError, TeacherError
 from segkd.recipe import load
 from segkd.runs.folder import labelled
+from segkd.runs.teach import model_card
 
 TEACH = """\
 model: {arch: Linknet, encoder: mobilenet_v2, classes: %s, options: {encoder_depth: 3}}
@@ -63,6 +64,20 @@ def test_a_folder_of_ones_own_has_the_classes_that_it_says(here: Path):
     Path("own/dataset.yaml").write_text(f"classes: [void, {names}]\n")
     with pytest.raises(TeacherError, match="class 0 is 'thing 0' to the model, and 'void' in own"):
         build.teaching_of(recipe, torch.device("cpu"), False)
+
+
+@pytest.mark.parametrize("root", [".", "../own/", "${SEGKD_DATA}"])
+def test_the_card_of_a_teacher_calls_its_folder_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str):
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path / "own")
+    monkeypatch.setenv("SEGKD_DATA", str(tmp_path / "own"))
+    Path("teach.yaml").write_text(
+        (TEACH % "[road, car]").replace("name: nyuv2, root: nyu", f"name: folder, root: '{root}'")
+    )
+    summary = {"student_miou": None, "student_parameters": 1e6, "recipe": "teach", "steps": 1, "seconds": 60.0,
+               "machine": "a CPU", "precision": "fp32", "best_step": 1}  # fmt: skip
+    card = model_card("teacher", load("teach.yaml"), summary)
+    assert "1.00 M parameters, for own;" in card and "Licence: it follows that of the training images." in card
 
 
 def test_what_cannot_be_had(here: Path):

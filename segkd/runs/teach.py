@@ -13,7 +13,7 @@ from segkd.foundation import audit
 from segkd.foundation.files import atomic_write
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
 from segkd.models.student import save_network
-from segkd.recipe import TeachRecipe
+from segkd.recipe import TeachRecipe, expand_root
 from segkd.runs.folder import Options, begin, bench_of, finish, finished, labelled, plan_of, ran_on, run_folder, score
 from segkd.training import loop
 from segkd.training.teaching import Teaching
@@ -108,7 +108,7 @@ def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
     if data.name in procedural.KINDS:
         licence = "MIT, as the code: its training images are procedural"
     elif data.name == "folder":
-        subject, licence = Path(str(data.root)).name, "it follows that of the training images"
+        subject, licence = expand_root(str(data.root)).resolve().name, "it follows that of the training images"
     measured = ""
     if summary["student_miou"] is not None:
         rows = "".join(
