@@ -88,7 +88,10 @@ class Distiller:
         return values
 
     def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:
-        """The synthesiser answers to its judges; the student only looks on. What it made goes into the bank."""
+        """The synthesiser answers to its judges; the student only looks on. What it made goes into the bank.
+
+        Not so where kept images are refined: students learn more where no raw ones are among them.
+        """
         needs = self.needs["synth"]
         student, network = self.student.network.train(), self.synthesiser.train()
         saved = snapshot([network, self.method])
@@ -101,7 +104,7 @@ class Distiller:
             total, values = self.method.loss("synth", view, step)
             refused = self.synth.update(total, step)
         self._settle(refused, step, values, [network, self.method], saved)
-        if refused is None and self.replay is not None:
+        if refused is None and self.replay is not None and not self.refine.steps:
             self.replay.keep(x, seen["kept"])
         return values
 

@@ -135,6 +135,13 @@ def test_keep_moves_fill_the_bank_and_the_student_draws_from_it(tiny):
     assert len(torch.unique(kept.flatten(1), dim=0)) == len(kept)
 
 
+def test_where_images_are_refined_no_raw_ones_are_kept(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=1")
+    for step in range(2):
+        game.play(step)
+    assert len(game.replay) == 2
+
+
 def test_a_keep_move_changes_the_bank_alone(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.ema=0.9")
     game.play(0)
