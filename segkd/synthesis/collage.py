@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 LEAVES = 60
-OWN = 0.25
+OWN = 0.1
 """Share of the leaves that are of their own material; the rest show an image, at the place where the leaf lies."""
 
 RADII = (0.01, 0.6)

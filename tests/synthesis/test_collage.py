@@ -31,7 +31,7 @@ def test_images_are_shown_at_their_own_place():
     x = batch()
     torch.manual_seed(1)
     share = from_the_batch(x, collage(x))[4:].float().mean()
-    assert 0.6 < share < 0.9, "three quarters of the leaves show images, the rest a material of their own"
+    assert 0.75 < share < 0.97, "most leaves show images, a tenth has a material of its own"
 
 
 def test_without_material_every_pixel_is_an_image(monkeypatch):
