@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import overload
 
 import numpy as np
 
 from segkd.data.classes import CAMVID, IGNORE
 from segkd.data.images import read_image, read_mask
-from segkd.data.samples import Sample, check_size, label_error, refuse
+from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
 from segkd.foundation.errors import DataError
 
 VOID = 11
@@ -20,7 +18,7 @@ VOID = 11
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-class CamVid(Sequence[Sample]):
+class CamVid(FileSet):
     """One split of CamVid; images are read and checked when asked for.
 
     `root/SPLIT.txt` lists pairs "image mask", one a line; of each path only the last two parts count, so that the
@@ -30,7 +28,7 @@ class CamVid(Sequence[Sample]):
 
     classes = CAMVID
 
-    def __init__(self, root: str | os.PathLike[str], split: str, report: Callable[[DataError], None] = refuse) -> None:
+    def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
         """Find the files of a split ("train", "val" or "test"); every image and mask must be there.
 
         Args:
@@ -51,20 +49,12 @@ class CamVid(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Read one sample (or several): image and mask of one size, void as `IGNORE`.
+    def read(self, index: int) -> Sample:
+        """Read one sample: image and mask of one size, void as `IGNORE`.
 
         Raises:
             DataError: a damaged file, two sizes, or an id other than 0 to 11 (with the file, the id and the pixel).
         """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         image_path, mask_path = self.pairs[index]
         image = read_image(image_path)
         raw = read_mask(mask_path)
@@ -75,7 +65,7 @@ class CamVid(Sequence[Sample]):
         return Sample(image_path.relative_to(self.root).as_posix(), image, mask)
 
 
-def _listed_pairs(root: Path, listing: Path, report: Callable[[DataError], None]) -> list[tuple[Path, Path]]:
+def _listed_pairs(root: Path, listing: Path, report: Report) -> list[tuple[Path, Path]]:
     try:
         lines = listing.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -112,7 +102,7 @@ def _existing(path: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
     raise DataError(f"{path}: missing {kind}")
 
 
-def _folder_pairs(root: Path, split: str, report: Callable[[DataError], None]) -> list[tuple[Path, Path]]:
+def _folder_pairs(root: Path, split: str, report: Report) -> list[tuple[Path, Path]]:
     images, masks = root / split, root / f"{split}annot"
     for folder in (images, masks):
         if not folder.is_dir():

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
 
 from segkd.data.description import FILE, IMAGES, MASKS, UNKNOWN, Description, read_description
 from segkd.data.images import read_image, read_mask
-from segkd.data.samples import Sample, check_size, label_error, refuse
+from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
 from segkd.foundation.errors import DataError
 
 _IMAGES = (".png", ".jpg", ".jpeg")
 _MASKS = (".png",)
-Report = Callable[[DataError], None]
 
 
-class Folder(Sequence[Sample]):
+class Folder(FileSet):
     """One split of a folder; images are read and checked when asked for.
 
     The images of a split are in `images/SPLIT/` and its masks in `masks/SPLIT/`, or where the description says; each
@@ -46,20 +44,12 @@ class Folder(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Read one sample (or several): image and mask of one size, with the ids of the classes and `IGNORE`.
+    def read(self, index: int) -> Sample:
+        """Read one sample: image and mask of one size, with the ids of the classes and `IGNORE`.
 
         Raises:
             DataError: a damaged file, two sizes, or an id or colour that the description does not know.
         """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         path, mask_path = self.pairs[index]
         image, mask = read_image(path), read_mask(mask_path, colour_map=self._colours)
         check_size(mask_path, mask, image)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from segkd.data.classes import IGNORE, NYUV2_13, NYUV2_40
 from segkd.data.images import read_image, read_mask
 from segkd.data.nyuv2_mat import FRAMES, MAP_13, MAP_40, SPLITS, OfficialFiles
-from segkd.data.samples import Sample, check_size, label_error, refuse
+from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
 from segkd.foundation.errors import DataError
 
 CLASSES = {13: NYUV2_13, 40: NYUV2_40}
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-class NYUv2(Sequence[Sample]):
+class NYUv2(FileSet):
     """One split of NYUv2; frames are read and checked when asked for.
 
     `root` holds either the prepared layout (`images/0001.png` or `.jpg`, `labels13/0001.png`, `labels40/0001.png`
@@ -34,9 +33,7 @@ class NYUv2(Sequence[Sample]):
         ids: the numbers of the frames, from 1.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str], split: str, classes: int = 40, report: Callable[[DataError], None] = refuse
-    ) -> None:
+    def __init__(self, root: str | os.PathLike[str], split: str, classes: int = 40, report: Report = refuse) -> None:
         """Find the frames of a split.
 
         Args:
@@ -58,20 +55,12 @@ class NYUv2(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Read one frame (or several): image and mask of one size, void as `IGNORE`, classes from 0.
+    def read(self, index: int) -> Sample:
+        """Read one frame: image and mask of one size, void as `IGNORE`, classes from 0.
 
         Raises:
             DataError: a damaged file, two sizes, or an id that is no class (with the file, the id and the pixel).
         """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         name, image, source, ids = self._source.read(self.ids[index])
         return Sample(name, image, class_ids(source, ids, len(self.classes)))
 
@@ -128,7 +117,7 @@ class _Official:
         self.files = OfficialFiles({name: root / name for name in (FRAMES, SPLITS, MAP_40, MAP_13)}, (classes,))
         self.train, self.test, self.classes = self.files.train, self.files.test, classes
 
-    def present(self, frames: Sequence[int], report: Callable[[DataError], None]) -> list[int]:
+    def present(self, frames: Sequence[int], report: Report) -> list[int]:
         """All of them: the split was compared with the frames when it was read."""
         return list(frames)
 
@@ -150,7 +139,7 @@ class _Prepared:
         if both := set(self.train) & set(self.test):
             raise DataError(f"{root / 'test.txt'}: frame {min(both)} is also in train.txt")
 
-    def present(self, frames: Sequence[int], report: Callable[[DataError], None]) -> list[int]:
+    def present(self, frames: Sequence[int], report: Report) -> list[int]:
         found = []
         for frame in frames:
             images = self._images(frame)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -38,6 +39,32 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def __iter__(self) -> Iterator[Sample]: ...
+
+
+Report = Callable[[DataError], None]
+"""What a data set tells of a fault among its files."""
+
+
+class FileSet(Sequence[Sample]):
+    """A data set in files, which are read and checked when a sample is asked for."""
+
+    classes: Classes
+
+    @abstractmethod
+    def read(self, index: int) -> Sample:
+        """Read one sample: image and mask of one size. Raises DataError for a damaged file or a wrong id."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """One sample, or a list of several; see `read`."""
+        if isinstance(index, slice):
+            return [self.read(i) for i in range(*index.indices(len(self)))]
+        return self.read(index)
 
 
 def label_error(source: str, mask: np.ndarray, allowed: np.ndarray, expected: str) -> DataError:

@@ -12,7 +12,7 @@ from typing import Literal
 from segkd.data.camvid import CamVid
 from segkd.data.folder import Folder, splits_of
 from segkd.data.nyuv2 import NYUv2, labellings
-from segkd.data.samples import Dataset
+from segkd.data.samples import Dataset, Report
 from segkd.foundation.errors import DataError
 
 Name = Literal["camvid", "nyuv2", "folder"]
@@ -21,8 +21,6 @@ COUNTS: dict[str, dict[str, int]] = {
     "nyuv2": {"train": 700, "val": 95, "test": 654},
 }
 """Images of the splits as published (NYUv2's 795 for training are held here as train and val)."""
-
-Report = Callable[[DataError], None]
 
 
 @dataclass
