@@ -18,8 +18,8 @@ class DDAD(Method):
     discrepancy to the student; the student learns from the teacher's pixel-wise outputs on its images.
     Differs: the full text was not at hand, so the exact sums are inferred from it and from DFAD (arXiv:1912.11006);
     `balance` and `one_hot` (arXiv:1904.01186) are ours and 0 by default; so is `synth.refine`, by which images follow the
-    first judge themselves before they are kept (arXiv:1912.08795 makes whole images so). `variant: paper` is the plain form, `segkd` the tuned one:
-    both are presets in recipes/base/ddad.yaml.
+    first judge themselves before they are kept (arXiv:1912.08795 makes whole images so). `variant: paper` is the plain
+    form, `segkd` the tuned one: both are presets in recipes/base/ddad.yaml.
     """
 
     student, synth = ("kd",), ("adv", "bn", "balance", "one_hot")
