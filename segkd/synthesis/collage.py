@@ -1,9 +1,9 @@
-"""Collages by dead leaves: random shapes that show other images of the batch, or a plain material of their own.
+"""Collages by dead leaves: random shapes, each of which shows another image of the batch.
 
-A young generator paints soft spots; shapes with sharp borders that hide each other, and textures of every grain, are what
-it learns last. The dead leaves model has both and knows nothing of any data (arXiv:2106.05963 trains on it alone, and on
-noise whose spectrum falls as that of photographs does). Here it cuts up what the generator makes, as CutMix
-(arXiv:1905.04899) does with boxes, and gradients flow through to the images that are shown.
+A young generator paints soft spots; shapes with sharp borders that hide each other are what it learns last. The dead
+leaves model has them and knows nothing of any data (arXiv:2106.05963 trains on it alone). Here it cuts up what the
+generator makes, as CutMix (arXiv:1905.04899) does with boxes, and gradients flow through to the images that are shown.
+Materials of the leaves' own, with the colours and spectra of photographs, made students worse the more there were.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ import torch
 from torch import Tensor
 
 LEAVES = 60
-OWN = 0.1
-"""Share of the leaves that are of their own material; the rest show an image, at the place where the leaf lies."""
-
 RADII = (0.01, 0.6)
 """Smallest and largest radius of a leaf, in widths of the image; between them evenly by logarithm."""
 
-SPECTRA = ((0.0, 1.0), (1.0, 1.0), (1.0, 4.0), (1.0, 0.25), (2.0, 1.0))
-"""Textures: the amplitude falls with the frequency to this power; the grain is so many times as wide as with 1, and as low."""
-
 
 def collage(images: Tensor) -> Tensor:
-    """Three quarters of the images (N,3,H,W) in [0,1] become collages; the first quarter stays. By torch's global generator."""
+    """Three quarters of the images (N,3,H,W) become collages, the first quarter stays: by torch's global generator.
+
+    A leaf shows its image at the place where the leaf lies; what no leaf covers is the image that was there.
+    """
     n, _, height, width = images.shape
     device, plain = images.device, n // 4
     shown = leaves(n - plain, height, width).to(device)
@@ -38,8 +35,7 @@ def collage(images: Tensor) -> Tensor:
         torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
     )
     cut = images.permute(0, 2, 3, 1)[picks, rows, columns].permute(0, 3, 1, 2)
-    is_own = _of_leaf((torch.rand(n - plain, LEAVES + 1, 1, device=device) < OWN).float(), shown)
-    return torch.cat([images[:plain], torch.lerp(cut, material(shown), is_own)])
+    return torch.cat([images[:plain], cut])
 
 
 def leaves(n: int, height: int, width: int) -> Tensor:
@@ -108,39 +104,3 @@ def _pose(canvas: np.ndarray, rng: np.random.Generator) -> tuple[tuple[float, fl
 
 def _fill(canvas: np.ndarray, leaf: int, corners: object) -> None:
     cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], leaf)
-
-
-def material(shown: Tensor) -> Tensor:
-    """Colours (N,3,H,W) in [0,1] for leaves (N,H,W): each has a colour, and textures and shading of some strength."""
-    n, height, width = shown.shape
-    device, count = shown.device, (n, LEAVES + 1)
-    grey = torch.rand(*count, 1, device=device)
-    tint = 0.16 * torch.randn(*count, 3, device=device) * torch.rand(*count, 1, device=device)
-    light = 0.08 * torch.randn(n, 1, 3, device=device)
-    down = torch.linspace(-1, 1, height, device=device).view(1, 1, height, 1).expand(n, 1, height, width)
-    across = torch.linspace(-1, 1, width, device=device).expand(n, 1, height, width)
-    fields = torch.cat([textures(n, height, width, device), down, across], dim=1)
-    kinds = fields.shape[1]
-    strength = 0.3 * (torch.rand(*count, kinds, device=device) * torch.rand(*count, 1, device=device)) ** 1.5
-    strength[..., -2:] *= torch.randn(*count, 2, device=device).sign()
-    ripple = (_of_leaf(strength, shown) * fields).sum(dim=1, keepdim=True)
-    return (_of_leaf(grey + tint + light, shown) + ripple).clamp(0, 1)
-
-
-def textures(n: int, height: int, width: int, device: torch.device) -> Tensor:
-    """Noise (n,len(SPECTRA),height,width) with these spectra, of mean 0 and variance 1."""
-    up, over = torch.fft.fftfreq(height, device=device)[:, None], torch.fft.rfftfreq(width, device=device)
-    fields = []
-    for slope, wide in SPECTRA:
-        frequency = torch.hypot(over * wide, up / wide).clamp_min(1 / max(height, width))
-        spectrum = torch.fft.rfft2(torch.randn(n, height, width, device=device)) * frequency**-slope
-        spectrum[:, 0, 0] = 0
-        field = torch.fft.irfft2(spectrum, s=(height, width))
-        fields.append(field / field.std(dim=(1, 2), correction=0, keepdim=True).clamp_min(1e-6))
-    return torch.stack(fields, dim=1)
-
-
-def _of_leaf(values: Tensor, shown: Tensor) -> Tensor:
-    """What each leaf has (N,leaves,C), at the pixels where it shows (N,H,W): (N,C,H,W)."""
-    index = shown.flatten(1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
-    return values.gather(1, index).view(*shown.shape, values.shape[-1]).permute(0, 3, 1, 2)

@@ -1,11 +1,11 @@
-"""Collages: every pixel is an image of the batch at its own place, or a material; shapes lie above each other."""
+"""Collages: every pixel is an image of the batch at its own place; shapes lie above each other."""
 
 import numpy as np
 import pytest
 import torch
 
 from segkd.synthesis import collage as module
-from segkd.synthesis.collage import LEAVES, SHAPES, collage, horizon, leaves, material, textures
+from segkd.synthesis.collage import LEAVES, SHAPES, collage, horizon, leaves
 
 
 def batch(n=16, height=24, width=32):
@@ -27,22 +27,13 @@ def test_the_first_quarter_stays_and_the_rest_is_cut_up():
     assert all(not torch.equal(a, b) for a, b in zip(x[4:], y[4:], strict=True))
 
 
-def test_images_are_shown_at_their_own_place():
-    x = batch()
-    torch.manual_seed(1)
-    share = from_the_batch(x, collage(x))[4:].float().mean()
-    assert 0.75 < share < 0.97, "most leaves show images, a tenth has a material of its own"
-
-
-def test_without_material_every_pixel_is_an_image(monkeypatch):
-    monkeypatch.setattr(module, "OWN", 0.0)
+def test_every_pixel_shows_an_image_at_its_own_place():
     x = batch()
     torch.manual_seed(1)
     assert from_the_batch(x, collage(x)).all()
 
 
-def test_the_gradient_counts_where_an_image_is_shown(monkeypatch):
-    monkeypatch.setattr(module, "OWN", 0.0)
+def test_the_gradient_counts_where_an_image_is_shown():
     x = batch().requires_grad_()
     torch.manual_seed(1)
     collage(x).sum().backward()
@@ -73,17 +64,6 @@ def test_large_leaves_lie_below(monkeypatch):
     assert first > 3 * last > 0
 
 
-def test_a_material_belongs_to_its_leaf():
-    torch.manual_seed(1)
-    shown = leaves(8, 24, 32)
-    colour = material(shown)
-    assert colour.shape == (8, 3, 24, 32)
-    inside = torch.stack(
-        [colour[0, 0][shown[0] == leaf].std() for leaf in shown[0].unique() if (shown[0] == leaf).sum() > 9]
-    )
-    assert inside.mean() < colour[:, 0].std(), "a leaf is more uniform than a picture of many"
-
-
 def test_the_seed_alone_decides():
     x = batch()
     made = []
@@ -104,18 +84,3 @@ def test_each_shape_draws_its_leaf_and_nothing_else(shape):
         assert set(np.unique(drawn)) == {0, 7}
         areas.append((drawn == 7).mean())
     assert shape is horizon or areas[1] > 3 * areas[0], "larger radii, larger leaves"
-
-
-def test_textures_have_the_spectra_that_they_are_said_to_have():
-    torch.manual_seed(0)
-    size = 128
-    fields = textures(6, size, size, torch.device("cpu"))
-    torch.testing.assert_close(fields.std(dim=(2, 3), correction=0), torch.ones(6, fields.shape[1]))
-    assert fields.mean(dim=(2, 3)).abs().max() < 1e-4
-    power = torch.fft.fft2(fields).abs().square().mean(dim=0)
-    (near, far) = ((power[:, k, 0] + power[:, 0, k]) / 2 for k in (4, 32))
-    slopes = ((near / far).log() / np.log(32 / 4) / 2).tolist()
-    assert [round(slope) for slope in slopes] == [0, 1, 1, 1, 2], "amplitude over frequency, of each texture"
-    wide, high = fields[:, 2], fields[:, 3]
-    for field, along, across in ((wide, 2, 1), (high, 1, 2)):
-        assert field.diff(dim=along).std() < 0.7 * field.diff(dim=across).std(), "grain is longer one way"
