@@ -3,7 +3,7 @@
 A young generator paints soft spots; shapes with sharp borders that hide each other are what it learns last. The dead
 leaves model has them and knows nothing of any data (arXiv:2106.05963 trains on it alone). Here it cuts up what the
 generator makes, as CutMix (arXiv:1905.04899) does with boxes, and gradients flow through to the images that are shown.
-Materials of the leaves' own, with the colours and spectra of photographs, made students worse the more there were.
+Materials of the leaves' own made CamVid's students worse the more there were, and those of scenes hardly better.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 LEAVES = 60
+"""Shapes drawn over each image."""
+
 RADII = (0.01, 0.6)
 """Smallest and largest radius of a leaf, in widths of the image; between them evenly by logarithm."""
 
