@@ -1,8 +1,9 @@
-"""What a batch of dense scenes should look like before any image is known: its classes balanced, its pixels sure."""
+"""What a batch of dense scenes should look like before any image is known: balanced classes, sure pixels, smooth areas."""
 
 from __future__ import annotations
 
 import torch
+from kornia.losses import total_variation
 from torch import Tensor
 
 from segkd.losses.reduce import mean_over_ranks
@@ -21,3 +22,12 @@ def balance(logits: Tensor) -> Tensor:
 def one_hot(logits: Tensor) -> Tensor:
     """Cross-entropy of logits (N,C,H,W) to their own argmax, in nats, averaged over N, H and W (arXiv:1904.01186, L_OH)."""
     return -torch.log_softmax(logits.float(), dim=1).amax(dim=1).mean()
+
+
+def smoothness(images: Tensor) -> Tensor:
+    """Total variation of images (N,C,H,W): the mean step between neighbours along H plus that along W, not squared.
+
+    In the unit of the images' range; 0 for flat images. Source: arXiv:1912.08795 (a_tv). Differs: means in place of sums,
+    so that a weight carries over between sizes, and no diagonal neighbours.
+    """
+    return total_variation(images.float(), reduction="mean").mean()

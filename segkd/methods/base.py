@@ -62,8 +62,8 @@ class View:
 class Method(nn.Module):
     """Base of all methods. A subclass names its terms, gives each a default weight and one function of a View.
 
-    `refine` names the terms of the synthesiser that images answer to by themselves before they are kept. A term returns a
-    scalar that its player minimises. Buffers that a subclass registers are checkpointed.
+    `refine` names the terms that images answer to by themselves before they are kept. A term returns a scalar that its
+    player, or such images, minimise. Buffers that a subclass registers are checkpointed.
     """
 
     student: ClassVar[tuple[str, ...]] = ()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segkd.losses.discrepancy import discrepancy, l1
-from segkd.losses.priors import balance, one_hot
+from segkd.losses.priors import balance, one_hot, smoothness
 from segkd.losses.statistics import batchnorm_distance
 from segkd.methods.base import Method, View
 
@@ -18,13 +18,13 @@ class DDAD(Method):
     discrepancy to the student; the student learns from the teacher's pixel-wise outputs on its images.
     Differs: the full text was not at hand, so the exact sums are inferred from it and from DFAD (arXiv:1912.11006);
     `balance` and `one_hot` (arXiv:1904.01186) are ours and 0 by default; so is `synth.refine`, by which images follow the
-    first judge themselves before they are kept (arXiv:1912.08795 makes whole images so). `variant: paper` is the plain
-    form, `segkd` the tuned one: both are presets in recipes/base/ddad.yaml.
+    first judge themselves before they are kept (arXiv:1912.08795 makes whole images so, and `tv` is its prior for them).
+    `variant: paper` is the plain form, `segkd` the tuned one: both are presets in recipes/base/ddad.yaml.
     """
 
     student, synth = ("kd",), ("adv", "bn", "balance", "one_hot")
-    refine = ("bn", "balance", "one_hot")
-    weights = {"kd": 1.0, "adv": 1.0, "bn": 1.0, "balance": 0.0, "one_hot": 0.0}
+    refine = ("bn", "balance", "one_hot", "tv")
+    weights = {"kd": 1.0, "adv": 1.0, "bn": 1.0, "balance": 0.0, "one_hot": 0.0, "tv": 0.0}
     variants = ("segkd", "paper")
 
     def kd(self, v: View) -> Tensor:
@@ -47,3 +47,7 @@ class DDAD(Method):
     def one_hot(self, v: View) -> Tensor:
         """Generator: the teacher should be sure of every pixel."""
         return one_hot(v.t)
+
+    def tv(self, v: View) -> Tensor:
+        """Refined images: areas should stay as smooth as in photographs, which steps of single pixels roughen."""
+        return smoothness(v.x)

@@ -16,22 +16,23 @@ from typing import Any
 from segkd.foundation.errors import UsageError
 
 METHODS = Path(__file__).parents[1] / "methods"
-_ATTRIBUTES = ("student", "synth", "weights")
+_ATTRIBUTES = ("student", "synth", "refine", "weights")
 _NOT_METHODS = ("__init__", "base")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """A method's loss terms by name, for each player, and the weights that hold unless a recipe changes them."""
+    """A method's loss terms by name, for each player and for `synth.refine`, and the weights that hold unless a recipe changes them."""
 
     student: tuple[str, ...]
     synth: tuple[str, ...]
     weights: dict[str, float]
+    refine: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The terms of both players, the student's first, each once."""
-        return tuple(dict.fromkeys((*self.student, *self.synth)))
+        """All terms, the student's first, each once."""
+        return tuple(dict.fromkeys((*self.student, *self.synth, *self.refine)))
 
 
 @dataclass
@@ -137,7 +138,8 @@ def _literal(name: str, value: ast.expr, path: Path) -> Any:
 
 def _terms(name: str, classes: dict[str, _Class], path: Path) -> Terms:
     values = {attribute: _inherited(name, attribute, classes, path, ()) for attribute in _ATTRIBUTES}
-    return Terms(values["student"] or (), values["synth"] or (), dict(values["weights"] or {}))
+    weights = dict(values["weights"] or {})
+    return Terms(values["student"] or (), values["synth"] or (), weights, values["refine"] or ())
 
 
 def _inherited(name: str, attribute: str, classes: dict[str, _Class], path: Path, seen: tuple[str, ...]) -> Any:

@@ -16,8 +16,8 @@ class Refine(nn.Module):
 
     A generator that has just begun cannot paint what its judges want; a few steps of the images themselves bring their
     statistics in the teacher nearer to those of its training images than hundreds of moves of the generator.
-    Source of the idea: arXiv:1912.08795, which makes images of noise by thousands of such steps. Differs: few steps, no
-    priors on smoothness, and they start from images that already have borders and textures.
+    Source of the idea: arXiv:1912.08795, which makes images of noise by thousands of such steps. Differs: few steps, from
+    images that already have borders and textures.
 
     Args:
         steps: how many; 0 leaves the images as they are.

@@ -1,4 +1,4 @@
-"""Balance and one-hot against loops over pixels in float64: value and gradient."""
+"""Balance, one-hot and smoothness against loops over pixels in float64: value and gradient."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.losses.priors import balance, one_hot
+from segkd.losses.priors import balance, one_hot, smoothness
 
 SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (1, 11, 3, 5), (3, 2, 5, 7)]
 
@@ -44,8 +44,25 @@ def one_hot_reference(logits: np.ndarray) -> tuple[float, np.ndarray]:
     return float(-(target * np.log(p)).sum() / pixels), (p - target) / pixels
 
 
+def smoothness_reference(images: np.ndarray) -> tuple[float, np.ndarray]:
+    """The value, and its gradient: each step pulls on its two pixels by its sign."""
+    value, gradient = 0.0, np.zeros_like(images)
+    count, channels, height, width = images.shape
+    for down, right in ((1, 0), (0, 1)):
+        steps = count * channels * (height - down) * (width - right)
+        for n, c, i, j in np.ndindex(count, channels, height - down, width - right):
+            step = images[n, c, i + down, j + right] - images[n, c, i, j]
+            value += abs(step) / steps
+            gradient[n, c, i + down, j + right] += np.sign(step) / steps
+            gradient[n, c, i, j] -= np.sign(step) / steps
+    return value, gradient
+
+
+LOSSES = [(balance, balance_reference), (one_hot, one_hot_reference), (smoothness, smoothness_reference)]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("loss", "reference"), [(balance, balance_reference), (one_hot, one_hot_reference)])
+@pytest.mark.parametrize(("loss", "reference"), LOSSES)
 def test_value_and_gradient(loss, reference, shape):
     logits = 2 * np.random.default_rng(5).standard_normal(shape)
     x = torch.tensor(logits, dtype=torch.float32, requires_grad=True)
@@ -57,7 +74,7 @@ def test_value_and_gradient(loss, reference, shape):
     np.testing.assert_allclose(gradient.double().numpy(), wanted_gradient, rtol=1e-3, atol=1e-5 * scale + 1e-8)
 
 
-@pytest.mark.parametrize("reference", [balance_reference, one_hot_reference])
+@pytest.mark.parametrize("reference", [reference for _, reference in LOSSES])
 def test_the_references_own_gradients_by_central_differences(reference):
     logits = np.random.default_rng(6).standard_normal((2, 3, 2, 2))
     gradient = reference(logits)[1]
@@ -113,10 +130,18 @@ def test_descending_balance_lifts_an_absent_class():
     assert (gradient[:, 1:] < 0).all()
 
 
-@pytest.mark.parametrize("loss", [balance, one_hot])
-def test_bf16_logits_are_judged_in_fp32(loss):
+@pytest.mark.parametrize("loss", [loss for loss, _ in LOSSES])
+def test_bf16_is_judged_in_fp32(loss):
     logits = (4 * torch.randn(2, 5, 8, 8)).bfloat16()
     assert loss(logits).dtype == torch.float32
     assert loss(logits).item() == loss(logits.float()).item()
     with torch.autocast("cpu", torch.bfloat16):
         assert loss(logits).item() == loss(logits.float()).item()
+
+
+def test_a_slope_is_as_smooth_as_a_step_and_noise_is_not():
+    slope = torch.linspace(-1, 1, 9).expand(2, 3, 5, 9)
+    step = torch.where(torch.arange(9) < 4, -1.0, 1.0).expand(2, 3, 5, 9)
+    assert smoothness(slope).item() == pytest.approx(2 / 8) == smoothness(step).item()
+    assert smoothness(torch.randn(2, 3, 5, 9)) > 1
+    assert smoothness(torch.full((2, 3, 5, 9), 7.0)).item() == 0

@@ -33,11 +33,9 @@ def judges(case):
 def test_terms_read_without_torch_are_those_of_the_class(tiny, case):
     method = tiny.game(case).method
     terms = method_terms()[case.partition(".")[0]]
-    assert (type(method).student, type(method).synth, type(method).weights) == (
-        terms.student,
-        terms.synth,
-        terms.weights,
-    )
+    own = type(method)
+    assert (own.student, own.synth, own.refine) == (terms.student, terms.synth, terms.refine)
+    assert own.weights == terms.weights
     assert set(terms.weights) == set(terms.names)
 
 

@@ -41,6 +41,13 @@ def test_forms_of_writing(tmp_path: Path) -> None:
     assert method_terms(tmp_path)["ddad"].names == ("kd", "adv", "bn")
 
 
+def test_a_term_of_refined_images_alone_is_a_term(tmp_path: Path) -> None:
+    more = "    refine = ('adv', 'tv')\n    weights = {'tv': 0.0}\n"
+    write(tmp_path, base=BASE, mad="class MAD(Method):\n    student, synth = ('kd',), ('adv',)\n" + more)
+    terms = method_terms(tmp_path)["mad"]
+    assert terms.refine == ("adv", "tv") and terms.names == ("kd", "adv", "tv")
+
+
 def test_inheritance_across_files_by_name(tmp_path: Path) -> None:
     write(
         tmp_path,
