@@ -34,6 +34,13 @@ SEGNET = ("student.arch=SegNet", "student.encoder=null",
           "student.options={channels: null, stem_width: null, decoder_channels: null, width: 2}")  # fmt: skip
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of tests/faults, which pytest only takes from the first conftest."""
+    group = parser.getgroup("faults")
+    group.addoption("--fault-table", metavar="FILE.md", help="merge what the rows of the fault matrix did into a table")
+    group.addoption("--fault-share", type=float, default=1.0, metavar="X", help="inject this share of the faults only")
+
+
 def tiny_teacher() -> nn.Module:
     """An untrained network whose running statistics have seen images, and whose masks show several classes."""
     import torch

@@ -1,0 +1,75 @@
+"""The fault suite: the fixture `row` counts what was injected, and the table is written at the end (see `matrix`)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.matrix import ROWS, Entry, Row, merge, table
+
+ENTRIES = pytest.StashKey[dict[str, Entry]]()
+FAILED = pytest.StashKey[bool]()
+
+
+def entries(config: pytest.Config) -> dict[str, Entry]:
+    """What is known of each test that is a row."""
+    return config.stash.setdefault(ENTRIES, {})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note every test of the matrix, before any is deselected."""
+    for item in items:
+        mark = item.get_closest_marker("row")
+        if mark is None:
+            continue
+        name, n = mark.args[0], mark.args[1] if len(mark.args) > 1 else None
+        if name not in ROWS:
+            raise pytest.UsageError(f"{item.nodeid}: no row {name!r} in the matrix")
+        tier = "T1" if item.get_closest_marker("faults") else "T0"
+        entries(config)[item.nodeid] = Entry(name, tier, n)
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest) -> Generator[Row]:
+    """The row that the test is marked as; the test fails if fewer faults pass than it owes."""
+    entry = entries(request.config)[request.node.nodeid]
+    share = request.config.getoption("fault_share")
+    row = Row(entry.row, max(1, round((entry.n or 0) * share)))
+    yield row
+    entry.run, entry.passed = max(row.run, row.passed), row.passed
+    print(f"{row.name}: {entry.passed}/{max(row.n, entry.run)}")
+    if not request.node.stash.get(FAILED, False):  # else the test has told more than these numbers can
+        assert entry.passed >= row.n and entry.passed == entry.run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add up the seconds of a row's test, and note why it was skipped."""
+    report = yield
+    entry = entries(item.config).get(item.nodeid)
+    if entry is not None:
+        entry.seconds += report.duration
+        item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
+        if report.skipped and isinstance(report.longrepr, tuple):
+            entry.why = report.longrepr[2].removeprefix("Skipped: ")
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """A line for each row that was run, and the table where `--fault-table` names a file."""
+    known = entries(config)
+    if any(entry.run for entry in known.values()):
+        from segkd.build import machine
+
+        for entry in known.values():
+            entry.machine = machine() if entry.run else ""
+        terminalreporter.section("faults")
+        for name, fault, _, _, run, passed, seconds, _ in table(known.values()):
+            if passed:
+                terminalreporter.line(f"{name:<5} {f'{passed}/{run}':>13} {seconds:>5} s  {fault}")
+    file = config.getoption("fault_table")
+    if file is not None:
+        merge(Path(file), known)

@@ -1,0 +1,110 @@
+"""The fault matrix: its rows, the count of faults that each owes, and the table that the suite writes of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROWS = {
+    "R1": "kill -9 at random times",
+    "R2": "kill -9 at the system calls of a save",
+    "R4": "resume after step k",
+    "R5": "evaluating, logging, saving at every step against never",
+    "R6": "two runs, same seed; two seeds",
+    "R9": "recipe changed between runs",
+    "W1": "disk full at byte b",
+    "W2-3": "folder read-only, removed, replaced; target symlink, fifo, folder",
+    "W4": "two processes, one run folder",
+    "W5": "power cut: zeroed pages, cut tail, missing rename",
+    "C1-2": "one flipped bit; truncation",
+    "C4-5": "hostile pickles; hostile safetensors headers",
+    "C6": "wrong architecture, class count, missing, extra or renamed keys",
+    "Y1": "malformed recipes",
+    "Y3": "every shipped recipe",
+    "I1-2": "fuzzed masks; fuzzed images",
+    "I3": "image bombs",
+    "I4": "kinds of images",
+    "L1": "labels out of range",
+    "L2": "teacher, student and data class counts disagree",
+    "L3": "IoU against a slow reference",
+    "N1": "NaN and infinities, everywhere",
+    "N3": "extreme inputs of every loss",
+    "S1": "SIGTERM, SIGINT at random moments",
+    "O1": "out of memory",
+    "T1-3": "teacher's bytes; each term's gradient; hooks left behind",
+    "T4": "data-free audit",
+    "P1": "soak",
+    "P2": "canaries: known bugs put back",
+}
+"""Every row, in the order of the matrix; `@pytest.mark.row(NAME, N)` makes a test the row, or a part of it."""
+
+
+@dataclass
+class Row:
+    """What one test injects for its row: `for fault in row: ...` runs `n` faults, `count` notes them in bulk.
+
+    `n` is what the test owes; `--fault-share` makes it smaller for trials, and then the table says so.
+    """
+
+    name: str
+    n: int
+    run: int = 0
+    passed: int = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for index in range(self.n):
+            self.run += 1
+            yield index
+            self.passed += 1
+
+    def count(self, n: int = 1) -> None:
+        """`n` more faults were injected, and came out as they should."""
+        self.run += n
+        self.passed += n
+
+
+@dataclass
+class Entry:
+    """One test's part of a row; `n` is None where the test owes no fixed number, `why` tells why it was not run."""
+
+    row: str
+    tier: str
+    n: int | None
+    run: int = 0
+    passed: int = 0
+    seconds: float = 0.0
+    machine: str = ""
+    why: str = ""
+
+
+def table(entries: Iterable[Entry]) -> list[list[str]]:
+    """The rows of the matrix as cells: row, fault, tier, N, run, passed, seconds, machine."""
+    found = list(entries)
+    lines = []
+    for name, fault in ROWS.items():
+        parts = [entry for entry in found if entry.row == name]
+        ran = [entry for entry in parts if entry.run]
+        owed = sum(entry.run if entry.n is None else entry.n for entry in parts)
+        why = next((entry.why for entry in parts if entry.why), "")
+        result = ["not run" + (f": {why}" if why else ""), "", ""]
+        if ran:
+            total = (sum(e.run for e in ran), sum(e.passed for e in ran), sum(e.seconds for e in ran))
+            result = [f"{total[0]:,}", f"{total[1]:,}", f"{total[2]:.0f}"]
+        tiers, machines = (dict.fromkeys(x) for x in ((e.tier for e in parts), (e.machine for e in ran)))
+        lines.append([name, fault, "/".join(sorted(tiers)), f"{owed:,}" if parts else "", *result, "; ".join(machines)])
+    return lines
+
+
+HEAD = ["row", "fault", "tier", "N", "run", "passed", "seconds", "machine"]
+
+
+def merge(file: Path, fresh: dict[str, Entry]) -> None:
+    """Write the table as Markdown to `file`, with what the runs before this one have left in the JSON beside it."""
+    data = file.with_suffix(".json")
+    known = json.loads(data.read_text()) if data.is_file() else {}
+    known |= {test: asdict(entry) for test, entry in fresh.items() if entry.run or entry.why or test not in known}
+    data.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    rows = [HEAD, ["---"] * 3 + ["---:"] * 4 + ["---"], *table(Entry(**entry) for entry in known.values())]
+    file.write_text("".join(f"| {' | '.join(cells)} |\n" for cells in rows))
