@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Forks
+from tests.conftest import Tiny
+from tests.faults.harness import Forks, Job, job_of
 from tests.faults.matrix import ROWS, Entry, Row, merge, table
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +57,18 @@ def forks() -> Generator[Forks]:
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         patch.setenv("OMP_WAIT_POLICY", "passive")
         yield Forks()
+
+
+@pytest.fixture(scope="session")
+def job(forks: Forks, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
+    """A job by its name and overrides, whose uninterrupted run takes place once."""
+    folder = tmp_path_factory.mktemp("jobs")
+
+    @functools.cache
+    def find(name: str, *overrides: str) -> Job:
+        return job_of(forks, tiny, name, folder / str(len(list(folder.glob("*.yaml")))), *overrides)
+
+    return find
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import signal
 from collections.abc import Callable
@@ -10,21 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.child import Calls, Writes
-from tests.faults.harness import AS_SHIPPED, JOBS, PLAIN, Forks, Job, job_of
+from tests.faults.harness import AS_SHIPPED, JOBS, PLAIN, Job
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def job(forks: Forks, tiny, tmp_path_factory) -> Callable[..., Job]:
-    """A job by its name, whose uninterrupted run takes place once."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    @functools.cache
-    def find(name: str, *overrides: str) -> Job:
-        return job_of(forks, tiny, name, folder / f"{name}-{len(list(folder.iterdir()))}", *overrides)
-
-    return find
 
 
 @pytest.mark.row("R1", 50)
