@@ -262,6 +262,10 @@ class Run(Block):
     sample_every: Count = Field(500, description="steps between sample panels")
     keep: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="checkpoints kept")
     max_bad: CountOrZero = Field(5, description="refused steps in a row before the run stops")
+    rollback: Annotated[int, Field(ge=0, le=100)] = Field(
+        0,
+        description="times that a run that collapsed or diverged goes back to its last checkpoint; 0: it only says so",
+    )
     headline: Literal["ema", "last"] = Field("ema", description="the weights whose score is the result")
     device: Text = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")

@@ -159,7 +159,7 @@ def begin(
 def plan_of(recipe: Recipe) -> loop.Plan:
     """The run's length and rhythm."""
     run = recipe.run
-    return loop.Plan(run.steps, run.save_every, run.eval_every, run.sample_every, run.keep)
+    return loop.Plan(run.steps, run.save_every, run.eval_every, run.sample_every, run.keep, run.rollback)
 
 
 def ran_on(recipe: Recipe, bench: Bench, diary_seconds: float) -> dict[str, object]:

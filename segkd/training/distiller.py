@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.evaluation.agreement import agreement
+from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
 from segkd.foundation.rng import seed_for
 from segkd.methods.base import FIELDS, Method, View
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
@@ -48,7 +49,8 @@ class Distiller:
         )
         self.augment, self.refine, self.replay = augment, refine, replay
         self.latent, self.latent_per_step = latent, latent_per_step
-        self.sizes, self.batch, self.seed, self.device = list(sizes), batch, seed, device
+        self.sizes, self.batch, self.first_seed, self.device = list(sizes), batch, seed, device
+        self.attempt = 0
         self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
         # A mirrored image's padding would be on its other side.
         unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
@@ -57,6 +59,11 @@ class Distiller:
         self.notes: list[str] = []
         self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
         self.needs = self._plan()
+
+    @property
+    def seed(self) -> int:
+        """The run's seed; each new attempt after a rollback has its own random numbers."""
+        return seed_for(self.first_seed, self.attempt, 0, "attempt") if self.attempt else self.first_seed
 
     def play(self, step: int) -> dict[str, float]:
         """One step: the method's moves in order. Returns the last value of each term."""
@@ -212,7 +219,7 @@ class Distiller:
         maker = self.synth.headline if self.synth is not None else self.synthesiser
         training = maker.training
         for index in range(batches):
-            torch.manual_seed(seed_for(self.seed, -1, index, "held-out"))
+            torch.manual_seed(seed_for(self.first_seed, -1, index, "held-out"))
             z = torch.randn(self.batch, self.latent).to(self.device)
             with self._autocast(), untouched_statistics(maker):
                 yield maker.train()(z, self.sizes[0]).float().contiguous(memory_format=torch.channels_last)
@@ -232,8 +239,32 @@ class Distiller:
         student.train(training)
         return ids
 
+    @torch.no_grad()
+    def vitals(self) -> tuple[dict[str, float], str | None]:
+        """What held-out synthetic images tell of the game's health, and what is wrong, if anything.
+
+        Images that nobody learns to make cannot collapse.
+        """
+        images = next(iter(self.held_out(1)))
+        student = self.student.network
+        training = student.training
+        student.eval()
+        t, s = self._teach(images, set())["t"], self._study(images, {"s"})["s"]
+        student.train(training)
+        shares, far = class_shares(t), distance(s, t)
+        seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}
+        wrong = collapsed(images, shares, self.teacher.names) if self.synth is not None else None
+        if wrong is None and not far <= ASTRAY:
+            wrong = f"diverged: the student is {far:.3g} times further from the teacher than a constant would be"
+        return seen, wrong
+
     def state(self) -> dict:
-        state = {"student": self.student.state(), "method": self.method.state_dict(), "refusals": self.refusals.state()}
+        state = {
+            "student": self.student.state(),
+            "method": self.method.state_dict(),
+            "refusals": self.refusals.state(),
+            "attempt": self.attempt,
+        }
         if self.synth is not None:
             state["synth"] = self.synth.state()
         if self.replay is not None:
@@ -244,6 +275,7 @@ class Distiller:
         self.student.restore(state["student"])
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
+        self.attempt = state["attempt"]
         if self.synth is not None:
             self.synth.restore(state["synth"])
         if self.replay is not None:

@@ -62,7 +62,7 @@ class Refusals:
         line = f"step {step}: {reason}: move refused, nothing changed"
         if self.in_a_row > self.max_bad:
             raise NumbersError(
-                f"step {step}: {reason}, {self.in_a_row} refused moves in a row (run.max_bad {self.max_bad});"
+                f"step {step}: diverged: {reason}, {self.in_a_row} refused moves in a row (run.max_bad {self.max_bad});"
                 " lower the learning rates or run.precision=fp32, and resume"
             )
         return line

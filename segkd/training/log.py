@@ -22,13 +22,24 @@ class Diary:
 
     def __init__(self, path: Path, steps: int, resumed_at: int = 0, quiet: bool = False) -> None:
         self.path, self.steps, self.quiet = path, steps, quiet
-        kept = [line for line in read_lines(path) if line["step"] <= resumed_at]
-        atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))
+        kept = self._kept(resumed_at)
         self.seconds_before = max((line["seconds"] for line in kept), default=0.0)
         self.started = time.perf_counter()
         self.first_step = resumed_at
         self._said = 0.0
         self._live = sys.stderr.isatty()
+
+    def _kept(self, step: int) -> list[dict]:
+        """The lines up to a step, which alone stay in the file."""
+        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        return kept
+
+    def rewind(self, step: int, why: str) -> None:
+        """The run goes back to `step`: the lines after it are dropped, and one tells why."""
+        self._kept(step)
+        self.write(step, {"rolled_back": why})
+        self.say(f"warning: rolled back to step {step}: {why}", always=True)
 
     @property
     def seconds(self) -> float:

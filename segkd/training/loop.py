@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from segkd.foundation.errors import Stopped, UsageError
+from segkd.foundation.errors import NumbersError, Stopped, UsageError
 from segkd.foundation.machine import machine
 from segkd.training import checkpoint
 from segkd.training.guard import StopFlag
@@ -20,8 +20,10 @@ class Game(Protocol):
     """What is played: one supervised player (`teaching`) or a student against a synthesiser (`distiller`)."""
 
     bf16: bool
+    attempt: int
 
     def play(self, step: int) -> dict[str, float]: ...
+    def vitals(self) -> tuple[dict[str, float], str | None]: ...
     def state(self) -> dict: ...
     def restore(self, state: dict) -> None: ...
 
@@ -35,16 +37,21 @@ class Plan:
     eval_every: int
     sample_every: int
     keep: int
+    rollback: int = 0
     log_every: int = 10
 
 
 @dataclass(frozen=True)
 class Events:
-    """What the loop calls when it is due, with the number of finished steps; `check` before anything is written."""
+    """What the loop calls when it is due, with the number of finished steps; `check` before anything is written.
+
+    `opened` tells how many images this process has opened for training.
+    """
 
     evaluate: Callable[[int], dict[str, object]] | None = None
     sample: Callable[[int], None] | None = None
     check: Callable[[], None] = lambda: None
+    opened: Callable[[], int] = lambda: 0
 
 
 FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every")
@@ -53,10 +60,21 @@ FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every")
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands: finished steps, and whether the looks that were due after the last of them took place."""
+    """Where a run stands.
+
+    `step`: finished steps; `looked`: whether the looks that were due after the last of them took place; `well`: whether
+    the game was ever seen to be well; `opened`: images that the processes before this one opened for training.
+    """
 
     step: int
     looked: bool = True
+    well: bool = False
+    opened: int = 0
+
+
+def standing_of(state: dict) -> Standing:
+    """Where a checkpoint stands; one of an older version says less."""
+    return Standing(int(state["step"]), bool(state["looked"]), bool(state.get("well")), int(state.get("opened", 0)))
 
 
 def resume(
@@ -107,7 +125,7 @@ def resume(
         raise UsageError(
             f"{folder}: the checkpoint does not fit what the recipe makes ({what}); name another run.dir"
         ) from error
-    return Standing(int(state["step"]), bool(state["looked"]))
+    return standing_of(state)
 
 
 def environment(game: Game) -> dict[str, object]:
@@ -129,36 +147,80 @@ def run(
 
     Raises:
         Stopped: a signal came; the finished steps are saved.
+        NumbersError: the game went wrong, and the checkpoints hold what was good.
     """
 
-    def save(step: int, looked: bool) -> None:
-        state = {
-            "step": step,
-            "looked": looked,
-            "recipe": recipe,
-            "environment": environment(game),
-            "game": game.state(),
-        }
+    def save(step: int, looked: bool, well: bool) -> None:
+        place = {"step": step, "looked": looked, "well": well, "opened": start.opened + events.opened()}
+        state = {**place, "recipe": recipe, "environment": environment(game), "game": game.state()}
         checkpoint.save(folder / "checkpoints", step, state, plan.keep)
 
-    if start.step == 0:
-        save(0, True)  # a disk that cannot take a checkpoint fails in the first second, not after the first hour
+    def go_back(why: str) -> tuple[int, bool]:
+        stands = step_back(game, folder, plan, why)
+        diary.rewind(stands.step, why)
+        save(
+            stands.step, stands.looked, stands.well
+        )  # from now on a resumed run makes the new attempt, not the old one
+        return stands.step, stands.well
+
+    done, well = start.step, start.well
+    if done == 0:
+        save(0, True, False)  # a disk that cannot take a checkpoint fails in the first second, not after the first hour
     if not start.looked:
-        look(start.step, plan, events, diary, stop)
+        look(done, plan, events, diary, stop)
         if stop():
             raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
-    for step in range(start.step, plan.steps):
-        values = game.play(step)
-        done, last = step + 1, step + 1 == plan.steps
+    while done < plan.steps:
+        try:
+            values = game.play(done)
+        except NumbersError as error:
+            done, well = go_back(str(error))
+            continue
+        done, last = done + 1, done + 1 == plan.steps
         events.check()
         if last or done % plan.log_every == 0:
             diary.write(done, values)
         diary.progress(done, values)
         looked = look(done, plan, events, diary, stop)
-        if stop() or last or done % plan.save_every == 0:
-            save(done, looked)
+        due = last or done % plan.save_every == 0
+        if due or stop():
+            wrong = watch(game, done, plan, diary, well, due)
+            if wrong and well and plan.rollback:
+                done, well = go_back(wrong)
+                continue
+            well = well or wrong is None
+            save(done, looked, well)
         if stop() and not last:
             raise Stopped(stop.signum)
+
+
+def watch(game: Game, done: int, plan: Plan, diary: Diary, well: bool, due: bool) -> str | None:
+    """What is wrong with the game before it is saved, if anything; a young game that never was well may take its time.
+
+    Off the run's rhythm (not `due`) only what is wrong is written down.
+    """
+    seen, wrong = game.vitals()
+    told = wrong is not None and (well or 2 * done >= plan.steps)
+    if due or told:
+        diary.write(done, seen | ({"wrong": wrong} if told else {}))
+    if told:
+        diary.say(f"warning: step {done}: {wrong}", always=True)
+    return wrong
+
+
+def step_back(game: Game, folder: Path, plan: Plan, why: str) -> Standing:
+    """Return to the newest checkpoint, from where the next attempt has other random numbers.
+
+    Raises:
+        NumbersError: the recipe allows no rollback, or no more of them.
+    """
+    attempt, found = game.attempt + 1, checkpoint.newest(folder / "checkpoints")
+    if attempt > plan.rollback or found is None:
+        tried = f" (rolled back {game.attempt} times already: run.rollback {plan.rollback})" if plan.rollback else ""
+        raise NumbersError(f"{why}{tried}")
+    game.restore(found[0]["game"])
+    game.attempt = attempt
+    return standing_of(found[0])
 
 
 def look(done: int, plan: Plan, events: Events, diary: Diary, stop: StopFlag) -> bool:

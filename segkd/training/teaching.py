@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from segkd.data.classes import IGNORE
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform, draw_batch
+from segkd.evaluation.collapse import ASTRAY
 from segkd.foundation.rng import seed_for
 from segkd.training.guard import Refusals
 from segkd.training.player import Player, put_back, snapshot
@@ -70,21 +72,21 @@ class Teaching:
         batch: int, seed: int, device: torch.device, bf16: bool, refusals: Refusals,
     ) -> None:  # fmt: skip
         self.player, self.samples, self.transform, self.objective = player, samples, transform, objective
-        self.batch, self.seed, self.device, self.bf16, self.refusals = batch, seed, device, bf16, refusals
+        self.batch, self.first_seed, self.device, self.bf16, self.refusals = batch, seed, device, bf16, refusals
+        self.attempt = 0
         self.best: dict = {"miou": -1.0, "step": 0, "network": {}}
         self.notes: list[str] = []
 
+    @property
+    def seed(self) -> int:
+        """The run's seed; each new attempt after a rollback has its own random numbers."""
+        return seed_for(self.first_seed, self.attempt, 0, "attempt") if self.attempt else self.first_seed
+
     def play(self, step: int) -> dict[str, float]:
         """One step on one batch; returns the loss and the learning rate."""
-        images, masks = draw_batch(self.samples, self.transform, self.batch, self.seed, step)
-        x = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
-        target = torch.from_numpy(masks).to(self.device)
-        torch.manual_seed(seed_for(self.seed, step, 0, "teach"))
         network = self.player.network.train()
         saved = snapshot([network])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = network(x)
-        loss = self.objective(logits, target)
+        loss, _ = self._loss(step)
         refused = self.player.update(loss, step)
         if refused:
             put_back([network], saved)
@@ -92,6 +94,27 @@ class Teaching:
         else:
             self.refusals.accept()
         return {"loss": loss.item(), "lr": self.player.optimizer.param_groups[0]["lr"]}
+
+    def _loss(self, step: int) -> tuple[Tensor, Tensor]:
+        """The loss of the network as it is on a step's batch, and the logits (N,C,H,W)."""
+        images, masks = draw_batch(self.samples, self.transform, self.batch, self.seed, step)
+        x = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
+        target = torch.from_numpy(masks).to(self.device)
+        torch.manual_seed(seed_for(self.seed, step, 0, "teach"))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.player.network(x)
+        return self.objective(logits, target), logits
+
+    @torch.no_grad()
+    def vitals(self) -> tuple[dict[str, float], str | None]:
+        """The loss on training images in eval mode, in units of what guessing would cost, and what is wrong, if anything."""
+        training = self.player.network.training
+        self.player.network.eval()
+        loss, logits = self._loss(0)
+        self.player.network.train(training)
+        far = float(loss) / math.log(logits.shape[1])
+        wrong = None if far <= ASTRAY else f"diverged: the loss is {far:.3g} times that of guessing"
+        return {"distance": far}, wrong
 
     def offer(self, miou: float, step: int, network: nn.Module) -> bool:
         """Keep a copy of `network` if it is the best on val so far; returns whether it was."""
@@ -102,9 +125,11 @@ class Teaching:
         return True
 
     def state(self) -> dict:
-        return {"player": self.player.state(), "best": self.best, "refusals": self.refusals.state()}
+        state = {"player": self.player.state(), "best": self.best, "refusals": self.refusals.state()}
+        return state | {"attempt": self.attempt}
 
     def restore(self, state: dict) -> None:
         self.player.restore(state["player"])
         self.best = state["best"]
         self.refusals.restore(state["refusals"])
+        self.attempt = state["attempt"]

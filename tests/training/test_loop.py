@@ -28,13 +28,14 @@ class Walk:
     """A random walk with momentum: every step depends on all before it."""
 
     bf16 = False
+    attempt = 0
 
     def __init__(self, signal_at: int | None = None, number: int = signal.SIGTERM, nan_at: int | None = None) -> None:
         self.x, self.velocity, self.played = torch.zeros(8), torch.zeros(8), []
         self.signal_at, self.number, self.nan_at, self.best = signal_at, number, nan_at, -math.inf
 
     def play(self, step: int) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(seed_for(0, step, 0, "walk"))
+        generator = torch.Generator().manual_seed(seed_for(self.attempt, step, 0, "walk"))
         self.velocity = 0.9 * self.velocity + torch.randn(8, generator=generator)
         self.x = self.x + 0.1 * self.velocity
         self.played.append(step)
@@ -48,15 +49,19 @@ class Walk:
         self.best = max(self.best, -float(self.x.norm()))
         return {"val": self.best}
 
+    def vitals(self) -> tuple[dict[str, float], str | None]:
+        return {}, None
+
     def state(self) -> dict:
-        return {"x": self.x, "velocity": self.velocity, "best": self.best}
+        return {"x": self.x, "velocity": self.velocity, "best": self.best, "attempt": self.attempt}
 
     def restore(self, state: dict) -> None:
         self.x, self.velocity, self.best = state["x"], state["velocity"], state["best"]
+        self.attempt = state["attempt"]
 
 
-def plan(steps: int = 12, save: int = 3, look: int = 4, sample: int = 5, keep: int = 2) -> loop.Plan:
-    return loop.Plan(steps, save, look, sample, keep, log_every=1)
+def plan(steps: int = 12, save: int = 3, look: int = 4, sample: int = 5, keep: int = 2, rollback: int = 0) -> loop.Plan:
+    return loop.Plan(steps, save, look, sample, keep, rollback, log_every=1)
 
 
 def go(
@@ -105,7 +110,7 @@ def test_events_come_when_due_and_after_the_last_step(tmp_path):
 def test_the_diary_tells_the_last_step_whatever_its_number(tmp_path):
     game = Walk()
     go(tmp_path, game, loop.Plan(13, 100, 100, 100, 1, log_every=5))
-    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [5, 10, 13]
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "loss" in line] == [5, 10, 13]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -251,6 +256,88 @@ def test_numbers_that_went_wrong_leave_the_good_checkpoints(tmp_path):
     with pytest.raises(NumbersError, match="game.x is not finite"):
         go(tmp_path, Walk(nan_at=7))
     assert checkpoint.newest(tmp_path / "checkpoints")[0]["step"] == 6
+
+
+class Sick(Walk):
+    """A walk that goes wrong in some steps of its first attempts: seen when it is watched, or at once."""
+
+    def __init__(self, steps: range, attempts: int = 1, at_once: bool = False) -> None:
+        super().__init__()
+        self.steps, self.attempts, self.at_once, self.watched = steps, attempts, at_once, []
+
+    def play(self, step: int) -> dict[str, float]:
+        if self.at_once and step in self.steps and self.attempt < self.attempts:
+            raise NumbersError(f"step {step}: diverged")
+        return super().play(step)
+
+    def vitals(self) -> tuple[dict[str, float], str | None]:
+        done = self.played[-1] + 1
+        self.watched.append(done)
+        ill = not self.at_once and done in self.steps and self.attempt < self.attempts
+        return {"health": float(not ill)}, "collapsed: all alike" if ill else None
+
+
+def wrongs(folder: Path) -> list[int]:
+    return [line["step"] for line in diary_of(folder) if "wrong" in line]
+
+
+def test_what_goes_wrong_is_named_and_without_rollback_goes_on(tmp_path, capsys):
+    game = Sick(range(7, 12))
+    go(tmp_path, game)
+    assert game.played == list(range(12)) and game.watched == [3, 6, 9, 12]  # whenever it is saved
+    assert [line["health"] for line in diary_of(tmp_path) if "health" in line] == [1, 1, 0, 1]
+    assert wrongs(tmp_path) == [9]
+    assert capsys.readouterr().err == "warning: step 9: collapsed: all alike\n"
+
+
+@pytest.mark.parametrize("rollback", [0, 1])
+def test_a_game_that_never_was_well_may_take_half_of_the_run(tmp_path, rollback):
+    game = Sick(range(13), attempts=9)
+    go(tmp_path, game, plan(rollback=rollback))
+    assert game.played == list(range(12)) and wrongs(tmp_path) == [6, 9, 12]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_goes_wrong_is_rolled_back_to_other_random_numbers(tmp_path, whole, capsys, at_once):
+    game = Sick(range(8, 10), at_once=at_once)
+    go(tmp_path, game, plan(rollback=1))
+    assert game.played == [*range(8 if at_once else 9), *range(6, 12)] and game.attempt == 1
+    assert not torch.equal(final_x(tmp_path), final_x(whole))
+    lines = diary_of(tmp_path)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    why = "step 8: diverged" if at_once else "collapsed: all alike"
+    assert [(line["step"], line["rolled_back"]) for line in lines if "rolled_back" in line] == [(6, why)]
+    assert capsys.readouterr().err.splitlines()[-1] == f"warning: rolled back to step 6: {why}"
+
+
+def test_a_run_killed_after_a_rollback_makes_the_same_new_attempt(tmp_path):
+    class Killed(Exception):
+        pass
+
+    class Doomed(Sick):
+        def play(self, step: int) -> dict[str, float]:
+            if self.attempt and step == 7:
+                raise Killed
+            return super().play(step)
+
+    go(tmp_path / "whole", Sick(range(8, 10)), plan(rollback=1))
+    with pytest.raises(Killed):
+        go(tmp_path / "killed", Doomed(range(8, 10)), plan(rollback=1))
+    again = Sick(range(8, 10))
+    assert go(tmp_path / "killed", again, plan(rollback=1)) == 6
+    assert again.played == list(range(6, 12))
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert diary_of(tmp_path / "killed") == diary_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_when_no_rollback_is_left_the_run_stops_and_keeps_what_was_good(tmp_path, at_once):
+    game = Sick(range(8, 10), attempts=9, at_once=at_once)
+    with pytest.raises(NumbersError, match=r"\(rolled back 2 times already: run.rollback 2\)") as caught:
+        go(tmp_path, game, plan(rollback=2))
+    assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
+    assert checkpoint.newest(tmp_path / "checkpoints")[0]["step"] == 6
+    assert game.played == [*range(8 if at_once else 9), *([6, 7] if at_once else [6, 7, 8]) * 2]
 
 
 def test_a_folder_that_takes_no_checkpoint_fails_before_the_first_step(tmp_path):
