@@ -104,11 +104,21 @@ def teach(
 
 
 def show_summary(folder: str | None, summary: dict[str, Any]) -> None:
-    """The plain values of a run's summary, a line each; what was not measured is left out."""
+    """The plain values of a run's summary, a line each, and its audit; what was not measured is left out."""
     click.echo(f"{folder}:")
     for key, value in summary.items():
         if value is not None and not isinstance(value, (dict, list)):
             click.echo(f"  {key:<28}{f'{value:.4g}' if isinstance(value, float) else value}")
+    click.echo(f"  {audited(summary)}")
+
+
+def audited(summary: dict[str, Any]) -> str:
+    """What the run opened: the files of images and data sets are counted, and procedural scenes that it trained on."""
+    trained, measured = summary["real_images_for_training"], summary["real_images_for_evaluation"]
+    free = (
+        f"not data-free: {trained} real images trained" if trained else "data-free: no real image was opened to train"
+    )
+    return f"audit: {free}; {measured} to measure"
 
 
 @cli.command("eval")

@@ -16,7 +16,7 @@ import pytest
 
 import segkd
 from segkd import build
-from segkd.cli import DATA_SETS, anchored, as_json, cli, comma_separated, main, table
+from segkd.cli import DATA_SETS, anchored, as_json, cli, comma_separated, main, show_summary, table
 from segkd.data.classes import ROOMS
 from segkd.exits import explained
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
@@ -267,6 +267,7 @@ def test_teach_prints_its_summary_again_when_finished(here: Path, capsys: pytest
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("runs/toy-s0:\n") and "  steps                       2\n" in out and err == ""
+    assert out.endswith("  audit: data-free: no real image was opened to train; 0 to measure\n")
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     assert capsys.readouterr().out == out
     assert json.loads(Path("runs/toy-s0/summary.json").read_text())["recipe"] == "toy"
@@ -285,6 +286,11 @@ def test_a_teacher_of_rooms_has_seen_no_real_image(here: Path, monkeypatch: pyte
     assert "Licence: MIT" in Path("toy.md").read_text()
     assert load_model("runs/toy-s0").classes is ROOMS
     assert load_model("toy.yaml", "teacher").classes is ROOMS
+
+
+def test_the_audit_says_what_was_opened(capsys: pytest.CaptureFixture[str]) -> None:
+    show_summary("runs/a", {"steps": 3, "real_images_for_training": 367, "real_images_for_evaluation": 233})
+    assert capsys.readouterr().out.splitlines()[-1] == "  audit: not data-free: 367 real images trained; 233 to measure"
 
 
 def test_table() -> None:

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from segkd import runs
-from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
+from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageError, TeacherError, UsageError
 from segkd.foundation.files import sha256
 from segkd.models.student import load_student
 from segkd.recipe import load
 from segkd.training import checkpoint
+from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ QUIET = runs.Options(name="tiny", quiet=True)
 SUMMARY = {
     "recipe", "method", "variant", "seed", "steps", "batch", "seconds", "student_miou", "student_miou_ema", "student_miou_last",
     "teacher_miou", "recovery", "agreement", "real_images_for_training", "real_images_for_evaluation", "peak_memory_mb",
-    "student_parameters", "teacher_parameters", "student_flops", "teacher_flops", "refused_moves", "machine", "torch",
+    "student_parameters", "teacher_parameters", "student_flops", "teacher_flops", "refused_moves", "rollbacks", "machine", "torch",
     "precision", "per_class", "teacher_per_class",
 }  # fmt: skip
 MEASURED = ["data.name=camvid", "data.watch=val"]
@@ -147,6 +148,22 @@ def test_every_variant_runs(distil, tiny, case):
 def test_one_process_may_distil_with_images_and_then_without(distil):
     assert distil("run.steps=1", case="kd", name="with")["real_images_for_training"] == 4
     assert distil("run.steps=1", case="noise", name="without")["real_images_for_training"] == 0
+
+
+def test_the_audit_counts_over_all_parts_of_a_run(tiny, distil, monkeypatch):
+    """A method that peeps at one image in its first part cannot hide it by being stopped."""
+    play = Distiller.play
+
+    def peeping(game, step):
+        if step == 1:
+            (tiny.folder / "camvid" / "train" / "0.png").read_bytes()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return play(game, step)
+
+    monkeypatch.setattr(Distiller, "play", peeping)
+    with pytest.raises(Stopped):
+        distil(case="noise")
+    assert distil(case="noise")["real_images_for_training"] == 1
 
 
 def test_the_headline_is_what_the_recipe_says(distil, tmp_path):

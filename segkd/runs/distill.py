@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -60,7 +61,8 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
         facts = {"teacher sha256": sha256(Path(expand_root(recipe.teacher.weights)))}
         start, diary = begin(folder, recipe, options, bench, game, facts)
         with audit.phase("training"):
-            events = _events(folder, recipe, game, teacher, watch, bench, stop, lock)
+            looks = _events(folder, recipe, game, teacher, watch, bench, stop, lock)
+            events = replace(looks, opened=lambda: _opened() - opened_before)
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, bench, diary.seconds)
         student = game.student.headline if recipe.run.headline == "ema" else game.student.network
@@ -75,9 +77,9 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
             "agreement": game.agreement(),
             "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
             "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
-            "real_images_for_training": _real_images(recipe, game, _opened() - opened_before),
+            "real_images_for_training": _real_images(recipe, game, start.opened + events.opened()),
             "real_images_for_evaluation": len(final) if final is not None and recipe.data.name not in procedural.KINDS else 0,
-            "refused_moves": game.refusals.total, **time_and_place,
+            "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
         })  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
             **_scores(recipe, game, result), **_sizes(network, result),
             "real_images_for_training": 0 if recipe.data.name in procedural.KINDS else len(game.samples),
             "real_images_for_evaluation": len(final) if final is not None and recipe.data.name not in procedural.KINDS else 0,
-            **time_and_place,
+            "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
         }  # fmt: skip
         if recipe.output is not None:
             write_teacher(Path(recipe.output), network, recipe, summary)
