@@ -6,6 +6,7 @@ threads does not survive a fork.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import albumentations  # noqa: F401 - imported when it is used, which is after the fork
 import kornia.augmentation  # noqa: F401 - and this
 import segmentation_models_pytorch  # noqa: F401 - and this
+import torch
 
 from segkd import api  # noqa: F401 - and this
 from segkd.cli import main
@@ -50,6 +52,32 @@ class Disk:
 
     def __call__(self) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
+
+
+class Memory:
+    """No more memory than there is, from the forward or backward number `at` (from 0) on."""
+
+    def __init__(self, at: int, backward: bool = False) -> None:
+        self.at, self.backward, self.seen = at, backward, 0
+
+    def __call__(self) -> None:
+        ctypes.CDLL(None).mallopt(-3, 1 << 14)  # M_MMAP_THRESHOLD: malloc must ask for more, not give what was freed
+        if not self.backward:
+            torch.nn.modules.module.register_module_forward_pre_hook(lambda *given: self.count())
+            return
+        true = torch.autograd.grad
+
+        def grad(*given: Any, **options: Any) -> Any:
+            self.count()
+            return true(*given, **options)
+
+        torch.autograd.grad = grad
+
+    def count(self) -> None:
+        if self.seen == self.at:
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+        self.seen += 1
 
 
 class Calls:

@@ -1,0 +1,82 @@
+"""Out of memory at any moment: exit 6, the peak, two things to try, and a last checkpoint that is good."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from segkd.cli import main
+from segkd.training import checkpoint
+from segkd.training.distiller import Distiller
+from segkd.training.player import Player
+from tests.faults.child import Memory
+from tests.faults.harness import PLAIN
+
+SAID = r"segkd: out of memory at a peak of \d+ MB: lower run\.batch, or .*synth\.size.*; what was saved so far is good"
+LARGE = ("run.batch=8", "synth.size=[64, 128]", "run.save_every=1", "run.eval_every=9", "run.sample_every=9")
+FULL = [Memory(600), Memory(800), Memory(0, backward=True), Memory(1, backward=True)]
+
+
+@pytest.mark.row("O1", 4)
+def test_an_address_space_that_is_full(row, forks, tiny, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny.recipe("dfad", *PLAIN, *LARGE, "run.dir=run").to_yaml())
+    for fault in row:
+        place = tmp_path / str(fault)
+        place.mkdir()
+        full = forks.start(["distill", str(recipe), "--quiet"], place, FULL[fault])
+        assert full.wait() == 6 and re.fullmatch(SAID, (said := full.said())[-1]), (full.process.exitcode, said)
+        assert checkpoint.newest(place / "run" / "checkpoints")[0]["step"] == 0
+
+
+def torch_cpu(*given, **options):
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to"
+                       " allocate 99 bytes. Error code 12 (Cannot allocate memory)")  # fmt: skip
+
+
+def torch_device(*given, **options):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def numpy_host(*given, **options):
+    raise np._core._exceptions._ArrayMemoryError((10**9,), np.dtype(float))
+
+
+def plain(*given, **options):
+    raise MemoryError
+
+
+PLACES = {
+    "student's forward": (Distiller, "_study", torch_cpu),
+    "synthesis": (Distiller, "_images", torch_device),
+    "teacher's forward": (Distiller, "_teach", numpy_host),
+    "update": (Player, "update", torch_device),
+    "evaluation": (Distiller, "agreement", torch_cpu),
+    "save": (checkpoint, "_plain", plain),
+}
+
+
+@pytest.mark.row("O1", 1)
+@pytest.mark.parametrize("place", PLACES)
+def test_no_memory_in_the_second_step(row, tiny, tmp_path, monkeypatch, capsys, place):
+    owner, name, error = PLACES[place]
+    recipe = tmp_path / "recipe.yaml"
+    overrides = ["run.steps=3", "run.save_every=1", "run.eval_every=1", "run.sample_every=9", "game.student_moves=1"]
+    recipe.write_text(tiny.recipe("dfad", "run.threads=1", *overrides, f"run.dir={tmp_path / 'run'}").to_yaml())
+    play = Distiller.play
+
+    def second(game, step):
+        if step == 1:
+            monkeypatch.setattr(owner, name, error)
+        return play(game, step)
+
+    monkeypatch.setattr(Distiller, "play", second)
+    threads = torch.get_num_threads()
+    for _ in row:
+        assert main(["distill", str(recipe), "--quiet"]) == 6
+        assert re.fullmatch(SAID, capsys.readouterr().err.splitlines()[-1])
+        assert checkpoint.newest(tmp_path / "run" / "checkpoints")[0]["step"] == 1
+    torch.set_num_threads(threads)
