@@ -1,0 +1,88 @@
+"""The smallest real game: a generator, a teacher and a student of a few layers each, played by the true spine."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segkd.methods.base import Rules
+from segkd.methods.ddad import DDAD
+from segkd.models.adapters import Adapter
+from segkd.models.teacher import Teacher
+from segkd.synthesis.augment import Augment
+from segkd.synthesis.bank import Replay
+from segkd.synthesis.generator import Generator
+from segkd.synthesis.refine import Refine
+from segkd.training import loop
+from segkd.training.distiller import Distiller
+from segkd.training.guard import Refusals, StopFlag
+from segkd.training.log import Diary
+from segkd.training.player import Optimizer, Player, Schedule
+
+LOW, HIGH = -torch.ones(3), torch.ones(3)
+SIZE = (16, 16)
+
+
+def block(inside: int, outside: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU())
+
+
+class Toy(nn.Module):
+    """Logits (N,3,H,W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = block(3, 4), nn.Sequential(nn.Dropout(0.2), nn.Conv2d(4, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+def toy_game(steps: int) -> Distiller:
+    """DDAD with a bank, averages and augmentation."""
+    torch.manual_seed(0)
+    network = Toy()
+    for _ in range(4):
+        network.train()(torch.randn(4, 3, *SIZE))
+    teacher = Teacher(network, ("a", "b", "c"), [0.5] * 3, [0.5] * 3, stride=4)
+    stage = nn.Sequential(nn.Upsample(scale_factor=2), *block(4, 4))
+    last = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.Tanh())
+    generator = Generator(4, SIZE, [stage], 4, last, LOW, HIGH)
+    rules = Rules(steps, student_moves=1, synth_moves=1, keep_moves=1, discrepancy="l1+kl", bn="scaled", ramp=0.3)
+
+    def player(name: str, module: nn.Module) -> Player:
+        return Player(name, module, Optimizer("adamw", 1e-3), Schedule("cosine"), steps, 0.99)
+
+    student = Adapter(Toy(), 3, stride=4)
+    return Distiller(
+        DDAD(rules, {"balance": 0.3}), teacher, player("student", student), generator, player("synth", generator),
+        augment=Augment(("flip",), LOW, HIGH), refine=Refine(0, LOW, HIGH), replay=Replay(5, torch.float32, True),
+        latent=4, latent_per_step=False, sizes=[SIZE], batch=2, seed=0, device=torch.device("cpu"), bf16=False,
+        at_head=False, refusals=Refusals(5),
+    )  # fmt: skip
+
+
+def soak(folder: Path, steps: int) -> None:
+    """Play `steps` steps in `folder`; a hundred times on the way, `meter` gets resident pages, descriptors and objects."""
+    torch.set_num_threads(1)
+    game, every = toy_game(steps), steps // 100
+    (folder / "checkpoints").mkdir()
+    diary, played = Diary(folder / "metrics.jsonl", steps, quiet=True), 0
+
+    def check() -> None:
+        nonlocal played
+        played += 1
+        if played % every == 0:
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            with (folder / "meter").open("a") as meter:
+                meter.write(f"{pages} {len(os.listdir('/proc/self/fd'))} {len(gc.get_objects())}\n")
+
+    events = loop.Events(lambda step: {"agreement": game.agreement(1)}, check=check)
+    plan = loop.Plan(steps, steps // 20, steps // 20, steps, keep=2)
+    with StopFlag().listening() as stop:
+        loop.run(game, loop.Standing(0), plan, events, diary, folder, {}, stop)
