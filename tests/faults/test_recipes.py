@@ -1,35 +1,52 @@
-"""Row Y1: 200 malformed recipes. Each is refused with a line that names the place, and no traceback."""
+"""Rows Y1 and Y3: malformed recipes are told by file, line and key; every shipped one is valid and plays."""
 
+import os
 import random
 import re
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from segkd.cli import main
 from segkd.recipe.strict_yaml import dump
+from tests.recipe.conftest import DISTILL, TEACH
+from tests.recipe.test_strict_yaml import HOSTILE, SYNTAX
 
-Errors = Callable[..., list[str]]
+ROOT = Path(__file__).parents[2]
 Recipe = dict[str, Any]
+RECIPES: dict[str, Recipe] = {"distill": DISTILL, "teach": TEACH}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A malformed recipe for one of the commands: the key that its error line must name, and words that stand in it."""
+
+    kind: str
+    text: str | bytes
+    key: str = ""
+    words: str = ""
+    verb: str = "distill"
 
 
 def put(recipe: Recipe, dotted: str, value: Any) -> Recipe:
-    """A copy of the recipe with one key set."""
+    """A copy of the recipe with one key set; `...` leaves it out."""
     recipe = deepcopy(recipe)
     *blocks, key = dotted.split(".")
     block = recipe
     for name in blocks:
         block = block[name]
     block[key] = value
+    if value is ...:
+        del block[key]
     return recipe
-
-
-def only_line(errors: list[str], dotted: str) -> str:
-    """The one error line, which stands at a line of the file and begins with the key (or an item of its list)."""
-    [line] = errors
-    assert re.match(rf"recipe\.yaml:\d+: {re.escape(dotted)}(\[\d\])*: ", line), line
-    return line
 
 
 def all_keys(block: Recipe, prefix: str = "") -> Iterator[str]:
@@ -59,6 +76,7 @@ def _slip(word: str, chance: random.Random) -> str:
 
 
 def rename(recipe: Recipe, dotted: str, new: str) -> Recipe:
+    """A copy of the recipe with another name for one key, in its place."""
     recipe = deepcopy(recipe)
     *blocks, key = dotted.split(".")
     block = recipe
@@ -70,122 +88,72 @@ def rename(recipe: Recipe, dotted: str, new: str) -> Recipe:
     return recipe
 
 
-def test_typos_get_the_right_suggestion(errors_of: Errors, distill: Recipe, teach: Recipe) -> None:
+def typos() -> Iterator[Fault]:
+    """Every key, terms among them, and values of a known set four times."""
     chance = random.Random(7)
-    right, wrong = 0, []
-    for recipe in (distill, teach):
-        keys = [key for key in all_keys(recipe) if not key.startswith("weights.")]
-        for dotted in keys * 2:
-            key = dotted.rpartition(".")[2]
+    for verb, recipe in RECIPES.items():
+        for dotted in all_keys(recipe):
+            prefix, dot, key = dotted.rpartition(".")
             typo = slip(key, chance)
-            prefix = dotted[: len(dotted) - len(key)]
-            lines = [line for line in errors_of(rename(recipe, dotted, typo)) if f": {prefix}{typo}: " in line]
-            assert len(lines) == 1, (dotted, typo)
-            assert re.match(r"recipe\.yaml:\d+: ", lines[0])
-            assert "unknown key" in lines[0]
-            if f"did you mean {key!r}?" in lines[0]:
-                right += 1
-            else:
-                wrong.append((dotted, typo))
-    assert right + len(wrong) >= 60
-    assert right / (right + len(wrong)) >= 0.97, wrong
-
-
-def test_typos_in_terms_methods_and_values(errors_of: Errors, distill: Recipe) -> None:
-    chance = random.Random(3)
-    right, total = 0, 0
-    for dotted, key in [("weights.adv", "adv"), ("weights.bn", "bn"), ("weights.kd", "kd")]:
-        for _ in range(4):
-            typo = slip(key, chance)
-            [line] = errors_of(rename(distill, dotted, typo))
-            assert "(known: kd, adv, bn, balance)" in line
-            right += f"did you mean {key!r}?" in line
-            total += 1
+            yield Fault("typo", dump(rename(recipe, dotted, typo)), prefix + dot + typo, f"did you mean {key!r}?", verb)
     for dotted in ("method", "game.discrepancy", "student.schedule.name", "synth.kind", "data.name", "run.headline"):
-        value = distill
+        value = DISTILL
         for part in dotted.split("."):
             value = value[part]
         for _ in range(4):
-            line = only_line(errors_of(put(distill, dotted, slip(value, chance))), dotted)
-            right += f"did you mean {value!r}?" in line
-            total += 1
-    assert right / total >= 0.9
+            text = dump(put(DISTILL, dotted, slip(value, chance)))
+            yield Fault("typo", text, dotted, f"did you mean {value!r}?")
 
 
-TYPES = [
-    (key, value)
-    for key, values in {
-        "method": [3, ["ddad"], {"a": 1}, True],
-        "weights": [1, ["kd"], "kd"],
-        "weights.kd": ["1", True, [1]],
-        "game.student_moves": [1.5, "5", True, 5.0],
-        "game.log": ["yes", 1, "on", "True "],
-        "game.temperature": ["1", [1.0], False],
-        "game.bn": [3, ["mean"]],
-        "teacher": [3, "x", []],
-        "teacher.arch": [1, 2.5],
-        "teacher.weights": [3, ["x"]],
-        "teacher.classes": [1.5, {"a": 1}, True, "cityscapes", [1, 2], ["a"], ["a", "a"], [], 1, 256],
-        "teacher.mean": [0.5, "0.5", [0.5, 0.5], [0.5] * 4, ["a", 0.5, 0.5], [True, 0.5, 0.5]],
-        "teacher.options": [1, [1]],
-        "student.ema": ["0.9", True],
-        "student.optimizer": ["sgd", 0.1],
-        "synth.size": [128, [128], [1, 2, 3], [1.5, 2], ["a", 2], "128x128"],
-        "synth.sizes": [3, [3], [[1]], [[1, 2.5]]],
-        "synth.augment": ["flip", [1], ["flop"]],
-        "run.steps": ["100", 1.5, 1e3],
-        "run.threads": ["2", 1.5],
-        "run.budget": ["25", "m", "25 min", "-5m", [1], True, "1e9h"],
-    }.items()
-    for value in values
-]
-
-
-@pytest.mark.parametrize(("key", "value"), TYPES)
-def test_wrong_types(errors_of: Errors, distill: Recipe, key: str, value: Any) -> None:
-    only_line(errors_of(put(distill, key, value)), key)
-
-
-RANGES = [
-    (key, value)
-    for key, values in {
-        "weights.kd": [-0.1, float("inf"), float("nan")],
-        "game.student_moves": [0, -1, 16],
-        "game.synth_moves": [-1, 16, 12],
-        "game.temperature": [0, -1.0, float("inf")],
-        "game.ramp": [-0.1, 1.1],
-        "student.ema": [1.0, -0.1, float("nan")],
-        "student.optimizer.lr": [0, -0.1, float("inf")],
-        "student.optimizer.momentum": [1, -0.5],
-        "student.optimizer.weight_decay": [-1],
-        "student.schedule.power": [0],
-        "student.schedule.warmup": [-1],
-        "synth.optimizer.betas": [[0.5, 1.0], [-0.1, 0.9]],
-        "synth.optimizer.clip": [0, -1],
-        "synth.latent": [0, 10**6],
-        "synth.size": [[0, 128], [128, -1], [128, 100_000]],
-        "synth.replay": [-1],
-        "teacher.classes": [255, [f"c{i}" for i in range(255)]],
-        "teacher.std": [[0, 0.5, 0.5], [0.5, -0.5, 0.5]],
-        "run.steps": [0, -5, 10**12],
-        "run.batch": [0, 10**9],
-        "run.seed": [-1, 2**63, 2**200],
-        "run.keep": [0],
-        "run.save_every": [0],
-        "run.threads": [0, 10**6],
-        "run.device": ["gpu", "cuda:x", ""],
-        "data.root": ["", "x" * 5000],
-    }.items()
-    for value in values
-]
-
-
-@pytest.mark.parametrize(("key", "value"), RANGES)
-def test_out_of_range(errors_of: Errors, distill: Recipe, key: str, value: Any) -> None:
-    line = only_line(errors_of(put(distill, key, value)), key)
-    assert "Traceback" not in line
-
-
+TYPES = {
+    "method": [3, ["ddad"], {"a": 1}, True],
+    "weights": [1, ["kd"], "kd"],
+    "weights.kd": ["1", True, [1]],
+    "game.student_moves": [1.5, "5", True, 5.0],
+    "game.log": ["yes", 1, "on", "True "],
+    "teacher": [3, "x", []],
+    "teacher.arch": [1, 2.5],
+    "teacher.weights": [3, ["x"]],
+    "teacher.classes": [1.5, {"a": 1}, True, "cityscapes", [1, 2], ["a"], ["a", "a"], [], 1, 256],
+    "teacher.mean": [0.5, "0.5", [0.5, 0.5], [0.5] * 4, ["a", 0.5, 0.5], [True, 0.5, 0.5]],
+    "teacher.options": [1, [1]],
+    "student.ema": ["0.9", True],
+    "student.optimizer": ["sgd", 0.1],
+    "synth.size": [128, [128], [1, 2, 3], [1.5, 2], ["a", 2], "128x128"],
+    "synth.sizes": [3, [3], [[1]], [[1, 2.5]]],
+    "synth.augment": ["flip", [1], ["flop"]],
+    "run.steps": ["100", 1.5, 1e3],
+    "run.threads": ["2", 1.5],
+    "run.budget": ["25", "m", "25 min", "-5m", [1], True, "1e9h"],
+}
+RANGES = {
+    "weights.kd": [-0.1, float("inf"), float("nan")],
+    "game.student_moves": [0, -1, 16],
+    "game.synth_moves": [-1, 16, 12],
+    "game.temperature": [0, -1.0, float("inf")],
+    "game.ramp": [-0.1, 1.1],
+    "student.ema": [1.0, -0.1, float("nan")],
+    "student.optimizer.lr": [0, -0.1, float("inf")],
+    "student.optimizer.momentum": [1, -0.5],
+    "student.optimizer.weight_decay": [-1],
+    "student.schedule.power": [0],
+    "student.schedule.warmup": [-1],
+    "synth.optimizer.betas": [[0.5, 1.0], [-0.1, 0.9]],
+    "synth.optimizer.clip": [0, -1],
+    "synth.latent": [0, 10**6],
+    "synth.size": [[0, 128], [128, -1], [128, 100_000]],
+    "synth.replay": [-1],
+    "teacher.classes": [255, [f"c{i}" for i in range(255)]],
+    "teacher.std": [[0, 0.5, 0.5], [0.5, -0.5, 0.5]],
+    "run.steps": [0, -5, 10**12],
+    "run.batch": [0, 10**9],
+    "run.seed": [-1, 2**63, 2**200],
+    "run.keep": [0],
+    "run.save_every": [0],
+    "run.threads": [0, 10**6],
+    "run.device": ["gpu", "cuda:x", ""],
+    "data.root": ["", "x" * 5000],
+}
 REQUIRED = {
     "distill": ["method", "teacher", "student", "synth", "run", "teacher.arch", "teacher.encoder", "teacher.classes",
                 "teacher.weights", "student.arch", "student.encoder", "student.optimizer", "student.optimizer.name",
@@ -193,50 +161,147 @@ REQUIRED = {
     "teach": ["model", "train", "data", "run", "model.arch", "model.encoder", "model.classes", "train.optimizer",
               "train.crop", "train.optimizer.lr", "data.name", "run.batch", "run.budget"],
 }  # fmt: skip
+SHAPES = [
+    "a: @",
+    "a:\n- b\n c",
+    "%",
+    "a: *b",
+    "--- a\n--- b",
+    "&a",
+    "? ? ?",
+    "a: |9x\n",
+    "{a: 1}}",
+    "a\n",
+    "3",
+    "[]",
+    "'x'",
+]
+TAGS = (
+    "!!python/object/apply:os.system",
+    "!!python/object/new:os.system",
+    "!!python/name:os.system",
+    "!!python/module:os",
+)
 
 
-@pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, keys in REQUIRED.items() for key in keys])
-@pytest.mark.parametrize("how", ["absent", "null"])
-def test_missing(errors_of: Errors, distill: Recipe, teach: Recipe, kind: str, key: str, how: str) -> None:
-    recipe = put(distill if kind == "distill" else teach, key, None)
-    if how == "absent":
-        *blocks, last = key.split(".")
-        block = recipe
-        for name in blocks:
-            block = block[name]
-        del block[last]
-    named = "run.steps" if key == "run.budget" else key
-    assert "missing" in only_line(errors_of(recipe, kind=kind), named)
+def values(kind: str, table: dict[str, list[Any]]) -> Iterator[Fault]:
+    for key, wrong in table.items():
+        for value in wrong:
+            yield Fault(kind, dump(put(DISTILL, key, value)), key)
 
 
-@pytest.mark.parametrize("key", ["method", "game", "teacher", "run", "  arch", "  encoder", "  optimizer", "  lr"])
-def test_duplicates(errors_of: Errors, distill: Recipe, key: str) -> None:
-    lines = dump(distill).splitlines()
-    at = next(number for number, line in enumerate(lines) if line.strip().startswith(f"{key.strip()}:"))
-    indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
-    lines.insert(at, f"{indent}{key.strip()}: 0")
-    errors = errors_of("\n".join(lines))
-    assert f"recipe.yaml:{at + 2}: {key.strip()}: duplicate key, first given at recipe.yaml:{at + 1}" in errors
+def missing() -> Iterator[Fault]:
+    for verb, keys in REQUIRED.items():
+        for key in keys:
+            for nothing in (None, ...):
+                named = "run.steps" if key == "run.budget" else key
+                yield Fault("missing", dump(put(RECIPES[verb], key, nothing)), named, "missing", verb)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["a: [", "a: {", "a: b: c", "a: 'x", "\ta: 1", "a: @", "a:\n- b\n c", "%", "a: *b", "--- a\n--- b", "&a", "? ? ?",
-     "a: |9x\n", "- a\nb: 1", "{a: 1}}", "a: \x01", "!!python/object/apply:os.system [echo]", "a\n", "3", "[]", "'x'"],
-)  # fmt: skip
-def test_syntax_and_shape(errors_of: Errors, text: str) -> None:
-    errors = errors_of(text)
-    assert errors[0].startswith("recipe.yaml:")
-    assert not any("Traceback" in line for line in errors)
+def duplicates() -> Iterator[Fault]:
+    """Each line with a key once more, right before it; with a scalar, so that the rest stays as it was."""
+    for verb, recipe in RECIPES.items():
+        lines = dump(recipe).splitlines()
+        for at, line in enumerate(lines):
+            indent, key = re.match(r"( *)([a-z_]+):", line).groups()
+            text = "\n".join([*lines[:at], f"{indent}{key}: 0", *lines[at:]])
+            yield Fault("duplicate", text, key, f"duplicate key, first given at FILE:{at + 1}", verb)
 
 
-def test_odd_keys_stay_on_one_line(errors_of: Errors, distill: Recipe) -> None:
-    errors = errors_of({**distill, "a\nb": 1, "": 2, "k" * 5000: 3, "\u202e": 4, "teacher.arch": 5})
-    assert len(errors) == 5
+def syntax() -> Iterator[Fault]:
+    for text, line in SYNTAX:
+        yield Fault("syntax", text, words=f"FILE:{line}: not valid YAML")
+    for text in SHAPES:
+        yield Fault("syntax", text)
 
 
-def test_no_code_is_run(errors_of: Errors, tmp_path: Any) -> None:
-    canary = tmp_path / "canary"
-    for tag in ("!!python/object/apply:os.system", "!!python/object/new:os.system", "!!python/name:os.system"):
-        errors_of(f"method: {tag} ['touch {canary}']\n")
-    assert not canary.exists()
+def hostile(canary: Path) -> Iterator[Fault]:
+    for text, words in HOSTILE.values():
+        yield Fault("hostile", text, words=words.replace("f.yaml", "FILE"))
+    for tag in TAGS:
+        yield Fault("hostile", f"method: {tag} ['touch {canary}']\n", words="tag")
+    yield Fault("hostile", b"method: \xff\xfe", words="not UTF-8")
+    yield Fault(
+        "hostile",
+        dump({**DISTILL, "a\nb": 1, "": 2, "k" * 5000: 3, "\u202e": 4, "teacher.arch": 5}),
+        words="unknown key",
+    )
+    for parent in (
+        "FILE",
+        "/",
+        ".",
+        "/dev/zero",
+        "/etc/passwd",
+        "/proc/self/environ",
+        "x" * 5000,
+        "x" * 5000 + ".yaml",
+    ):
+        yield Fault("hostile", f'extends: "{parent}"\n' + dump(DISTILL), words="extends: ")
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> list[Fault]:
+    """All of Y1; its harmful ones would leave a mark at `tmp_path/canary`."""
+    return [
+        *typos(), *values("type", TYPES), *values("range", RANGES), *missing(), *duplicates(), *syntax(),
+        *hostile(tmp_path / "canary"),
+    ]  # fmt: skip
+
+
+OWED = {"typo": 60, "type": 40, "range": 40, "missing": 20, "duplicate": 15, "syntax": 15, "hostile": 10}
+
+
+def lines_of(name: str, text: str) -> list[str]:
+    """The lines of an error, all of which stand at a place in the file, or name it."""
+    lines = text.splitlines()
+    assert lines and "Traceback" not in text
+    for line in lines:
+        assert re.match(rf"{re.escape(name)}:(\d+: )?", line) and line.isprintable() and len(line) < 600, line
+    return lines
+
+
+@pytest.mark.row("Y1", 400)
+def test_a_malformed_recipe_is_told_by_file_line_and_key(
+    row, faults: list[Fault], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    right: Counter[bool] = Counter()
+    for number, fault in enumerate(faults):
+        file = Path("recipe.yaml")
+        text = fault.text if isinstance(fault.text, bytes) else fault.text.replace("FILE", file.name).encode()
+        file.write_bytes(text)
+        started = time.process_time()
+        code = main(["recipes", "validate", file.name] if number % 2 else [fault.verb, file.name])
+        assert time.process_time() - started < 2
+        out, err = capsys.readouterr()
+        assert code == 2 and not out, fault
+        lines = lines_of(file.name, err)
+        if fault.key:
+            lines = [line for line in lines if re.match(rf"recipe\.yaml:\d+: {re.escape(fault.key)}(\[\d\])*: ", line)]
+            assert lines, (fault, err)
+        words = fault.words.replace("FILE", file.name)
+        if fault.kind == "typo":
+            right[words in lines[0]] += 1
+        else:
+            assert any(words in line for line in lines), (fault, lines)
+        row.count()
+    assert not (tmp_path / "canary").exists()
+    counts = Counter(fault.kind for fault in faults)
+    assert all(counts[kind] >= least for kind, least in OWED.items()), counts
+    assert right[True] >= 0.97 * right.total(), right
+
+
+def test_a_real_process_tells_many_of_them_at_once(faults: list[Fault], tmp_path: Path) -> None:
+    faults = faults[::5]
+    names = [f"{number:03}-{fault.kind}.yaml" for number, fault in enumerate(faults)]
+    for name, fault in zip(names, faults, strict=True):
+        text = fault.text if isinstance(fault.text, bytes) else fault.text.replace("FILE", name).encode()
+        (tmp_path / name).write_bytes(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "segkd", "recipes", "validate", *names], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and not done.stdout
+    assert "Traceback" not in done.stderr and not (tmp_path / "canary").exists()
+    told = {line.partition(":")[0] for line in done.stderr.splitlines()}
+    assert told == set(names)
