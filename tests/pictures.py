@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -65,6 +66,14 @@ def _packed(row: np.ndarray, depth: int) -> bytes:
 def palette(colours: Sequence[Sequence[int]]) -> bytes:
     """The chunk that holds a palette."""
     return chunk(b"PLTE", bytes(value for colour in colours for value in colour))
+
+
+def overwrite(path: Path, data: bytes) -> Path:
+    """Other bytes for a file, in place: emptying it first, as `write_bytes` does, makes some file systems wait for the disk."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.write(data)
+        file.truncate()
+    return path
 
 
 def with_chunk(data: bytes, extra: bytes) -> bytes:

@@ -15,7 +15,21 @@ from segkd.data.images import read_image, read_mask
 from segkd.foundation.errors import DataError
 from tests import pictures
 from tests.faults.memory import memory_below
-from tests.pictures import GREY, IDS, PALETTE, RGB, RGBA, chunk, drawn, encoded, palette, photo, png, with_chunk
+from tests.pictures import (
+    GREY,
+    IDS,
+    PALETTE,
+    RGB,
+    RGBA,
+    chunk,
+    drawn,
+    encoded,
+    overwrite,
+    palette,
+    photo,
+    png,
+    with_chunk,
+)
 
 Reader = Callable[[Path], np.ndarray]
 COLOURS = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)
@@ -31,23 +45,10 @@ def read_or_refused(read: Reader, path: Path) -> np.ndarray | str:
         return str(error)
 
 
-class Slot:
-    """One file, overwritten in place: a new file for each fault costs more than reading it does."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.touch()
-
-    def put(self, data: bytes) -> Path:
-        with self.path.open("r+b") as file:
-            file.write(data)
-            file.truncate()
-        return self.path
-
-
 @pytest.fixture
-def slot(tmp_path: Path) -> Slot:
-    return Slot(tmp_path / "file.png")
+def slot(tmp_path: Path) -> Path:
+    """One file for all faults."""
+    return tmp_path / "file.png"
 
 
 def fuzzed(data: bytes, generator: np.random.Generator) -> bytes:
@@ -79,26 +80,26 @@ IMAGES = [
 
 @pytest.mark.row("I1-2", 10_000)
 @pytest.mark.parametrize(("read", "sources"), [(read_mask, MASKS), (read_image, IMAGES)], ids=["masks", "images"])
-def test_a_damaged_png_gives_its_pixels_or_is_refused(row, slot: Slot, read: Reader, sources: list):
+def test_a_damaged_png_gives_its_pixels_or_is_refused(row, slot: Path, read: Reader, sources: list):
     generator = np.random.default_rng(0)
     refusals = 0
     for fault in row:
         data, expected = sources[fault % len(sources)]
-        found = read_or_refused(read, slot.put(fuzzed(data, generator)))
+        found = read_or_refused(read, overwrite(slot, fuzzed(data, generator)))
         refusals += isinstance(found, str)
         assert isinstance(found, str) or (found.dtype == expected.dtype and np.array_equal(found, expected))
     assert refusals > 0.8 * row.n
 
 
 @pytest.mark.row("I1-2", 2_000)
-def test_a_damaged_jpeg_is_an_image_of_its_size_or_refused(row, slot: Slot):
+def test_a_damaged_jpeg_is_an_image_of_its_size_or_refused(row, slot: Path):
     """JPEG has no checksum, so that no reader can tell a flipped bit from another picture: beyond the row's 20,000."""
     generator = np.random.default_rng(0)
     sources = [encoded(photo(), "JPEG"), encoded(photo(), "JPEG", progressive=True)]
     refusals = 0
     for fault in row:
         data = fuzzed(sources[fault % 2], generator)
-        found = read_or_refused(read_image, slot.put(data))
+        found = read_or_refused(read_image, overwrite(slot, data))
         refusals += isinstance(found, str)
         if not isinstance(found, str):
             frame = re.search(rb"\xff[\xc0-\xc2]..\x08(....)", data, re.DOTALL)
@@ -277,11 +278,11 @@ def comes_out(found: Outcome, expected: Outcome) -> None:
 
 
 @pytest.mark.row("I4", len(KINDS) + len(NAMES))
-def test_each_kind_gives_its_own_ids_or_is_refused(row, slot: Slot, tmp_path: Path):
+def test_each_kind_gives_its_own_ids_or_is_refused(row, slot: Path, tmp_path: Path):
     for name, (data, mask, image) in KINDS.items():
-        slot.put(data)
+        overwrite(slot, data)
         for read, expected in ((read_mask, mask), (read_image, image)):
-            found = read_or_refused(read, slot.path)
+            found = read_or_refused(read, slot)
             try:
                 comes_out(found, expected)
             except AssertionError as error:
