@@ -14,6 +14,7 @@ import click
 
 from segkd.foundation.errors import RecipeError, SegkdError
 
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -53,7 +54,7 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
     if _out_of_memory(error):
         advice = "lower run.batch, or the size of the images (synth.size, train.crop)"
         return 6, [f"segkd: out of memory at a peak of {_peak_mb()} MB: {advice}; the last checkpoint is good"]
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in STORAGE:
         return 5, [f"segkd: {error.filename or 'disk'}: {error.strerror}; free space, and run the same command again"]
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

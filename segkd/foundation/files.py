@@ -53,13 +53,47 @@ def _write_synced(path: Path, payload: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_failure(path: Path, needed: int, error: OSError) -> str:
+def append(path: str | Path, text: str) -> None:
+    """Adds text (UTF-8) to the end of a file, which is made if it is missing.
+
+    Raises:
+        StorageError: as `atomic_write`, but a part of the text may be in the file.
+    """
+    path, payload = Path(path), text.encode()
+    refuse_irregular(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+            file.write(payload)
+    except OSError as error:
+        raise StorageError(write_failure(path, len(payload), error)) from error
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes a folder and those above it. Raises StorageError if it cannot be made, or is a symlink or no folder."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot make the folder: {error.strerror or error}") from error
+    if path.is_symlink():
+        raise StorageError(f"{path}: refusing to write through a symbolic link; remove it or choose another path")
+
+
+def sweep(folder: str | Path) -> None:
+    """Removes what killed writes have left in a folder (`.tmp-*`): only for the one who holds its lock."""
+    for path in Path(folder).glob(".tmp-*"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def write_failure(path: Path, needed: int, error: Exception) -> str:
     """One line about a failed write: the path, the reason, and the bytes needed and free."""
     try:
         free = f"{shutil.disk_usage(path.parent).free} bytes free"
     except OSError:
         free = "free space unknown"
-    return f"{path}: cannot write: {error.strerror or error} ({needed} bytes needed, {free})"
+    return f"{path}: cannot write: {getattr(error, 'strerror', None) or error} ({needed} bytes needed, {free})"
 
 
 def check_target(path: str | Path) -> None:
@@ -149,6 +183,17 @@ class RunLock:
             raise StorageError(f"{self.folder}: cannot lock the run folder: {error.strerror or error}") from error
         self._descriptor = descriptor
         return self
+
+    def check(self) -> None:
+        """Raises StorageError if the folder at the path is no longer the one that is held: removed, or replaced."""
+        try:
+            there, held = os.stat(self.folder / ".lock", follow_symlinks=False), os.fstat(self._descriptor or -1)
+        except OSError as error:
+            raise StorageError(f"{self.folder}: the run folder is gone ({error.strerror or error})") from error
+        if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            raise StorageError(
+                f"{self.folder}: another folder has taken the place of the run's; nothing is written there"
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

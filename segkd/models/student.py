@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from segkd.foundation.errors import StorageError, TeacherError
-from segkd.foundation.files import atomic_write, fsync_folder
+from segkd.foundation.files import atomic_write, fsync_folder, write_failure
 from segkd.models.adapters import Adapter, pad_to_multiple
 from segkd.models.segnet import SegNet
 
@@ -58,9 +58,11 @@ def save_network(
         os.replace(fresh, folder)
         fsync_folder(folder.parent)
     except (OSError, SafetensorError, StorageError) as error:  # the last two wrap what the disk said
+        needed = sum(value.nbytes for value in network.state_dict().values())
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        message = write_failure(folder, needed, reason)  # before the clean-up, which frees some space
         shutil.rmtree(fresh, ignore_errors=True)
-        reason = getattr(error.__cause__ or error, "strerror", None) or error
-        raise StorageError(f"{folder}: cannot write the student ({reason}); free space or choose run.dir") from error
+        raise StorageError(f"{message}; free space, or choose another run.dir") from error
     return folder
 
 

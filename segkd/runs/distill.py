@@ -11,7 +11,7 @@ from segkd.data import procedural
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit
-from segkd.foundation.files import sha256
+from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.models.adapters import flops_of, parameters_of
 from segkd.models.student import save_network
 from segkd.models.teacher import Teacher, input_range
@@ -55,11 +55,11 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     with audit.phase("training"):
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
     # All that can be wrong with the input has been said by now: only then is anything written.
-    with run_folder(recipe) as stop:
+    with run_folder(recipe) as (stop, lock):
         facts = {"teacher sha256": sha256(Path(expand_root(recipe.teacher.weights)))}
         start, diary = begin(folder, recipe, options, bench, game, facts)
         with audit.phase("training"):
-            events = _events(folder, recipe, game, teacher, watch, bench, stop)
+            events = _events(folder, recipe, game, teacher, watch, bench, stop, lock)
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, bench, diary.seconds)
         student = game.student.headline if recipe.run.headline == "ema" else game.student.network
@@ -67,7 +67,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
         save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
                      mean=teacher.mean, std=teacher.std, stride=student.stride)  # fmt: skip
         height, width = recipe.synth.size
-        return finish(folder, {
+        return finish(folder, lock, {
             "recipe": options.name or folder.name, "method": recipe.method,
             "variant": recipe.variant if game.method.variants else None,
             **_judge(recipe, game, teacher, final, bench, stop),
@@ -88,6 +88,7 @@ def _events(
     watch: Labelled | None,
     bench: Bench,
     stop: StopFlag,
+    lock: RunLock,
 ) -> loop.Events:
     """What is looked at during the run: agreement and, where the recipe watches a split, the student's mIoU on it."""
     classes = build.classes_of(recipe.teacher.classes)
@@ -104,7 +105,7 @@ def _events(
     def sample(step: int) -> None:
         save_samples(folder / "samples" / f"{step:08d}.png", game, teacher, classes)
 
-    return loop.Events(look, sample)
+    return loop.Events(look, sample, lock.check)
 
 
 def _judge(
@@ -152,5 +153,5 @@ def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes
     pixels = (
         ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     )
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     save_png(path, sample_grid(list(pixels), guide, student, classes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit
-from segkd.foundation.errors import Stopped, StorageError, UsageError
-from segkd.foundation.files import RunLock, atomic_write
+from segkd.foundation.errors import Stopped, UsageError
+from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sweep
 from segkd.recipe import Recipe, TeachRecipe, differences, load
 from segkd.training import loop
 from segkd.training.guard import StopFlag
@@ -62,22 +63,24 @@ def bench_of(recipe: Recipe) -> Bench:
 
 
 @contextmanager
-def run_folder(recipe: Recipe) -> Iterator[StopFlag]:
-    """The run folder, made and locked, with signals noticed while the block runs.
+def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock]]:
+    """The run folder, made, locked and free of what killed runs have left, with signals noticed while the block runs.
 
     Raises:
-        StorageError: it cannot be made, or another process runs in it.
+        StorageError: it cannot be made, another process runs in it, or what it holds could not be replaced at the end.
     """
     folder = Path(recipe.run.dir)
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot make the run folder ({error.strerror}); choose another run.dir"
-        ) from error
+    make_folder(folder / "checkpoints")
     audit.ignore(folder)
-    with RunLock(folder), StopFlag().listening() as stop:
-        yield stop
+    with RunLock(folder) as lock, StopFlag().listening() as stop:
+        for name in ("recipe.yaml", "metrics.jsonl", "summary.json"):
+            refuse_irregular(folder / name)
+        for name in ("samples", "student", "model"):
+            if os.path.lexists(folder / name):
+                make_folder(folder / name)  # says what is wrong with it, if anything is
+        for place in (folder, folder / "checkpoints", folder / "samples"):
+            sweep(place)
+        yield stop, lock
 
 
 def finished(folder: Path, recipe: Recipe) -> dict | None:
@@ -137,8 +140,9 @@ def ran_on(recipe: Recipe, bench: Bench, diary_seconds: float) -> dict[str, obje
     }  # fmt: skip
 
 
-def finish(folder: Path, summary: dict[str, object]) -> dict[str, object]:
+def finish(folder: Path, lock: RunLock, summary: dict[str, object]) -> dict[str, object]:
     """Write `summary.json`, which makes the run a finished one."""
+    lock.check()
     atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 

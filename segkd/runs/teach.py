@@ -10,7 +10,7 @@ from safetensors.torch import save as safetensors_bytes
 from segkd import build
 from segkd.data import procedural
 from segkd.foundation import audit
-from segkd.foundation.files import atomic_write
+from segkd.foundation.files import atomic_write, make_folder
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
 from segkd.models.student import save_network
 from segkd.recipe import TeachRecipe, expand_root
@@ -34,7 +34,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     with audit.phase("training"):
         game, network = build.teaching_of(recipe, bench.device, bench.bf16)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
-    with run_folder(recipe) as stop:
+    with run_folder(recipe) as (stop, lock):
         start, diary = begin(folder, recipe, options, bench, game, {})
 
         def look(step: int) -> dict[str, object]:
@@ -42,7 +42,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
             best = game.offer(miou, step, game.player.headline)
             return {"val_miou": miou, "val_best": best, **({"notes": game.notes[-3:]} if game.notes else {})}
 
-        events = loop.Events(look if watch is not None else None)
+        events = loop.Events(look if watch is not None else None, check=lock.check)
         loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, bench, diary.seconds)
         network.load_state_dict(game.best["network"] or game.player.headline.state_dict())
@@ -63,7 +63,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
         }  # fmt: skip
         if recipe.output is not None:
             write_teacher(Path(recipe.output), network, recipe, summary)
-        return finish(folder, summary)
+        return finish(folder, lock, summary)
 
 
 def _scores(recipe: TeachRecipe, game: Teaching, result: dict) -> dict[str, object]:
@@ -94,7 +94,7 @@ def rounded(network: Adapter) -> dict[str, torch.Tensor]:
 
 def write_teacher(path: Path, network: Adapter, recipe: TeachRecipe, summary: dict) -> None:
     """The fp16 weights at `path`, and beside them a model card with how they were made and what they score."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     tensors = {key: value.contiguous() for key, value in rounded(network).items()}
     atomic_write(path, safetensors_bytes(tensors, metadata={"format": "pt", "recipe": str(summary["recipe"])}))
     atomic_write(path.with_suffix(".md"), model_card(path.stem, recipe, summary))

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from segkd.foundation.files import atomic_write
+from segkd.foundation.files import append, atomic_write
 
 
 class Diary:
@@ -38,8 +38,7 @@ class Diary:
     def write(self, step: int, values: dict[str, object]) -> None:
         """Append a line for `step` (steps finished)."""
         line = {"step": step, "seconds": round(self.seconds, 2), **{k: _short(v) for k, v in values.items()}}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, json.dumps(line) + "\n")
 
     def progress(self, step: int, values: dict[str, float]) -> None:
         """Refresh the live line on a terminal; elsewhere a plain line every half minute."""

@@ -37,10 +37,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Events:
-    """What the loop calls when it is due; each gets the number of finished steps. None: never."""
+    """What the loop calls when it is due, with the number of finished steps; `check` before anything is written."""
 
     evaluate: Callable[[int], dict[str, object]] | None = None
     sample: Callable[[int], None] | None = None
+    check: Callable[[], None] = lambda: None
 
 
 FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every", "run.sample_every", "run.keep")
@@ -131,6 +132,7 @@ def run(
     for step in range(start.step, plan.steps):
         values = game.play(step)
         done, last = step + 1, step + 1 == plan.steps
+        events.check()
         if last or done % plan.log_every == 0:
             diary.write(done, values)
         diary.progress(done, values)

@@ -3,16 +3,16 @@
 import hashlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from segkd.foundation import files
 from segkd.foundation.errors import StorageError, UsageError
-from segkd.foundation.files import RunLock, atomic_write, check_target, sha256
+from segkd.foundation.files import RunLock, append, atomic_write, check_target, make_folder, sha256, sweep
 
 
 def names(folder: Path) -> list[str]:
@@ -185,26 +185,57 @@ def test_lock_is_released_and_can_be_taken_again(tmp_path: Path) -> None:
         pass
 
 
-def test_twenty_races_have_one_winner_each(tmp_path: Path) -> None:
-    for race in range(20):
-        folder = tmp_path / str(race)
+def test_a_lock_knows_whether_its_folder_is_still_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with RunLock(folder) as lock:
+        lock.check()
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(StorageError, match="gone"):
+            lock.check()
         folder.mkdir()
-        start = time.monotonic() + 0.02
-        children = []
-        for _ in range(2):
-            pid = os.fork()
-            if pid == 0:
-                while time.monotonic() < start:
-                    pass
-                try:
-                    RunLock(folder).__enter__()
-                    time.sleep(0.05)
-                    os._exit(0)
-                except StorageError:
-                    os._exit(5)
-            children.append(pid)
-        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
-        assert codes == [0, 5]
+        (folder / ".lock").touch()
+        with pytest.raises(StorageError, match="another folder has taken the place"):
+            lock.check()
+        shutil.rmtree(folder)
+        (tmp_path / "moved").rename(folder)
+        lock.check()
+
+
+def test_append_adds_to_the_end_and_names_what_is_wrong(tmp_path: Path, small_files) -> None:
+    path = tmp_path / "a"
+    append(path, "one\n")
+    append(path, "two \u00e9\n")
+    assert path.read_text("utf-8") == "one\ntwo \u00e9\n"
+    with small_files(5), pytest.raises(StorageError, match=r"a: cannot write: .* \(4 bytes needed, \d+ bytes free"):
+        append(path, "more")
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(StorageError, match="symbolic link"):
+        append(tmp_path / "link", "x")
+    with pytest.raises(StorageError, match="cannot write"):
+        append(tmp_path / "missing" / "a", "x")
+
+
+def test_sweep_removes_what_killed_writes_left_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-a-1").write_bytes(b"half")
+    (tmp_path / ".tmp-student-1").mkdir()
+    (tmp_path / ".tmp-student-1" / "model").write_bytes(b"half")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "b").write_bytes(b"whole")
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "outside")
+    (tmp_path / "a.tmp").write_bytes(b"whole")
+    sweep(tmp_path)
+    assert names(tmp_path) == ["a.tmp", "outside"] and names(tmp_path / "outside") == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_make_folder_refuses_what_is_none(tmp_path: Path, kind: str) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    path = tmp_path / "c"
+    path.touch() if kind == "file" else path.symlink_to(tmp_path / "a")
+    with pytest.raises(StorageError, match="cannot make the folder" if kind == "file" else "symbolic link"):
+        make_folder(path)
 
 
 def test_lock_refuses_a_symlink(tmp_path: Path) -> None:

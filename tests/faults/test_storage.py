@@ -1,0 +1,147 @@
+"""Disks that are full, folders that are no folders, and two processes that want the same one."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from segkd.cli import main
+from segkd.foundation.errors import StorageError
+from segkd.runs.folder import run_folder
+from segkd.training import checkpoint
+from segkd.training.distiller import Distiller
+
+SHORT = ("run.threads=1", "run.steps=3", "run.save_every=1", "run.eval_every=9", "run.sample_every=1")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """What a run sets for its process is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What lies in a folder: the bytes of files, the targets of links, the kinds of everything else."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        where = str(path.relative_to(folder))
+        found[where] = (
+            path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else path.stat().st_mode
+        )
+    return found
+
+
+@contextmanager
+def plain_user() -> Iterator[None]:
+    """Without root's right to write everywhere, where the tests run as root."""
+    libc, overrides = ctypes.CDLL(None, use_errno=True), (1 << 1) | (1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    head, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(head, sets)
+    before = sets[0]
+    sets[0] = before & ~overrides
+    libc.capset(head, sets)
+    try:
+        yield
+    finally:
+        sets[0] = before
+        libc.capset(head, sets)
+
+
+def replaced(run: Path, other: Path) -> None:
+    run.rename(run.with_name("moved"))
+    shutil.copytree(other, run)
+
+
+# What stands in the way before the run begins; `run` is its folder and `other` one that is not to be touched.
+BEFORE: dict[str, Callable[[Path, Path], object]] = {
+    "run folder read-only": lambda run, other: (run / "checkpoints").mkdir(parents=True) or run.chmod(0o555),
+    "no right to make it": lambda run, other: run.parent.chmod(0o555),
+    "checkpoints read-only": lambda run, other: (run / "checkpoints").mkdir(parents=True) or (run / "checkpoints").chmod(0o555),
+    "run folder is a file": lambda run, other: run.write_text("precious"),
+    "checkpoints is a link": lambda run, other: run.mkdir() or (run / "checkpoints").symlink_to(other / "checkpoints"),
+    "lock is a link": lambda run, other: run.mkdir() or (run / ".lock").symlink_to(other / "notes"),
+    "recipe is a link": lambda run, other: run.mkdir() or (run / "recipe.yaml").symlink_to(other / "notes"),
+    "diary is a fifo": lambda run, other: run.mkdir() or os.mkfifo(run / "metrics.jsonl"),
+    "summary is a folder": lambda run, other: (run / "summary.json").mkdir(parents=True),
+    "samples is a file": lambda run, other: run.mkdir() or (run / "samples").write_text("precious"),
+    "student is a link": lambda run, other: run.mkdir() or (run / "student").symlink_to(other),
+}  # fmt: skip
+# What happens while the second step is played.
+DURING: dict[str, Callable[[Path, Path], object]] = {
+    "run folder removed": lambda run, other: shutil.rmtree(run),
+    "checkpoints removed": lambda run, other: shutil.rmtree(run / "checkpoints"),
+    "run folder replaced": replaced,
+}
+
+
+@pytest.mark.row("W2-3", 1)
+@pytest.mark.parametrize("place", [*BEFORE, *DURING])
+def test_a_place_that_cannot_be_written(row, tiny, tmp_path, monkeypatch, capsys, place):
+    run, other, played = tmp_path / "here" / "run", tmp_path / "other", []
+    run.parent.mkdir()
+    (other / "checkpoints").mkdir(parents=True)
+    (other / "notes").write_text("precious")
+    (other / ".lock").touch()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny.recipe("noise", *SHORT, f"run.dir={run}").to_yaml())
+    play = Distiller.play
+
+    def watched(game, step):
+        played.append(step)
+        if step == 1 and place in DURING:
+            DURING[place](run, other)
+        return play(game, step)
+
+    monkeypatch.setattr(Distiller, "play", watched)
+    if place in BEFORE:
+        BEFORE[place](run, other)
+    here, there = contents(run.parent), contents(other)
+    for _ in row:
+        with plain_user() if os.geteuid() == 0 else nullcontext():
+            code = main(["distill", str(recipe), "--quiet"])
+        told = capsys.readouterr().err.splitlines()
+        assert (code, len(told)) == (5, 1), told
+        assert str(run) in told[0] or str(run.parent) in told[0]
+        assert contents(other) == there
+        assert played == ([] if place in BEFORE else [0, 1])
+        if place in BEFORE:
+            after = contents(run.parent)
+            assert {name: after.get(name) for name in here} == here
+        elif place == "run folder replaced":
+            assert contents(run) == there
+            assert checkpoint.newest(run.with_name("moved") / "checkpoints")[0]["step"] == 1
+    for folder in (run.parent, run, run / "checkpoints"):
+        if folder.is_dir() and not folder.is_symlink():
+            folder.chmod(0o755)
+
+
+@pytest.mark.row("W4", 20)
+def test_of_two_processes_one_goes_on(row, tiny, tmp_path):
+    recipe = tiny.recipe("noise")
+    for race in row:
+        begun = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(tmp_path / str(race))})})
+        start = time.monotonic() + 0.01
+        children = []
+        for _ in range(2):
+            pid = os.fork()  # it runs no torch operation
+            if pid == 0:
+                while time.monotonic() < start:
+                    pass
+                try:
+                    with run_folder(begun):
+                        time.sleep(0.1)
+                    os._exit(0)
+                except StorageError as error:
+                    os._exit(5 if "in use by process" in str(error) and "\n" not in str(error) else 1)
+            children.append(pid)
+        assert sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children) == [0, 5]
