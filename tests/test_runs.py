@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from segkd import runs
-from segkd.foundation.errors import DataError, RecipeError, TeacherError, UsageError
+from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.files import sha256
 from segkd.models.student import load_student
 from segkd.recipe import load
@@ -108,6 +108,26 @@ def test_a_finished_run_returns_its_summary_at_once(tiny, distil, tmp_path):
     with pytest.raises(UsageError, match=r"a finished run of another recipe \(student\.optimizer\.lr\)"):
         distil("run.steps=1", f"teacher.weights={teacher}", "student.optimizer.lr=0.05")
     assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("name", ["summary.json", "recipe.yaml"])
+def test_a_damaged_file_of_a_finished_run_is_made_again(distil, tmp_path, capsys, name):
+    summary = distil("run.steps=1")
+    folder = tmp_path / "run"
+    before, path = contents(folder / "student"), folder / name
+    text = path.read_bytes()
+    path.write_bytes(text[: len(text) - 30])
+    again = distil("run.steps=1")
+    assert capsys.readouterr().err.startswith(f"warning: {path}: damaged (")
+    measured = {"seconds": 0, "peak_memory_mb": 0}
+    assert again | measured == summary | measured
+    assert contents(folder / "student") == before and distil("run.steps=1") == again
+
+    path.write_bytes(bytes(500))
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(StorageError, match=f"{name}: damaged .*no checkpoint is there; name another run.dir") as error:
+        distil("run.steps=1")
+    assert one_line(error)
 
 
 def test_without_labels_the_scores_are_null(distil):

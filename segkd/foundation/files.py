@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -80,9 +81,9 @@ def make_folder(path: str | Path) -> None:
         raise StorageError(f"{path}: refusing to write through a symbolic link; remove it or choose another path")
 
 
-def sweep(folder: str | Path) -> None:
-    """Removes what killed writes have left in a folder (`.tmp-*`): only for the one who holds its lock."""
-    for path in Path(folder).glob(".tmp-*"):
+def sweep(folder: str | Path, target: str = "") -> None:
+    """Removes what killed writes have left in a folder, of all targets or of one: only for who alone writes there."""
+    for path in Path(folder).glob(f".tmp-{glob.escape(target)}*"):
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -116,6 +117,14 @@ def refuse_irregular(path: Path) -> None:
         raise StorageError(f"{path}: refusing to write through a symbolic link; remove it or choose another path")
     if not stat.S_ISREG(mode):
         raise StorageError(f"{path}: refusing to replace what is not a regular file; choose another path")
+
+
+def fsync_files(folder: str | Path) -> None:
+    """Syncs every file in a folder that others have written. Raises OSError."""
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def fsync_folder(path: str | Path) -> None:
@@ -180,7 +189,7 @@ class RunLock:
             ) from error
         except OSError as error:
             os.close(descriptor)
-            raise StorageError(f"{self.folder}: cannot lock the run folder: {error.strerror or error}") from error
+            raise StorageError(write_failure(path, len(f"{os.getpid()}\n"), error)) from error
         self._descriptor = descriptor
         return self
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from segkd.foundation.errors import StorageError, TeacherError, one_line
-from segkd.foundation.files import atomic_write, fsync_folder, write_failure
+from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
 from segkd.foundation.tensors import load_safetensors
 from segkd.models.adapters import Adapter, is_local, load_weights, pad_to_multiple
 from segkd.models.segnet import SegNet
@@ -59,6 +59,8 @@ def save_network(
         network.save_pretrained(fresh)
         _rewrite_licence(fresh / "README.md")
         atomic_write(fresh / "preprocess.json", json.dumps(preprocess, indent=2) + "\n")
+        fsync_files(fresh)
+        fsync_folder(fresh)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(fresh, folder)

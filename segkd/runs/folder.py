@@ -20,12 +20,14 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit
-from segkd.foundation.errors import Stopped, UsageError
-from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sweep
+from segkd.foundation.errors import Stopped, StorageError, UsageError
+from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
 from segkd.recipe import Recipe, TeachRecipe, differences, load
-from segkd.training import loop
+from segkd.training import checkpoint, loop
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary, memory_mb
+
+RECIPE_HASH = "# sha256 of what follows: "
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,44 @@ def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock]]:
 def finished(folder: Path, recipe: Recipe) -> dict | None:
     """The summary of a finished run; None for a run that is not finished or not begun.
 
+    A damaged file of a finished run is named, and the run not finished then: its last checkpoint holds all that is needed.
+
     Raises:
         UsageError: the finished run had another recipe.
+        StorageError: damaged, and there is no checkpoint to go on from.
     """
     path = folder / "summary.json"
     if not path.is_file():
         return None
-    before = load(folder / "recipe.yaml").as_dict()
+    try:
+        summary, before = json.loads(path.read_text("utf-8")), read_recipe(folder / "recipe.yaml")
+    except (OSError, ValueError, StorageError) as error:
+        line = str(error) if isinstance(error, StorageError) else f"{path}: damaged ({error})"
+        if not checkpoint.listed(folder / "checkpoints"):
+            raise StorageError(f"{line}, and no checkpoint is there; name another run.dir") from error
+        _warn(f"warning: {line}; made again from the last checkpoint")
+        return None
     changed = [key for key in differences(before, recipe.as_dict()) if not key.startswith(free_keys(recipe))]
     if recipe.run.budget is not None:  # a budget has become steps, which are no change of the user's
         changed = [key for key in changed if key != "run.steps"]
     if changed:
         raise UsageError(f"{folder}: a finished run of another recipe ({', '.join(changed[:5])}); name another run.dir")
-    return json.loads(path.read_text())
+    return summary
+
+
+def read_recipe(path: Path) -> dict:
+    """The resolved recipe that `begin` wrote.
+
+    Raises:
+        StorageError: missing, damaged, or changed since.
+    """
+    try:
+        _, hashed, text = path.read_text("utf-8").partition(RECIPE_HASH)
+        if hashed and sha256(text[65:].encode()) != text[:64]:
+            raise ValueError("its bytes do not match the hash in it")
+        return load(path).as_dict()
+    except (OSError, ValueError, UsageError) as error:
+        raise StorageError(f"{path}: damaged ({str(error).partition(chr(10))[0]})") from error
 
 
 def free_keys(recipe: Recipe) -> tuple[str, ...]:
@@ -120,9 +147,9 @@ def begin(
         "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": build.machine(),
         "device": str(bench.device), "precision": bench.precision, "threads": torch.get_num_threads(), **facts,
     }  # fmt: skip
-    atomic_write(
-        folder / "recipe.yaml", "".join(f"# {key}: {value}\n" for key, value in about.items()) + recipe.to_yaml()
-    )
+    text = recipe.to_yaml()
+    head = "".join(f"# {key}: {value}\n" for key, value in about.items()) + RECIPE_HASH + sha256(text.encode())
+    atomic_write(folder / "recipe.yaml", f"{head}\n{text}")
     return start, diary
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save as safetensors_bytes
 from segkd import build
 from segkd.data import procedural
 from segkd.foundation import audit
-from segkd.foundation.files import atomic_write, make_folder
+from segkd.foundation.files import atomic_write, make_folder, sweep
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
 from segkd.models.student import save_network
 from segkd.recipe import TeachRecipe, expand_root
@@ -95,6 +95,8 @@ def rounded(network: Adapter) -> dict[str, torch.Tensor]:
 def write_teacher(path: Path, network: Adapter, recipe: TeachRecipe, summary: dict) -> None:
     """The fp16 weights at `path`, and beside them a model card with how they were made and what they score."""
     make_folder(path.parent)
+    for file in (path, path.with_suffix(".md")):
+        sweep(path.parent, f"{file.name}-")
     tensors = {key: value.contiguous() for key, value in rounded(network).items()}
     atomic_write(path, safetensors_bytes(tensors, metadata={"format": "pt", "recipe": str(summary["recipe"])}))
     atomic_write(path.with_suffix(".md"), model_card(path.stem, recipe, summary))

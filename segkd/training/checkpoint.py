@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.ckpt")
 def save(folder: Path, step: int, state: dict, keep: int) -> Path:
     """Write `state` (tensors, str, int, float, list, dict only) as `step-STEP-SHA.ckpt`; then keep the `keep` newest.
 
+    Equal states are equal bytes, however they came about.
+
     Raises:
         NumbersError: a tensor is not finite; what is on the disk stays as it is.
         StorageError: the folder cannot be written; the checkpoints before this one are whole.
@@ -28,7 +31,7 @@ def save(folder: Path, step: int, state: dict, keep: int) -> Path:
             f"step {step}: {bad} is not finite; the checkpoint is not written, the one before it is good"
         )
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_plain(state), buffer)
     data = buffer.getvalue()
     path = folder / f"step-{step:08d}-{sha256(data)}.ckpt"
     atomic_write(path, data)
@@ -85,6 +88,15 @@ def newest(folder: Path) -> tuple[dict, list[str]] | None:
     if damaged:
         raise StorageError(f"{damaged[0]}; no older one is whole: start again with --resume never")
     return None
+
+
+def _plain(value: object) -> object:
+    """The same in plain dicts and lists, each text one object: pickle writes twice what is equal but not the same."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return sys.intern(str(value)) if isinstance(value, str) else value
 
 
 def _not_finite(value: object, name: str):  # noqa: ANN202 - a generator of names

@@ -61,13 +61,16 @@ class Diary:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The whole lines of a `metrics.jsonl`; a last line cut by a kill is left out."""
+    """The whole lines of a `metrics.jsonl`, up to the first that a kill or a power cut has spoilt."""
     lines = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
+    for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        if not isinstance(line, dict) or not {"step", "seconds"} <= line.keys():
+            break
+        lines.append(line)
     return lines
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import functools
+import os
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Tiny
+from tests.faults.harness import Forks, Job, job_of
 from tests.faults.matrix import ROWS, Entry, Row, merge, table
 
+ROOT = Path(__file__).parents[2]
 ENTRIES = pytest.StashKey[dict[str, Entry]]()
 FAILED = pytest.StashKey[bool]()
 
@@ -37,12 +42,33 @@ def row(request: pytest.FixtureRequest) -> Generator[Row]:
     """The row that the test is marked as; the test fails if fewer faults pass than it owes."""
     entry = entries(request.config)[request.node.nodeid]
     share = request.config.getoption("fault_share")
-    row = Row(entry.row, max(1, round((entry.n or 0) * share)))
+    row = Row(entry.row, max(1, round((entry.n or 0) * share)), whole=share >= 1)
     yield row
     entry.run, entry.passed = max(row.run, row.passed), row.passed
     print(f"{row.name}: {entry.passed}/{max(row.n, entry.run)}")
     if not request.node.stash.get(FAILED, False):  # else the test has told more than these numbers can
         assert entry.passed >= row.n and entry.passed == entry.run
+
+
+@pytest.fixture(scope="session")
+def forks() -> Generator[Forks]:
+    """Children of a preloaded process; threads that wait do not spin, since they may have to share a core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        patch.setenv("OMP_WAIT_POLICY", "passive")
+        yield Forks()
+
+
+@pytest.fixture(scope="session")
+def job(forks: Forks, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
+    """A job by its name and overrides, whose uninterrupted run takes place once."""
+    folder = tmp_path_factory.mktemp("jobs")
+
+    @functools.cache
+    def find(name: str, *overrides: str) -> Job:
+        return job_of(forks, tiny, name, folder / str(len(list(folder.glob("*.yaml")))), *overrides)
+
+    return find
 
 
 @pytest.hookimpl(wrapper=True)

@@ -45,13 +45,14 @@ ROWS = {
 class Row:
     """What one test injects for its row: `for fault in row: ...` runs `n` faults, `count` notes them in bulk.
 
-    `n` is what the test owes; `--fault-share` makes it smaller for trials, and then the table says so.
+    `n` is what the test owes; `--fault-share` makes it smaller for trials (`whole` is False), and then the table says so.
     """
 
     name: str
     n: int
     run: int = 0
     passed: int = 0
+    whole: bool = True
 
     def __iter__(self) -> Iterator[int]:
         for index in range(self.n):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,8 @@ from segkd.foundation.errors import StorageError
 from segkd.runs.folder import run_folder
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
+from tests.faults.child import Disk
+from tests.faults.harness import PLAIN
 
 SHORT = ("run.threads=1", "run.steps=3", "run.save_every=1", "run.eval_every=9", "run.sample_every=1")
 
@@ -125,6 +130,21 @@ def test_a_place_that_cannot_be_written(row, tiny, tmp_path, monkeypatch, capsys
             folder.chmod(0o755)
 
 
+@pytest.mark.faults
+@pytest.mark.row("W1", 50)
+@pytest.mark.parametrize("name", ["noise", "teach"])
+def test_a_disk_that_is_full_at_any_byte(row, job, name):
+    it, limits = job(name, *PLAIN).begun(1), random.Random(name)
+    largest = max(path.stat().st_size for path in (it.folder / "run" / "checkpoints").iterdir())
+    for _ in row:
+        stopped = it.begun(1).start(Disk(int(math.exp(limits.uniform(0, math.log(largest))))))
+        assert stopped.wait() == 5 and len(said := stopped.said()) == 1, said
+        assert re.search(r"(run|taught)\S*: .*\(\d+ bytes needed, \d+ bytes free\)", said[0]), said
+        assert it.standing() >= 1
+        assert not list(it.folder.rglob(".tmp-*"))
+    it.goes_on()
+
+
 @pytest.mark.row("W4", 20)
 def test_of_two_processes_one_goes_on(row, tiny, tmp_path):
     recipe = tiny.recipe("noise")
@@ -145,3 +165,17 @@ def test_of_two_processes_one_goes_on(row, tiny, tmp_path):
                     os._exit(5 if "in use by process" in str(error) and "\n" not in str(error) else 1)
             children.append(pid)
         assert sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children) == [0, 5]
+
+
+@pytest.mark.faults
+@pytest.mark.row("W4", 3)
+def test_of_two_commands_one_goes_on(row, job):
+    it = job("noise", *PLAIN)
+    for _ in row:
+        racing = [it.fresh().start(), it.start()]
+        codes = [child.wait() for child in racing]
+        loser = racing[codes.index(5)]
+        assert sorted(codes) == [0, 5] and re.fullmatch(
+            r"segkd: run: in use by process \d+; .*run\.dir", loser.said()[0]
+        )
+        it.goes_on()

@@ -236,6 +236,5 @@ def test_weights_of_another_network_are_told_by_three_keys(row, tiny, tmp_path: 
             assert line.startswith(f"{place}: ") and line.isprintable() and len(line) < 900, line
             assert words in line, (name, line)
         row.count()
-    assert row.n >= 12
     save_file({key: value.half() if value.is_floating_point() else value for key, value in good.items()}, path)
     build.teacher_of(recipe.teacher.model_copy(update={"weights": str(path)}))

@@ -224,6 +224,8 @@ def test_sweep_removes_what_killed_writes_left_and_nothing_else(tmp_path: Path) 
     (tmp_path / "outside" / "b").write_bytes(b"whole")
     (tmp_path / ".tmp-link").symlink_to(tmp_path / "outside")
     (tmp_path / "a.tmp").write_bytes(b"whole")
+    sweep(tmp_path, "student-")
+    assert names(tmp_path) == [".tmp-a-1", ".tmp-link", "a.tmp", "outside"]
     sweep(tmp_path)
     assert names(tmp_path) == ["a.tmp", "outside"] and names(tmp_path / "outside") == ["b"]
 

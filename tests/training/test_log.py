@@ -5,6 +5,8 @@ import math
 import time
 from pathlib import Path
 
+import pytest
+
 from segkd.training.log import Diary, memory_mb, read_lines
 
 
@@ -63,6 +65,15 @@ def test_a_last_line_cut_by_a_kill_does_no_harm(tmp_path):
     Diary(path, 100, resumed_at=30, quiet=True).write(40, {"loss": 1.0})
     assert path.read_text().startswith(whole)
     assert [line["step"] for line in read_lines(path)] == [10, 20, 40]
+
+
+@pytest.mark.parametrize("spoilt", [b"\0" * 300, b"\xff\xfe\n", b"7\n", b'{"loss": 1}\n'])
+def test_what_a_power_cut_left_ends_the_lines(tmp_path, spoilt):
+    path = tmp_path / "metrics.jsonl"
+    written(path, 10, 20)
+    whole = path.read_bytes()
+    path.write_bytes(whole + spoilt + whole)
+    assert [line["step"] for line in read_lines(path)] == [10, 20]
 
 
 def test_no_file_is_no_lines(tmp_path):

@@ -1,0 +1,86 @@
+"""Runs that are killed or asked to stop, at any moment and at every system call of a save, end in the same bytes."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.child import Calls, Writes
+from tests.faults.harness import AS_SHIPPED, JOBS, PLAIN, Job
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.row("R1", 50)
+def test_killed_at_random_moments(row, job):
+    moments = random.Random("R1")
+    for index in row:
+        it = job(JOBS[index % len(JOBS)], *AS_SHIPPED).fresh()
+        kills, stood = 0, None
+        while kills < 1 + index % 3:
+            begun = it.start()
+            begun.wait(moments.uniform(0, it.seconds))
+            if begun.kill():
+                kills += 1
+            elif kills:
+                break  # it was done before it could be killed once more
+            else:
+                it.fresh()
+            stands = it.standing()
+            assert stood is None or (stands is not None and stands >= stood), "a checkpoint was lost"
+            stood = stands
+        it.goes_on()
+
+
+@pytest.mark.row("R2", 60)
+@pytest.mark.parametrize("name", ["noise", "teach"])
+def test_killed_at_every_call_of_its_saves(row, job, tmp_path, name):
+    it, log = job(name, *PLAIN).fresh(), tmp_path / "log"
+    assert it.start(Calls(None, log)).wait() == 0
+    calls = log.read_text().splitlines()
+    assert {call.split()[0] for call in calls} >= {"open", "fsync", "replace", "unlink", "mkdir", "ftruncate", "pwrite"}
+    points = range(len(calls)) if row.whole else random.Random(name).sample(range(len(calls)), row.n)
+    for point in points:
+        stops_and_goes_on(it.fresh(), Calls(point))
+        row.count()
+
+
+@pytest.mark.row("R2", 50)
+@pytest.mark.parametrize("name", ["noise", "teach"])
+def test_killed_within_a_write(row, job, tmp_path, name):
+    it, log, shares = job(name, *PLAIN).fresh(), tmp_path / "log", random.Random(name)
+    assert it.start(Writes(None, log=log)).wait() == 0
+    writes = len(log.read_text().splitlines())
+    for index in row:
+        stops_and_goes_on(it.fresh(), Writes(index % writes, shares.random()))
+
+
+def stops_and_goes_on(it: Job, fault: Callable[[], None]) -> None:
+    """Killed by the fault, it has lost nothing."""
+    killed = it.start(fault)
+    assert killed.wait() == -signal.SIGKILL, killed.said()
+    it.standing()
+    it.goes_on()
+
+
+@pytest.mark.row("S1", 30)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_at_random_moments(row, job, number):
+    moments = random.Random(int(number))
+    for index in row:
+        it = job(JOBS[index % len(JOBS)], *AS_SHIPPED)
+        while True:
+            begun = it.fresh().start()
+            begun.wait(moments.uniform(0, it.seconds))
+            if begun.process.is_alive():
+                begun.signal(number)
+                if begun.wait(25 + it.seconds) != 0:
+                    break  # else the signal came after the last look at it: the run was done
+        # Before the run holds its folder there is nothing to save, and SIGTERM means what it always means.
+        early = it.standing() is None
+        assert begun.process.exitcode in ([128 + number, -number] if early else [128 + number])
+        assert early or "resumes the run" in begun.said()[-1]
+        it.goes_on()
