@@ -88,9 +88,9 @@ class Teaching:
         refused = self.player.update(loss, step)
         if refused:
             put_back([network], saved)
-            self.notes.append(self.refusals.refuse(step, refused))
+            self.notes.append(self.refusals.refuse(self.player.name, step, refused))
         else:
-            self.refusals.accept()
+            self.refusals.accept(self.player.name)
         return {"loss": loss.item(), "lr": self.player.optimizer.param_groups[0]["lr"]}
 
     def offer(self, miou: float, step: int, network: nn.Module) -> bool:
