@@ -166,6 +166,8 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
     train = recipe.train
     player = player_of("network", adapter, train.optimizer, train.schedule, recipe.run.steps, train.ema)
     samples: Sequence[Sample] = [at_size(sample, recipe.data.size) for sample in data]  # read or rendered once
+    if not any((sample.mask != class_lists.IGNORE).any() for sample in samples):
+        raise DataError(f"data.train: no pixel of the {len(samples)} images in {recipe.data.train} belongs to a class")
     transform = TrainTransform(train.crop, train.scale, train.flip, train.colour, recipe.model.mean, recipe.model.std)
     weights = class_weights(samples, len(classes), train.class_weights)
     game = Teaching(

@@ -277,6 +277,18 @@ def test_too_many_refusals_end_the_run():
         game.play(1)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_a_batch_that_shows_nothing_but_void_teaches_nothing(loss):
+    void = samples()
+    for sample in void:
+        sample.mask[:] = 255
+    game = teaching(loss=loss, found=void)
+    before = game.player.network.network.segmentation_head[0].weight.detach().clone()
+    assert game.play(0)["loss"] == 0 and not game.notes
+    after = game.player.network.network.segmentation_head[0].weight  # decayed a little
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=0)
+
+
 def test_the_best_is_kept_as_a_copy():
     game = teaching()
     assert game.offer(0.3, 4, game.player.network)
