@@ -29,7 +29,7 @@ CANARIES = {
         "segkd/models/taps.py",
         "            yield self.statistics\n        finally:\n            for handle in handles:\n                handle.remove()",
         "            yield self.statistics\n        finally:\n            pass",
-        f"{COMMON}::test_no_hook_is_left_behind[ddad.segkd]",
+        "tests/faults/test_players.py::test_no_hook_is_left_behind[ddad.segkd]",
     ),
     "balance over N only": Canary(
         "segkd/losses/priors.py", ".mean(dim=(0, 2, 3))", ".mean(dim=0)",
@@ -49,7 +49,7 @@ CANARIES = {
     ),
     "teacher in train mode": Canary(
         "segkd/models/teacher.py", "self.eval()", "nn.Module.train(self)",
-        f"{COMMON}::test_the_teacher_is_not_touched[ddad.segkd]",
+        "tests/faults/test_players.py::test_the_teacher_is_not_touched[ddad.segkd]",
     ),
     "NYUv2 mirrored": Canary(
         "segkd/data/nyuv2_mat.py",
