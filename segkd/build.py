@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -265,15 +264,3 @@ def _check_heads(teacher: Teacher, student: Adapter, sizes: Sequence[tuple[int, 
             raise RecipeError(
                 [f"synth.size: [{height}, {width}] must be a multiple of {need} for game.logits=head, such as {good}"]
             )
-
-
-def machine() -> str:
-    """The processor (and GPU) of this machine in words, for logs."""
-    model = "unknown CPU"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{model}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores{gpu}"

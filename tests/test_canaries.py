@@ -45,7 +45,7 @@ CANARIES = {
         'torch.manual_seed(seed_for(self.seed, step, 0 if self.latent_per_step else index, "latent"))',
         'self.drawn = getattr(self, "drawn", -1) + 1\n'
         '        torch.manual_seed(seed_for(self.seed, self.drawn, 0, "latent"))',
-        f"{COMMON}::test_a_resumed_game_is_the_uninterrupted_one[ddad.segkd]",
+        "tests/faults/test_resume.py::test_resumed_after_any_step[ddad.segkd]",
     ),
     "teacher in train mode": Canary(
         "segkd/models/teacher.py", "self.eval()", "nn.Module.train(self)",

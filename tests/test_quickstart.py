@@ -1,4 +1,4 @@
-"""The shipped quickstart as it is: its claims about sizes, and a run that is stopped after any step ends in the same bytes."""
+"""The shipped quickstart as it is: its claims about sizes, and a run that was stopped ends in the same bytes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("after", range(STEPS))
-def test_stopped_after_any_step_it_ends_in_the_same_bytes(whole: Path, tmp_path: Path, after: int) -> None:
+@pytest.mark.parametrize("after", [1, 6])  # all ten: tests/faults/test_resume.py
+def test_stopped_after_a_step_it_ends_in_the_same_bytes(whole: Path, tmp_path: Path, after: int) -> None:
     (tmp_path / "checkpoints").mkdir()
     saved = checkpoint.listed(whole / "checkpoints")[::-1][after]
     shutil.copy(saved, tmp_path / "checkpoints")

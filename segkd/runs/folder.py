@@ -22,6 +22,7 @@ from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit
 from segkd.foundation.errors import Stopped, StorageError, UsageError
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
+from segkd.foundation.machine import machine
 from segkd.recipe import Recipe, TeachRecipe, differences, load
 from segkd.training import checkpoint, loop
 from segkd.training.guard import StopFlag
@@ -129,9 +130,11 @@ def read_recipe(path: Path) -> dict:
 
 
 def free_keys(recipe: Recipe) -> tuple[str, ...]:
-    """The keys that may change between the parts of a run: for a teacher, its data and its looks decide what it learns."""
+    """The keys that may change between the parts of a run: not the data that train, nor a teacher's looks."""
     if isinstance(recipe, TeachRecipe):
-        return ("data.root", "data.final", "run.dir", "run.save_every", "run.sample_every", "run.keep")
+        return ("data.root", "data.final", "run.dir", "run.save_every")
+    if recipe.synth.kind == "images":
+        return ("data.root", "data.watch", "data.final", "data.size", *loop.FREE_KEYS[1:])
     return loop.FREE_KEYS
 
 
@@ -144,7 +147,7 @@ def begin(
     )
     diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start.step, options.quiet)
     about = {
-        "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": build.machine(),
+        "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": machine(),
         "device": str(bench.device), "precision": bench.precision, "threads": torch.get_num_threads(), **facts,
     }  # fmt: skip
     text = recipe.to_yaml()
@@ -163,7 +166,7 @@ def ran_on(recipe: Recipe, bench: Bench, diary_seconds: float) -> dict[str, obje
     """The part of a summary that both kinds of run have: how long, with how much memory, on what."""
     return {
         "seed": recipe.run.seed, "steps": recipe.run.steps, "batch": recipe.run.batch, "seconds": round(diary_seconds, 1),
-        "peak_memory_mb": memory_mb(), "machine": build.machine(), "torch": str(torch.__version__), "precision": bench.precision,
+        "peak_memory_mb": memory_mb(), "machine": machine(), "torch": str(torch.__version__), "precision": bench.precision,
     }  # fmt: skip
 
 

@@ -54,6 +54,12 @@ class Replay:
         return {"images": self.images, "logits": self.logits, "next": self.next}
 
     def restore(self, state: dict, device: torch.device) -> None:
-        self.images = [x.to(device) for x in state["images"]]
-        self.logits = [x.to(device) for x in state["logits"]]
-        self.next = state["next"]
+        """Hold what `state()` described; a bank of another capacity goes on with the newest that fit into it."""
+        images, logits, at = state["images"], state["logits"], state["next"]
+        if len(images) != self.capacity:
+            order = [*range(at, len(images)), *range(min(at, len(images)))][-self.capacity :]  # from the oldest on
+            images, logits = [images[i] for i in order], [logits[i] for i in order]
+            at = len(images) % self.capacity
+        self.images = [x.to(device, self.dtype) for x in images]
+        self.logits = [x.to(device, self.dtype) for x in logits]
+        self.next = at

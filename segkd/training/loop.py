@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from segkd.foundation.errors import Stopped, StorageError, UsageError
+from segkd.foundation.machine import machine
 from segkd.training import checkpoint
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary
@@ -17,6 +18,8 @@ from segkd.training.log import Diary
 
 class Game(Protocol):
     """What is played: one supervised player (`teaching`) or a student against a synthesiser (`distiller`)."""
+
+    bf16: bool
 
     def play(self, step: int) -> dict[str, float]: ...
     def state(self) -> dict: ...
@@ -44,8 +47,8 @@ class Events:
     check: Callable[[], None] = lambda: None
 
 
-FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every", "run.sample_every", "run.keep")
-"""What may change between the parts of a run: where it writes, how often it looks, and what measures it."""
+FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every")
+"""What may change between the parts of a run: where it writes, how often it saves and looks, and what measures it."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +98,29 @@ def resume(
         raise UsageError(
             f"{folder}: the recipe changed since its checkpoint: {', '.join(changed)}; name another run.dir, or {flags}"
         )
-    for key, now in environment().items():
-        if state["environment"][key] != now:
-            say(f"warning: {key} was {state['environment'][key]} and is {now}: the run goes on, but not to equal bytes")
-    game.restore(state["game"])
+    for key, now in environment(game).items():
+        before = state["environment"].get(key, now)  # a checkpoint of an older version says less
+        if before != now:
+            say(f"warning: {key} was {before} and is {now}: the run goes on, but not to equal bytes")
+    try:
+        game.restore(state["game"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise UsageError(
+            f"{folder}: the checkpoint does not fit what the recipe makes ({what}); name another run.dir"
+        ) from error
     return Standing(int(state["step"]), bool(state["looked"]))
 
 
-def environment() -> dict[str, object]:
+def environment(game: Game) -> dict[str, object]:
     """What equal bytes depend on beside the recipe."""
     # torch.__version__ is no plain str, and a checkpoint that holds it cannot be loaded without pickle
     return {
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "machine": machine(),
+        "precision": "bf16" if game.bf16 else "fp32",
     }
 
 
@@ -122,7 +134,13 @@ def run(
     """
 
     def save(step: int, looked: bool) -> None:
-        state = {"step": step, "looked": looked, "recipe": recipe, "environment": environment(), "game": game.state()}
+        state = {
+            "step": step,
+            "looked": looked,
+            "recipe": recipe,
+            "environment": environment(game),
+            "game": game.state(),
+        }
         checkpoint.save(folder / "checkpoints", step, state, plan.keep)
 
     if start.step == 0:

@@ -119,10 +119,12 @@ class Player:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
 
     def restore(self, state: dict) -> None:
-        """Become what `state()` described."""
+        """Become what `state()` described. Raises KeyError, RuntimeError or ValueError if that was another player."""
         self.network.load_state_dict(state["network"])
         # The settings are this run's: a change of the recipe that was accepted must not be undone.
         own, saved = self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
+        if [group.keys() for group in own] != [group.keys() for group in saved]:
+            raise ValueError("another kind of optimiser")
         groups = [{**mine, "lr": old["lr"]} for mine, old in zip(own, saved, strict=True)]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         if self.average is not None:

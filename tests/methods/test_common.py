@@ -5,7 +5,6 @@ import math
 import torch
 
 from segkd.recipe import method_terms
-from segkd.training import checkpoint
 
 
 def players(game):
@@ -60,53 +59,6 @@ def test_a_move_of_the_synthesiser_leaves_the_student_alone(tiny, case):
     assert all(p.grad is None and p.requires_grad for p in game.student.network.parameters())
     normalisations = [m for m in game.student.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert normalisations and all(m.track_running_stats for m in normalisations)
-
-
-def test_the_seed_decides_every_byte(tiny, case):
-    states = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(len(states))
-        game = tiny.game(case, f"run.seed={seed}")
-        for step in range(2):
-            torch.rand(len(states) + 1)
-            game.play(step)
-        states.append(tiny.hash(game.state()))
-    assert states[0] == states[1] != states[2]
-
-
-def test_a_resumed_game_is_the_uninterrupted_one(tiny, case, tmp_path):
-    whole = tiny.game(case)
-    for step in range(3):
-        values = whole.play(step)
-
-    first = tiny.game(case)
-    for step in range(2):
-        first.play(step)
-    checkpoint.save(tmp_path, 2, {"game": first.state()}, keep=1)
-    torch.manual_seed(99)
-    resumed = tiny.game(case)
-    found, damaged = checkpoint.newest(tmp_path)
-    resumed.restore(found["game"])
-    assert not damaged and tiny.hash(resumed.state()) == tiny.hash(first.state())
-    torch.rand(5)
-    again = resumed.play(2)
-    assert again == values
-    assert tiny.hash(resumed.state()) == tiny.hash(whole.state())
-    assert tiny.hash(resumed.student.headline) == tiny.hash(whole.student.headline)
-
-
-def test_looking_on_changes_nothing(tiny, case):
-    blind, watched = tiny.game(case), tiny.game(case)
-    for step in range(2):
-        blind.play(step)
-        watched.play(step)
-        share = watched.agreement(1)
-        images = next(iter(watched.held_out(1)))
-        masks = watched.masks(images)
-        assert 0 <= share <= 1 and masks[0].shape == masks[1].shape == (len(images), *images.shape[-2:])
-    assert watched.agreement(1) == blind.agreement(1)
-    assert tiny.hash(watched.state()) == tiny.hash(blind.state())
-    assert tiny.hash(watched.synthesiser) == tiny.hash(blind.synthesiser)
 
 
 def test_a_step_in_bf16(tiny, case):

@@ -103,3 +103,16 @@ def test_a_restored_bank_draws_and_overwrites_as_before(batches):
     drawn = bank.draw(8)
     torch.manual_seed(1)
     assert all(torch.equal(a, b) for a, b in zip(drawn, again.draw(8), strict=True))
+
+
+@pytest.mark.parametrize(("capacity", "values"), [(1, [9]), (2, [9, 4]), (5, [2, 3, 4, 9])])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_bank_of_another_capacity_goes_on_with_the_newest(capacity, values, dtype):
+    again = Replay(capacity, dtype, False)
+    again.restore(filled(capacity=3, batches=5).state(), torch.device("cpu"))
+    again.keep(*batch(9.0))
+    assert held(again) == values and all(x.dtype == dtype for x in (*again.images, *again.logits))
+    assert again.draw(4)[0].shape == (4, 3, 4, 6)
+    for value in range(10, 10 + capacity):
+        again.keep(*batch(float(value)))
+    assert sorted(held(again)) == sorted(range(10, 10 + capacity))

@@ -27,6 +27,8 @@ NOTHING = loop.Events()
 class Walk:
     """A random walk with momentum: every step depends on all before it."""
 
+    bf16 = False
+
     def __init__(self, signal_at: int | None = None, number: int = signal.SIGTERM, nan_at: int | None = None) -> None:
         self.x, self.velocity, self.played = torch.zeros(8), torch.zeros(8), []
         self.signal_at, self.number, self.nan_at, self.best = signal_at, number, nan_at, -math.inf
@@ -221,7 +223,7 @@ def test_a_changed_recipe_is_refused_by_the_name_of_its_key(whole):
 
 
 def test_what_does_not_matter_to_the_game_may_change(whole):
-    recipe = changed(data={"root": "b", "final": None}, run={"keep": 5, "dir": "y", "save_every": 7})
+    recipe = changed(data={"root": "b", "final": None}, run={"dir": "y", "save_every": 7})
     assert go(whole, Walk(), recipe=recipe) == 12
 
 
@@ -234,6 +236,15 @@ def test_another_number_of_threads_is_a_warning_that_names_it(whole):
         torch.set_num_threads(threads)
     assert len(said) == 1
     assert said[0].startswith(f"warning: threads was {threads} and is {threads + 1}")
+
+
+def test_another_precision_is_a_warning_that_names_it(whole):
+    game, said = Walk(), []
+    game.bf16 = True
+    assert go(whole, game, said=said) == 12
+    assert [line.partition(":")[2] for line in said] == [
+        " precision was fp32 and is bf16: the run goes on, but not to equal bytes"
+    ]
 
 
 def test_numbers_that_went_wrong_leave_the_good_checkpoints(tmp_path):
@@ -251,6 +262,8 @@ def test_a_folder_that_takes_no_checkpoint_fails_before_the_first_step(tmp_path)
 
 
 def test_the_environment_can_be_loaded_without_pickle(tmp_path):
-    path = checkpoint.save(tmp_path, 0, {"environment": loop.environment()}, 1)
-    assert checkpoint.load(path)["environment"] == loop.environment()
-    assert all(type(value) in (str, int) for value in loop.environment().values())
+    here = loop.environment(Walk())
+    path = checkpoint.save(tmp_path, 0, {"environment": here}, 1)
+    assert checkpoint.load(path)["environment"] == here
+    assert here.keys() == {"torch", "threads", "cpu", "machine", "precision"}
+    assert all(type(value) in (str, int) for value in here.values())
