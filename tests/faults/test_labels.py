@@ -37,6 +37,7 @@ class Set:
         mask.parent.mkdir(parents=True)
         overwrite(image, encoded(photo(HEIGHT, WIDTH)))
         self.mask, self.known = mask, known
+        self.unknown = {limit: np.setdiff1d(np.arange(limit), known) for limit in (256, 65536)}
         self.write(np.full((HEIGHT, WIDTH), known[-1]))
         self.data = read()
 
@@ -81,7 +82,7 @@ def test_a_label_out_of_range_is_told_by_file_id_and_pixel(row, sets: dict[str, 
         ids = chance.choice(found.known, (HEIGHT, WIDTH))
         found.write(ids)
         assert found.data[0].mask.shape == ids.shape
-        wrong = int(chance.choice(np.setdiff1d(np.arange(256 if fault % 3 else 65536), found.known)))
+        wrong = int(chance.choice(found.unknown[256 if fault % 3 else 65536]))
         pixels = np.sort(chance.choice(ids.size, 1 + fault % 2, replace=False))
         ids.reshape(-1)[pixels] = wrong
         found.write(ids)
