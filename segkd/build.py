@@ -96,15 +96,36 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
     return Teacher(network, classes.names, block.mean, block.std)
 
 
-def check_classes(teacher: Teacher, data: Dataset | None) -> None:
+def check_classes(teacher: Teacher, student: blocks.Student, data: Dataset | None) -> None:
     """Teacher, student and data must know the same classes before step 1.
 
     Raises:
         TeacherError: they do not; the line holds the three numbers, or the first class that is called differently.
     """
+    known = "none" if data is None else f"{len(data.classes)} ({data.classes.name})"
+    count = classes_at_start(student, teacher.classes)
+    if count != teacher.classes:
+        raise TeacherError(
+            f"classes disagree: teacher {teacher.classes}, student {count} ({student.weights}), data {known};"
+            " set student.weights=none, or bring another teacher"
+        )
     wrong = None if data is None else class_lists.disagreement(teacher.names, data.classes, "teacher", "student")
     if wrong:
         raise TeacherError(f"{wrong}; set teacher.classes or data.name")
+
+
+def classes_at_start(student: blocks.Student, classes: int) -> int:
+    """The number of classes of the weights that a student starts from; `classes` where they tell none, or do not fit."""
+    if student.weights == "none":
+        return classes
+    state, own = read_state(Path(expand_root(student.weights))), network_of(student, classes).state_dict()
+    shapes = [(state[key].shape, value.shape) for key, value in own.items() if key in state]
+    counts = {
+        there[0]
+        for there, here in shapes
+        if there and here and there[1:] == here[1:] and here[0] == classes != there[0]
+    }
+    return counts.pop() if len(counts) == 1 else classes
 
 
 def device_of(name: str) -> torch.device:
@@ -144,6 +165,8 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
     train = recipe.train
     player = player_of("network", adapter, train.optimizer, train.schedule, recipe.run.steps, train.ema)
     samples: Sequence[Sample] = [at_size(sample, recipe.data.size) for sample in data]  # read or rendered once
+    if not any((sample.mask != class_lists.IGNORE).any() for sample in samples):
+        raise DataError(f"data.train: no pixel of the {len(samples)} images in {recipe.data.train} belongs to a class")
     transform = TrainTransform(train.crop, train.scale, train.flip, train.colour, recipe.model.mean, recipe.model.std)
     weights = class_weights(samples, len(classes), train.class_weights)
     game = Teaching(

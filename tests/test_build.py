@@ -150,10 +150,19 @@ def test_names_of_teacher_and_data_are_compared(here: Path):
         classes = 13
         names = NYUV2_13.names
 
-    build.check_classes(Named, data)
+    student = load("quickstart").student
+    build.check_classes(Named, student, data)
     Named.names = ("bad", *NYUV2_13.names[1:])
     with pytest.raises(TeacherError, match="class 0 is 'bad' to the teacher, and 'bed' in nyuv2_13; set"):
-        build.check_classes(Named, data)
+        build.check_classes(Named, student, data)
     data.classes = listed("other", ["a", "b"])
     with pytest.raises(TeacherError, match=r"teacher 13, student 13, data 2 \(other\)"):
-        build.check_classes(Named, data)
+        build.check_classes(Named, student, data)
+
+
+def test_a_set_without_a_labelled_pixel_teaches_nobody(here: Path):
+    Path("teach.yaml").write_text(TEACH % "nyuv2_13")
+    for path in Path("nyu/labels13").iterdir():
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
+    with pytest.raises(DataError, match="no pixel of the 2 images in train belongs to a class"):
+        build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)

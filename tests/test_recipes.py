@@ -1,34 +1,18 @@
-"""Every shipped recipe, found by walking the folder: valid, with a header, and with its presets in working order."""
+"""What shipped recipes say of themselves; row Y3 of the fault matrix loads and plays them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from segkd.recipe import find, load, presets, shipped
+from segkd.recipe import find, load, shipped
 
 NAMES = shipped()
-
-
-def test_the_shipped_recipes_are_these() -> None:
-    assert {"quickstart", "camvid_cpu", "camvid_deeplab", "teachers/scenes", "teachers/camvid"} <= set(NAMES)
-    folder = Path(__file__).parents[1] / "recipes"
-    files = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
-    assert {name for name in files if not name.startswith("base/")} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_loads_and_says_what_it_is(name: str) -> None:
     load(name)
     assert find(name).read_text().startswith("# ")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_its_presets_load(name: str) -> None:
-    for preset in presets(name):
-        method, _, variant = preset.partition(".")
-        load(name, [f"method={method}", *([f"variant={variant}"] if variant else [])])
 
 
 def test_the_labelled_student_is_the_distilled_one() -> None:

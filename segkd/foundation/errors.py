@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+def one_line(said: object, most: int = 160) -> str:
+    """What an error of a library says, or a name in a file from anybody: printable, on one line, cut at `most` characters."""
+    text = " ".join(str(said).split()) or type(said).__name__
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
 class SegkdError(Exception):
     """Base of all errors of segkd; `str()` is one line: what, where, and what to do. Exit code 1."""
 

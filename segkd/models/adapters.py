@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.foundation.errors import RecipeError, TeacherError
+from segkd.foundation.errors import RecipeError, TeacherError, one_line
 from segkd.models.segnet import UPSAMPLES, SegNet
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 Option = int | float | str | bool | None | list
 
@@ -32,6 +35,8 @@ def create_network(arch: str, encoder: str | None, classes: int, options: Mappin
         return _segnet(encoder, classes, options)
     import segmentation_models_pytorch as smp
 
+    if not is_local(encoder):
+        raise RecipeError([f"model {arch}: no encoder is called {encoder}: a name with a source would be downloaded"])
     try:
         network = smp.create_model(arch, encoder_name=encoder, encoder_weights=None, classes=classes, **options)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -44,6 +49,11 @@ def create_network(arch: str, encoder: str | None, classes: int, options: Mappin
     if unknown:
         raise RecipeError([f"model {arch} with encoder {encoder}: smp has no option {unknown[0]!r}"])
     return network
+
+
+def is_local(encoder: object) -> bool:
+    """Whether the name of an encoder stands for code that is installed: timm reads `hf-hub:NAME` from the network."""
+    return encoder is None or (isinstance(encoder, str) and ":" not in encoder)
 
 
 def _segnet(encoder: str | None, classes: int, options: Mapping[str, Option]) -> SegNet:
@@ -140,28 +150,39 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
     """Load `state` into `network`, strictly; the error is one line with the first three keys that do not fit.
 
     Raises:
-        TeacherError: missing or extra keys, or another shape.
+        TeacherError: missing or extra keys, another shape or kind of number, or a number that is not finite.
     """
     own = network.state_dict()
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     if missing or extra:
-        parts = [
-            f"{name} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"
-            for name, keys in (("missing", missing), ("unexpected", extra))
-            if keys
-        ]
+        parts = [f"{name} {_first(keys)}" for name, keys in (("missing", missing), ("unexpected", extra)) if keys]
         raise TeacherError(
             f"{source}: not the weights of this network: {'; '.join(parts)}; check arch, encoder, options"
         )
-    for key, value in own.items():
-        if value.shape != state[key].shape:
-            raise TeacherError(
-                f"{source}: {key}: expected shape {tuple(value.shape)}, found {tuple(state[key].shape)};"
-                " check arch, encoder, options and classes"
-            )
+    wrong = [
+        f"{key}: expected {difference}" for key, value in own.items() if (difference := _difference(value, state[key]))
+    ]
+    if wrong:
+        raise TeacherError(f"{source}: {_first(wrong, '; ')}; check arch, encoder, options and classes")
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
+    if broken:
+        raise TeacherError(f"{source}: not finite: {_first(broken)}; train or fetch it again")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
+
+
+def _first(items: Sequence[str], between: str = ", ") -> str:
+    """The first three; they come from a file, and may be anything."""
+    return between.join(one_line(item, 200) for item in items[:3]) + (" ..." if len(items) > 3 else "")
+
+
+def _difference(own: Tensor, found: Tensor) -> str | None:
+    """How a tensor of a file differs in kind from the network's own: bytes of a quantised network, say, are no weights."""
+    if own.shape != found.shape:
+        return f"shape {tuple(own.shape)}, found {tuple(found.shape)}"
+    kinds = _FLOATS if own.is_floating_point() else _COUNTS
+    return None if found.dtype in kinds else f"{str(own.dtype)[6:]}, found {str(found.dtype)[6:]}"
 
 
 def parameters_of(module: nn.Module) -> int:

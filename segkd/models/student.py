@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from segkd.foundation.errors import StorageError, TeacherError
+from segkd.foundation.errors import StorageError, TeacherError, one_line
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
-from segkd.models.adapters import Adapter, pad_to_multiple
+from segkd.foundation.tensors import load_safetensors
+from segkd.models.adapters import Adapter, is_local, load_weights, pad_to_multiple
 from segkd.models.segnet import SegNet
+
+MOST_JSON = 1_000_000
+"""Bytes of `config.json` and of `preprocess.json`."""
 
 LICENCE = "other"
 LICENCE_NOTE = (
@@ -103,24 +109,65 @@ def load_student(folder: str | Path) -> LoadedStudent:
         TeacherError: no such folder, a file missing in it, or weights that do not fit.
     """
     folder = Path(folder)
-    folder = next((inner for inner in (folder / "student", folder / "model") if inner.is_dir()), folder)
+    folder = next((inner for inner in (folder / "student", folder / "model") if os.path.isdir(inner)), folder)
     for name in ("config.json", "model.safetensors", "preprocess.json"):
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise TeacherError(f"{folder}: no {name}; name a student folder or the folder of a finished run")
+    try:
+        preprocess = _checked(_read_json(folder / "preprocess.json"))
+        network = _network_of(_read_json(folder / "config.json"), len(preprocess["classes"]))
+        load_weights(network, load_safetensors(folder / "model.safetensors"), str(folder / "model.safetensors"))
+        return LoadedStudent(network, preprocess)
+    except TeacherError:
+        raise
+    except Exception as error:  # a damaged folder fails in many ways; all mean the same to the user
+        raise TeacherError(f"{folder}: not a readable student ({type(error).__name__}: {one_line(error)})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"{path.name}: larger than {MOST_JSON} bytes")
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name}: expected an object")
+    return value
+
+
+def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
+    """`preprocess.json` once every value that is used is what it should be."""
+    names, palette, mean, std = (preprocess[key] for key in ("classes", "palette", "mean", "std"))
+    multiple = preprocess["size"]["multiple_of"]
+    triples = [value for value in (mean, std) if isinstance(value, list) and len(value) == 3]
+    numbers = [number for triple in triples for number in triple if type(number) in (int, float)]
+    right = {
+        "classes": isinstance(names, list) and 0 < len(names) < 255 and all(isinstance(name, str) for name in names)
+        and len(set(names)) == len(names),
+        "palette": isinstance(palette, list) and [len(colour) for colour in palette] == [3] * len(names)
+        and all(type(part) is int and 0 <= part <= 255 for colour in palette for part in colour),
+        "mean and std": len(numbers) == 6 and all(map(math.isfinite, numbers)) and min(std) > 0,
+        "size.multiple_of": type(multiple) is int and 1 <= multiple <= 1024,
+    }  # fmt: skip
+    wrong = [key for key, holds in right.items() if not holds]
+    if wrong:
+        raise ValueError(f"preprocess.json: {wrong[0]}: not what a student's folder says")
+    return preprocess
+
+
+def _network_of(config: dict[str, Any], classes: int) -> nn.Module:
+    """The network that `config.json` describes; it is data from anybody, and must not lead to any other call."""
     import segmentation_models_pytorch as smp
 
-    try:
-        preprocess = json.loads((folder / "preprocess.json").read_text())
-        config = json.loads((folder / "config.json").read_text())
-        kind = config.pop("_model_class")
-        network = (SegNet if kind == SegNet.__name__ else getattr(smp, kind))(**config)
-        from safetensors.torch import load_file
-
-        network.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-        return LoadedStudent(network, preprocess)
-    except Exception as error:  # a damaged folder fails in many ways; all mean the same to the user
-        reason = str(error).partition("\n")[0][:120]
-        raise TeacherError(f"{folder}: not a readable student ({type(error).__name__}: {reason})") from error
+    if config.get("classes") != classes:
+        raise ValueError(f"config.json: {config.get('classes')} classes, but preprocess.json names {classes}")
+    kind = config.pop("_model_class")
+    if kind == SegNet.__name__:
+        return SegNet(**config)
+    make = getattr(smp, kind)
+    if not (isinstance(make, type) and issubclass(make, smp.base.SegmentationModel)):
+        raise ValueError(f"config.json: {kind} is no network of smp")
+    if not is_local(config.get("encoder_name")):
+        raise ValueError(f"config.json: no encoder is called {config['encoder_name']}")
+    return make(**{**config, "encoder_weights": None})
 
 
 def preprocessed(image: np.ndarray, preprocess: dict) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from segkd.foundation.errors import TeacherError
+from segkd.foundation.errors import TeacherError, one_line
+from segkd.foundation.tensors import load_pickled, load_safetensors
 from segkd.models.adapters import Adapter
 
 
@@ -54,22 +56,20 @@ def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = Fals
     Raises:
         TeacherError: no such file, not readable, or it needs pickle.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         hint = f"make it with: segkd teach {made_by}" if made_by else "check the path in the recipe"
         raise TeacherError(f"{path}: no such weights file; {hint}")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            return load_file(path)
-        except (SafetensorError, ValueError) as error:
-            raise TeacherError(f"{path}: not a valid safetensors file ({error}); fetch or train it again") from error
+            return load_safetensors(path)
+        except (ValueError, OSError) as error:
+            reason = one_line(error)
+            raise TeacherError(f"{path}: not a valid safetensors file ({reason}); fetch or train it again") from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file
+        state = torch.load(path, map_location="cpu", weights_only=False) if trust_pickle else load_pickled(path)
+    except Exception as error:  # with trust, torch raises many kinds for a damaged file
         raise TeacherError(
-            f"{path}: not loadable without pickle ({type(error).__name__});"
+            f"{path}: not loadable without pickle ({one_line(error)});"
             " save a state_dict as .safetensors, or pass --trust-pickle if you trust its source"
         ) from error
     for key in ("state_dict", "model", "model_state_dict"):

@@ -18,6 +18,7 @@ PACKAGED = Path(__file__).parents[1] / "recipes"
 CHECKOUT = Path(__file__).parents[2] / "recipes"
 COMMAND_LINE = "command line"
 
+_SUFFIXES = (".yaml", ".yml")
 _PARTIAL = "base"  # recipes that others extend, incomplete on their own
 _PATHS = (("teacher", "weights"), ("student", "weights"), ("model", "weights"), ("output",))
 
@@ -29,7 +30,7 @@ def find(name: str | Path) -> Path:
         RecipeError: there is no such file and no such name.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # no error for names that no file can have, as Path's own has
         return path
     found = _shipped_file(path)
     if found is not None:
@@ -44,7 +45,7 @@ def _shipped_file(name: str | Path) -> Path | None:
     """The shipped file of a name such as `quickstart` or `base/ddad.yaml`, if there is one."""
     names = (name, f"{name}.yaml")
     candidates = (folder / text for folder in (PACKAGED, CHECKOUT) for text in names)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def shipped() -> list[str]:
@@ -77,9 +78,12 @@ def read_chain(path: Path) -> tuple[Node, list[str]]:
         if not isinstance(parent.value, str):
             raise RecipeError([*errors, f"{parent.where}: extends: expected the path of one recipe"])
         beside = here.parent / parent.value
-        here = beside if beside.is_file() else _shipped_file(parent.value) or beside
-        if not here.is_file():
+        here = beside if os.path.isfile(beside) else _shipped_file(parent.value) or beside
+        if not os.path.isfile(here):
             raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(_display(here))}"])
+        if here.suffix not in _SUFFIXES:
+            # Its lines would stand in the errors, and a recipe may come from anybody.
+            raise RecipeError([*errors, f"{parent.where}: extends: {shown(parent.value)} is no recipe (.yaml)"])
         if here.resolve() in seen:
             names = " -> ".join(file.name for file in [*seen, here])
             raise RecipeError([*errors, f"{parent.where}: extends: a circle: {names}"])

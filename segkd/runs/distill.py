@@ -50,8 +50,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     teacher = build.teacher_of(recipe.teacher, options.trust_pickle)
     teacher = teacher.to(bench.device, memory_format=torch.channels_last)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
-    for data in (watch, final):
-        build.check_classes(teacher, data)
+    build.check_classes(teacher, recipe.student, watch if final is None else final)
     if recipe.run.budget is not None:
         recipe = with_values(recipe, {"run.steps": _steps_of_budget(recipe, folder, teacher, bench)})
     with audit.phase("training"):

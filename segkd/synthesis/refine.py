@@ -32,7 +32,7 @@ class Refine(nn.Module):
 
     @torch.enable_grad()
     def forward(self, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """The images after their steps, detached; `loss` maps images to a scalar."""
+        """The images after their steps, detached; `loss` maps images to a scalar. Where it is not finite, they are neither."""
         if not self.steps:
             return images
         # logits keep the pixels in their range; the ends themselves have none
@@ -41,7 +41,6 @@ class Refine(nn.Module):
         for _ in range(self.steps):
             optimizer.zero_grad()
             loss(self._pixels(logits)).backward(inputs=[logits])
-            logits.grad.nan_to_num_(0, 0, 0)  # one bad number would spoil its pixel for good
             optimizer.step()
         return self._pixels(logits).detach()
 

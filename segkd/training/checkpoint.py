@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from segkd.foundation.errors import NumbersError, StorageError
+from segkd.foundation.errors import NumbersError, StorageError, one_line
 from segkd.foundation.files import atomic_write, sha256
+from segkd.foundation.tensors import load_pickled
 
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.ckpt")
 
@@ -38,7 +39,10 @@ def save(folder: Path, step: int, state: dict, keep: int) -> Path:
     # A run that was wound back plays these steps again: `newest` must not find the abandoned ones.
     abandoned = [old for old in others if int(NAME.fullmatch(old.name)[1]) >= step]
     for old in abandoned + others[len(abandoned) :][keep - 1 :]:
-        old.unlink()
+        try:
+            old.unlink()
+        except OSError as error:
+            raise StorageError(f"{old}: cannot remove the old checkpoint: {error.strerror or error}") from error
     return path
 
 
@@ -64,9 +68,12 @@ def load(path: Path) -> dict:
     if sha256(data) != match[2]:
         raise StorageError(f"{path}: damaged (its bytes do not match the hash in its name)")
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for what is whole but was not written by `save`
-        raise StorageError(f"{path}: no checkpoint of segkd ({type(error).__name__})") from error
+        state = load_pickled(data)
+    except ValueError as error:
+        raise StorageError(f"{path}: no checkpoint of segkd ({one_line(error)})") from error
+    if not isinstance(state, dict):
+        raise StorageError(f"{path}: no checkpoint of segkd (it holds a {type(state).__name__})")
+    return state
 
 
 def newest(folder: Path) -> tuple[dict, list[str]] | None:

@@ -22,6 +22,12 @@ from segkd.training.player import Player, frozen, put_back, snapshot
 Size = tuple[int, int]
 
 
+def unsound(images: Tensor, logits: Tensor) -> str | None:
+    """Why images (N,3,H,W) with the teacher's logits must not be kept, or None."""
+    bad = [name for name, value in (("images", images), ("logits", logits)) if not torch.isfinite(value).all()]
+    return f"{' and '.join(bad)} are not finite" if bad else None
+
+
 class Distiller:
     """Plays the method's moves; see `loop.Game`. It knows no term: a method's plan says what each move computes.
 
@@ -91,7 +97,7 @@ class Distiller:
         torch.manual_seed(seed_for(self.seed, step, index, "student"))
         view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
         total, values = self.method.loss("student", view, step)
-        self._settle(self.student.update(total, step), step, values, written, saved)
+        self._settle("student", step, self.student.update(total, step), values, written, saved)
         return values
 
     def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:
@@ -109,9 +115,11 @@ class Distiller:
             torch.manual_seed(seed_for(self.seed, step, index, "student"))
             view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
             total, values = self.method.loss("synth", view, step)
-            refused = self.synth.update(total, step)
-        self._settle(refused, step, values, [network, self.method], saved)
-        if refused is None and self.replay is not None and not self.refine.steps:
+            keeps = self.replay is not None and not self.refine.steps
+            # What is to be kept must be sound also where no term looks at it.
+            refused = (unsound(x, seen["kept"]) if keeps else None) or self.synth.update(total, step)
+        self._settle("synth", step, refused, values, [network, self.method], saved)
+        if refused is None and keeps:
             self.replay.keep(x, seen["kept"])
         return values
 
@@ -121,29 +129,39 @@ class Distiller:
         maker = self.synth.headline if self.synth is not None else self.synthesiser
         with untouched_statistics(maker):
             x = self._images(self._latents(step, index), step, index, maker.train())
-        x = self.refine(x, self._judged(step))
-        self.replay.keep(x, self._teach(x, {"t"})["kept"])
+        values: dict[str, Tensor] = {}
+        x = self.refine(x, self._judged(step, values))
+        kept = self._teach(x, {"t"})["kept"]
+        sound = all(torch.isfinite(value) for value in values.values())
+        refused = unsound(x, kept) or (None if sound else "judges are not finite")
+        self._settle("keep", step, refused, values, [], [])
+        if refused is None:
+            self.replay.keep(x, kept)
         return {}
 
-    def _judged(self, step: int) -> Callable[[Tensor], Tensor]:
-        """What images that are about to be kept answer to."""
+    def _judged(self, step: int, values: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+        """What images that are about to be kept answer to; the terms of the last look are put into `values`."""
 
         def loss(x: Tensor) -> Tensor:
             view = self._view({"x": x, **self._teach(x, self.needs["refine"])})
-            return self.method.loss("refine", view, step)[0]
+            total, terms = self.method.loss("refine", view, step)
+            values.update({name: value.detach() for name, value in terms.items()})
+            return total
 
         return loss
 
     def _settle(
-        self, refused: str | None, step: int, values: dict[str, Tensor], modules: list[nn.Module], saved: list[Tensor]
-    ) -> None:
-        """Take note of an accepted move, or undo what a refused one wrote."""
+        self, player: str, step: int, refused: str | None, values: dict[str, Tensor], modules: list[nn.Module],
+        saved: list[Tensor],
+    ) -> None:  # fmt: skip
+        """Take note of an accepted move, or undo what a refused one wrote, and name the terms that it was for."""
         if refused is None:
-            self.refusals.accept()
+            self.refusals.accept(player)
             return
         put_back(modules, saved)
-        bad = [f"term {name} is {value.item():.3g}" for name, value in values.items() if not torch.isfinite(value)]
-        self.notes.append(self.refusals.refuse(step, f"{refused} ({', '.join(bad)})" if bad else refused))
+        bad = {name: value for name, value in values.items() if not torch.isfinite(value)} or values
+        terms = ", ".join(f"term {name} is {value.item():.3g}" for name, value in bad.items())
+        self.notes.append(self.refusals.refuse(player, step, f"{refused} ({terms})" if terms else refused))
 
     def _latents(self, step: int, index: int) -> Tensor:
         """(N,latent) normal numbers, a function of the place in the run alone."""

@@ -41,34 +41,37 @@ class StopFlag:
 
 
 class Refusals:
-    """Counts refused moves: each is named in the log, and more than `max_bad` in a row end the run."""
+    """Counts refused moves: each is named in the log, and more than `max_bad` in a row of one player end the run.
+
+    Each player counts for itself: one that is always refused learns nothing, however well the other plays.
+    """
 
     def __init__(self, max_bad: int) -> None:
         self.max_bad = max_bad
         self.total = 0
-        self.in_a_row = 0
+        self.in_a_row: dict[str, int] = {}
 
-    def accept(self) -> None:
-        self.in_a_row = 0
+    def accept(self, player: str) -> None:
+        self.in_a_row.pop(player, None)
 
-    def refuse(self, step: int, reason: str) -> str:
+    def refuse(self, player: str, step: int, reason: str) -> str:
         """The line to log.
 
         Raises:
             NumbersError: too many in a row.
         """
         self.total += 1
-        self.in_a_row += 1
-        line = f"step {step}: {reason}: move refused, nothing changed"
-        if self.in_a_row > self.max_bad:
+        self.in_a_row[player] = self.in_a_row.get(player, 0) + 1
+        line = f"step {step}: {player} {reason}"
+        if self.in_a_row[player] > self.max_bad:
             raise NumbersError(
-                f"step {step}: diverged: {reason}, {self.in_a_row} refused moves in a row (run.max_bad {self.max_bad});"
+                f"{line}, {self.in_a_row[player]} refused moves in a row (run.max_bad {self.max_bad}): it has diverged;"
                 " lower the learning rates or run.precision=fp32, and resume"
             )
-        return line
+        return f"{line}: move refused, nothing changed"
 
-    def state(self) -> dict[str, int]:
-        return {"total": self.total, "in_a_row": self.in_a_row}
+    def state(self) -> dict:
+        return {"total": self.total, "in_a_row": dict(self.in_a_row)}
 
-    def restore(self, state: dict[str, int]) -> None:
-        self.total, self.in_a_row = state["total"], state["in_a_row"]
+    def restore(self, state: dict) -> None:
+        self.total, self.in_a_row = state["total"], dict(state["in_a_row"])

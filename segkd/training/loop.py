@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from segkd.foundation.errors import NumbersError, Stopped, UsageError
+from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError
 from segkd.foundation.machine import machine
 from segkd.training import checkpoint
 from segkd.training.guard import StopFlag
@@ -108,6 +108,8 @@ def resume(
             say(f"warning: {line}; using the checkpoint before it")
     else:
         state = checkpoint.load(Path(choice))
+    if absent := [key for key in ("step", "looked", "recipe", "environment", "game") if key not in state]:
+        raise StorageError(f"{folder}: no checkpoint of a run of segkd ({absent[0]} is not in it)")
     changed = [k for k in differences(state["recipe"], recipe) if not k.startswith(free) and k not in accept]
     if changed:
         flags = " ".join(f"--accept {key}" for key in changed[:3])

@@ -96,12 +96,12 @@ class Player:
         A refused step leaves the buffers as the forward wrote them: the caller restores its snapshot.
         """
         if not torch.isfinite(loss):
-            return f"{self.name} loss is {loss.item():.3g}"
+            return f"loss is {loss.item():.3g}"
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         if not torch.isfinite(norm):
-            return f"{self.name} gradient norm is {float(norm):.3g}"
+            return f"gradient norm is {float(norm):.3g}"
         scale = 1.0 if self.optimizer_spec.clip is None else min(1.0, self.optimizer_spec.clip / (float(norm) + 1e-6))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient if gradient is None or scale == 1.0 else gradient * scale

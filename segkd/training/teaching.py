@@ -34,7 +34,10 @@ class Objective:
         logits = logits.float()
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         if self.loss == "cross_entropy":
-            return F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE)
+            total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction="sum")
+            labelled = target != IGNORE
+            shares = labelled if weights is None else weights[target.where(labelled, 0)] * labelled
+            return total / shares.sum().clamp_min(torch.finfo(torch.float32).tiny)  # a crop may show nothing but void
         plain = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
         weighted = plain if weights is None else F.cross_entropy(
             logits, target, weight=weights, ignore_index=IGNORE, reduction="none"
@@ -90,9 +93,9 @@ class Teaching:
         refused = self.player.update(loss, step)
         if refused:
             put_back([network], saved)
-            self.notes.append(self.refusals.refuse(step, refused))
+            self.notes.append(self.refusals.refuse(self.player.name, step, refused))
         else:
-            self.refusals.accept()
+            self.refusals.accept(self.player.name)
         return {"loss": loss.item(), "lr": self.player.optimizer.param_groups[0]["lr"]}
 
     def _loss(self, step: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,12 @@ def cases() -> list[str]:
     return [*(case for method, found in variants.items() for case in found or [method]), "ddad.segkd+SegNet"]
 
 
+def tiers() -> list[object]:
+    """The cases of a row of the fault matrix: every method by one variant in each commit's tests, the others in T1."""
+    one = {case.partition(".")[0]: case for case in cases() if "+" not in case}
+    return [pytest.param(case, marks=() if case in one.values() else pytest.mark.faults) for case in cases()]
+
+
 @pytest.fixture(params=cases())
 def case(request: pytest.FixtureRequest) -> str:
     """A method, with its variant."""

@@ -17,10 +17,7 @@ from segkd.recipe import (
     Terms,
     differences,
     expand_root,
-    find,
     load,
-    presets,
-    shipped,
     with_values,
 )
 
@@ -222,11 +219,3 @@ def test_neither_torch_nor_numpy_is_imported(write: Write, teach: dict[str, Any]
     )
     root = str(Path(__file__).parents[2])
     subprocess.run([sys.executable, "-c", code, write(teach)], check=True, env={"PYTHONPATH": root}, timeout=60)
-
-
-@pytest.mark.parametrize("name", shipped())
-def test_shipped_recipes_with_each_of_their_presets(name: str) -> None:
-    load(name)
-    for preset in presets(find(name)):
-        method, _, variant = preset.partition(".")
-        load(name, [f"method={method}", *([f"variant={variant}"] if variant else [])])

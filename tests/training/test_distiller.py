@@ -39,7 +39,7 @@ def test_a_move_with_a_nan_term_changes_nothing_and_is_named(tiny, player, ema):
     cure()
     game._moves[player](1, 0)
     after = bytes_of(tiny, game)
-    assert after[player] != before[player] and game.refusals.in_a_row == 0
+    assert after[player] != before[player] and not game.refusals.in_a_row
 
 
 @pytest.mark.parametrize("player", ["student", "synth"])
@@ -79,18 +79,21 @@ def test_more_refusals_in_a_row_than_max_bad_end_the_run(tiny):
     game = tiny.game("ddad.segkd", "run.max_bad=3", "game.student_moves=1")
     poison(game, "kd")
     poison(game, "bn")
-    game.play(0)
-    assert game.refusals.in_a_row == 2
-    with pytest.raises(NumbersError, match=r"step 1: .*4 refused moves in a row \(run.max_bad 3\)") as caught:
-        game.play(1)
+    for step in range(3):
+        game.play(step)
+    assert game.refusals.in_a_row == {"synth": 3, "student": 3}
+    with pytest.raises(NumbersError, match=r"step 3: .*4 refused moves in a row \(run.max_bad 3\)") as caught:
+        game.play(3)
     assert caught.value.exit_code == 4
 
 
-def test_one_good_move_forgives(tiny):
+def test_one_good_move_of_the_player_forgives(tiny):
     game = tiny.game("ddad.segkd", "run.max_bad=1", "game.student_moves=1")
-    poison(game, "kd")
     for step in range(3):
-        game.play(step)
+        cure = poison(game, "kd")
+        game.play(2 * step)
+        cure()
+        game.play(2 * step + 1)
     assert game.refusals.total == 3 and len(game.notes) == 3
 
 
@@ -99,7 +102,7 @@ def test_a_refused_synthesis_puts_nothing_into_the_bank(tiny):
     poison(game, "adv")
     game.play(0)
     assert len(game.replay) == 0
-    assert game.refusals.in_a_row == 0  # the student went on, with fresh images
+    assert game.refusals.in_a_row == {"synth": 1}  # the student went on, with fresh images
 
 
 @pytest.mark.parametrize("case", ["ddad.segkd", "kd", "noise"])

@@ -99,34 +99,42 @@ def test_in_another_thread_the_handlers_stay_as_they_are():
 
 def test_refusals_are_named_and_counted():
     refusals = Refusals(2)
-    line = refusals.refuse(7, "student loss is nan")
-    assert "step 7" in line
-    assert "student loss is nan" in line
-    assert "\n" not in line
-    refusals.refuse(8, "x")
-    refusals.accept()
-    refusals.refuse(9, "x")
-    refusals.refuse(10, "x")
+    line = refusals.refuse("student", 7, "loss is nan")
+    assert line == "step 7: student loss is nan: move refused, nothing changed"
+    refusals.refuse("student", 8, "x")
+    refusals.accept("student")
+    refusals.refuse("student", 9, "x")
+    refusals.refuse("student", 10, "x")
     with pytest.raises(NumbersError, match="3 refused moves in a row") as caught:
-        refusals.refuse(11, "synth loss is inf")
-    assert "step 11: synth loss is inf" in str(caught.value)
+        refusals.refuse("student", 11, "loss is inf")
+    assert "step 11: student loss is inf" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert refusals.total == 5
 
 
+def test_each_player_counts_for_itself():
+    refusals = Refusals(2)
+    for step in range(2):
+        refusals.refuse("synth", step, "x")
+        refusals.refuse("student", step, "x")
+        refusals.accept("student")
+    with pytest.raises(NumbersError, match="step 2: synth x, 3 refused moves in a row"):
+        refusals.refuse("synth", 2, "x")
+
+
 def test_no_refusal_is_allowed_with_max_bad_0():
     with pytest.raises(NumbersError):
-        Refusals(0).refuse(0, "x")
+        Refusals(0).refuse("student", 0, "x")
 
 
 def test_a_resumed_run_goes_on_counting():
     first = Refusals(2)
-    first.refuse(1, "x")
-    first.accept()
-    first.refuse(2, "x")
+    first.refuse("synth", 1, "x")
+    first.accept("synth")
+    first.refuse("student", 2, "x")
     second = Refusals(2)
     second.restore(first.state())
-    assert second.state() == {"total": 2, "in_a_row": 1}
-    second.refuse(3, "x")
+    assert second.state() == {"total": 2, "in_a_row": {"student": 1}}
+    second.refuse("student", 3, "x")
     with pytest.raises(NumbersError):
-        second.refuse(4, "x")
+        second.refuse("student", 4, "x")

@@ -262,20 +262,31 @@ def test_a_refused_step_changes_nothing_and_is_noted():
     for key, value in poisoned.items():
         assert torch.equal(value.nan_to_num(7.0), after[key].nan_to_num(7.0)), key
     assert "step 1: network loss is nan" in game.notes[-1]
-    assert game.refusals.state() == {"total": 1, "in_a_row": 1}
+    assert game.refusals.state() == {"total": 1, "in_a_row": {"network": 1}}
     game.player.network.load_state_dict({k: v for k, v in before.items() if not k.startswith("average ")})
     assert math.isfinite(game.play(2)["loss"])
-    assert game.refusals.state() == {"total": 1, "in_a_row": 0}
+    assert game.refusals.state() == {"total": 1, "in_a_row": {}}
 
 
 def test_too_many_refusals_end_the_run():
-    void = samples()
-    for sample in void:
-        sample.mask[:] = 255  # no pixel to learn from: a mean over nothing
-    game = teaching(found=void, max_bad=1)
+    game = teaching(max_bad=1)
+    with torch.no_grad():
+        game.player.network.network.segmentation_head[0].bias[0] = math.nan
     game.play(0)
     with pytest.raises(NumbersError, match="2 refused moves in a row"):
         game.play(1)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_a_batch_that_shows_nothing_but_void_teaches_nothing(loss):
+    void = samples()
+    for sample in void:
+        sample.mask[:] = 255
+    game = teaching(loss=loss, found=void)
+    before = game.player.network.network.segmentation_head[0].weight.detach().clone()
+    assert game.play(0)["loss"] == 0 and not game.notes
+    after = game.player.network.network.segmentation_head[0].weight  # decayed a little
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=0)
 
 
 def test_the_best_is_kept_as_a_copy():

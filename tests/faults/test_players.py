@@ -1,0 +1,130 @@
+"""Row T1-3: whatever is played, the teacher stays as it is, each term reaches its own player, and no hook is left."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segkd.foundation.files import sha256
+from segkd.recipe import method_terms
+from tests.methods.conftest import cases, tiers
+from tests.methods.test_common import modules, only, players
+
+KEEPING = ("synth.replay=2", "game.keep_moves=1")
+
+
+def refines(case):
+    return ("synth.refine=1",) if method_terms()[case.partition(".")[0]].refine else ()
+
+
+def spoil(game):
+    """Every move is refused: its last term is NaN."""
+    for player in (*players(game), *(["refine"] if game.refine.steps else [])):
+        name = game.method.terms(player)[-1]
+        true = getattr(game.method, name)
+        setattr(game.method, name, lambda view, f=true: f(view) * float("nan"))
+
+
+def break_down(game):
+    """The last term of every player raises."""
+
+    def broken(view):
+        raise ArithmeticError("on purpose")
+
+    for player in players(game):
+        setattr(game.method, game.method.terms(player)[-1], broken)
+
+
+@pytest.mark.parametrize("case", cases())
+@pytest.mark.row("T1-3", 4)
+def test_the_teacher_is_not_touched(row, tiny, case):
+    file = tiny.folder / "teacher.safetensors"
+    game = tiny.game(case, "run.max_bad=99", *KEEPING, *refines(case))
+    before, bytes_before = tiny.hash(game.teacher), sha256(file)
+
+    def untouched():
+        assert tiny.hash(game.teacher) == before and sha256(file) == bytes_before
+        assert not any(module.training for module in game.teacher.modules())
+        assert all(p.grad is None and not p.requires_grad for p in game.teacher.parameters())
+        row.count()
+
+    for step in range(2):
+        game.play(step)
+    untouched()
+    game.agreement(1)
+    game.masks(next(game.held_out(1)))
+    game.teacher.train()
+    untouched()
+    spoil(game)
+    game.play(2)
+    assert game.refusals.total
+    untouched()
+    break_down(game)
+    for player in players(game):
+        with pytest.raises(ArithmeticError, match="on purpose"):
+            game._moves[player](3, 0)
+    untouched()
+
+
+@pytest.mark.parametrize("case", tiers())
+@pytest.mark.row("T1-3")
+def test_each_term_reaches_only_its_own_player(row, tiny, case):
+    terms = method_terms()[case.partition(".")[0]]
+    for owner, names in (("student", terms.student), ("synth", terms.synth)):
+        for name in names:
+            game = tiny.game(case, *only(case, name))
+            sides = {"teacher": game.teacher, "student": game.student.network, "synth": game.synthesiser}
+
+            def backward(loss, step):
+                loss.backward()
+
+            getattr(game, owner).update = backward
+            game._moves[owner](0, 0)
+            reached = {side: [p for p in net.parameters() if p.grad is not None] for side, net in sides.items()}
+            assert any(p.grad.abs().max() > 0 for p in reached.pop(owner)), name
+            assert not any(reached.values()), name
+            row.count()
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if refines(case)])
+@pytest.mark.row("T1-3", 1)
+def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
+    names = method_terms()[case.partition(".")[0]].refine
+    game = tiny.game(case, *(f"weights.{name}=1.0" for name in names), *KEEPING, "synth.refine=1")
+    judged, seen = game._judged, []
+
+    def watched(step, values):
+        loss = judged(step, values)
+        return lambda x: seen.append(x) or loss(x)
+
+    game._judged = watched
+    game._keep_move(0, 0)
+    assert len(seen) == 1 and seen[0].requires_grad
+    assert all(p.grad is None for network in modules(game) for p in network.parameters())
+    row.count()
+
+
+@pytest.mark.parametrize("case", cases())
+@pytest.mark.row("T1-3", 4)
+def test_no_hook_is_left_behind(row, tiny, case):
+    game = tiny.game(case, "run.max_bad=99", *KEEPING, *refines(case))
+
+    def clean():
+        assert tiny.hooks(*modules(game)) == 0
+        assert all(p.requires_grad for p in game.student.network.parameters())
+        assert all(m.track_running_stats for m in game.student.network.modules() if hasattr(m, "track_running_stats"))
+        row.count()
+
+    clean()
+    game.play(0)
+    game.agreement(1)
+    clean()
+    spoil(game)
+    game.play(1)
+    clean()
+    break_down(game)
+    for player in players(game):
+        with pytest.raises(ArithmeticError, match="on purpose"):
+            game._moves[player](0, 0)
+    clean()
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()

@@ -1,0 +1,104 @@
+"""Row Y3: every shipped recipe is valid with all its presets, and plays."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from segkd import build, runs
+from segkd.cli import main
+from segkd.recipe import DistillRecipe, TeachRecipe, load, presets, shipped
+from tests.conftest import write_camvid
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+FILES = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")}
+COMPLETE = sorted(name for name in FILES if not name.startswith("base/"))
+TOYS = {
+    DistillRecipe: (
+        "synth.size=[64,96]", "synth.width=4", "game.student_moves=1", "synth.refine=0", "data.watch=null", "data.final=null",
+    ),
+    TeachRecipe: ("train.crop=[64,96]", "output=null", "data.watch=null", "data.final=null"),
+}  # fmt: skip
+SHORT = ("run.budget=null", "run.steps=2", "run.batch=2", "run.threads=1", "run.device=cpu", "run.sample_every=2")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Few scenes to learn from, a CamVid of eight images, and the threads as before."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(build, "TRAIN_SCENES", 4)
+    write_camvid(tmp_path / "camvid256")
+    monkeypatch.setenv("SEGKD_DATA", str(tmp_path))
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.row("Y3", len(FILES))
+def test_every_shipped_recipe_is_valid(row, capsys: pytest.CaptureFixture[str]):
+    assert main(["recipes", "validate"]) == 0
+    told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert list(told) == COMPLETE == shipped() and len(FILES) >= 9
+    for name in FILES:
+        if name in told:
+            kinds = presets(FOLDER / f"{name}.yaml") or ["teach"]
+            assert told[name].startswith("valid (") and all(kind in told[name] for kind in kinds)
+        else:  # what others extend is valid with what extends it
+            assert any(f"extends: {name}.yaml" in (FOLDER / f"{other}.yaml").read_text() for other in COMPLETE), name
+        row.count()
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+@pytest.mark.row("Y3", 1)
+def test_it_plays_two_steps(row, tmp_path: Path, name: str):
+    recipe = toy(name, "", tmp_path)
+    cpu = torch.device("cpu")
+    if isinstance(recipe, TeachRecipe):
+        game = build.teaching_of(recipe, cpu, bf16=False)[0]
+    else:
+        game = build.distiller_of(recipe, build.teacher_of(recipe.teacher), cpu, bf16=False)
+        assert 0 <= game.agreement(1) <= 1
+    values = [game.play(step) for step in range(2)]
+    assert all(math.isfinite(value) for step in values for value in step.values()) and not game.notes
+    row.count()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("name", "choice"), [(name, c) for name in COMPLETE for c in ("", *presets(FOLDER / f"{name}.yaml"))]
+)
+@pytest.mark.row("Y3", 1)
+def test_it_runs_with_each_preset(row, tmp_path: Path, name: str, choice: str):
+    """From the first checkpoint to the summary; nothing of what is shipped is touched."""
+    before = {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*")}
+    recipe, quiet = toy(name, choice, tmp_path), runs.Options(quiet=True)
+    summary = runs.teach(recipe, quiet) if isinstance(recipe, TeachRecipe) else runs.distill(recipe, quiet)
+    assert summary["steps"] == 2 and not summary.get("refused_moves")
+    assert {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*")} == before
+    row.count()
+
+
+def toy(name: str, choice: str, folder: Path) -> DistillRecipe | TeachRecipe:
+    """The recipe, with one of its presets if asked, for two small steps."""
+    method, _, variant = choice.partition(".")
+    overrides = [f"method={method}", f"variant={variant or 'null'}"] if choice else []
+    overrides += [*TOYS[type(load(name, overrides))], *SHORT, f"run.dir={folder}/run"]
+    recipe = load(name, overrides)
+    if (
+        isinstance(recipe, DistillRecipe) and not Path(recipe.teacher.weights).is_file()
+    ):  # one that is still to be taught
+        return load(name, [*overrides, f"teacher.weights={made(recipe, folder / 'teacher.safetensors')}"])
+    return recipe
+
+
+def made(recipe: DistillRecipe, path: Path) -> Path:
+    """Weights of the recipe's teacher as if it had been taught."""
+    torch.manual_seed(0)
+    classes = len(build.classes_of(recipe.teacher.classes))
+    state = build.network_of(recipe.teacher, classes).state_dict()
+    trained = {key: value + 0.1 if key.endswith("running_mean") else value for key, value in state.items()}
+    save_file({key: value.contiguous() for key, value in trained.items()}, path)
+    return path
