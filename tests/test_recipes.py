@@ -12,7 +12,8 @@ NAMES = shipped()
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert {"quickstart", "camvid_cpu", "camvid_deeplab", "teachers/scenes", "teachers/camvid"} <= set(NAMES)
+    data = {f"{name}_{kind}" for name in ("camvid", "nyuv2") for kind in ("cpu", "deeplab", "segnet")}
+    assert {"quickstart", "teachers/scenes", "teachers/camvid", "teachers/nyuv2", *data} <= set(NAMES)
     folder = Path(__file__).parents[1] / "recipes"
     files = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
     assert {name for name in files if not name.startswith("base/")} == set(NAMES)
@@ -31,7 +32,11 @@ def test_its_presets_load(name: str) -> None:
         load(name, [f"method={method}", *([f"variant={variant}"] if variant else [])])
 
 
-def test_the_labelled_student_is_the_distilled_one() -> None:
-    labelled, distilled = load("teachers/camvid_student").model, load("camvid_cpu").student
+@pytest.mark.parametrize(
+    ("taught", "recipe"),
+    [("camvid_student", "camvid_cpu"), ("camvid_segnet", "camvid_segnet"), ("nyuv2_student", "nyuv2_cpu")],
+)
+def test_the_labelled_student_is_the_distilled_one(taught: str, recipe: str) -> None:
+    labelled, distilled = load(f"teachers/{taught}").model, load(recipe).student
     assert (labelled.arch, labelled.encoder, labelled.options) == (distilled.arch, distilled.encoder, distilled.options)
     assert labelled.weights is None and distilled.weights == "none", "both start from random weights"
