@@ -7,6 +7,7 @@ import torch
 
 from segkd.foundation import audit
 from segkd.recipe import method_terms
+from segkd.recipe.loading import FURTHER_TERMS
 from segkd.training import checkpoint
 
 
@@ -22,8 +23,9 @@ def modules(game):
 def only(case, term):
     """Overrides that leave a synthesiser one term, and the student one: its own, or its first where a judge is asked."""
     terms = method_terms()[case.partition(".")[0]]
-    kept = {term} if term in terms.student else {term, terms.student[0]}
-    return [f"weights.{name}={float(name in kept)}" for name in terms.names]
+    kept = {term} if term in (*terms.student, *FURTHER_TERMS) else {term, terms.student[0]}
+    weights = [f"weights.{name}={float(name in kept)}" for name in terms.names]
+    return [*weights, *(f"terms.{name}={float(name in kept)}" for name in FURTHER_TERMS)]
 
 
 def judges(case):
@@ -35,7 +37,7 @@ def test_terms_read_without_torch_are_those_of_the_class(tiny, case):
     terms = method_terms()[case.partition(".")[0]]
     own = type(method)
     assert (own.student, own.synth, own.refine) == (terms.student, terms.synth, terms.refine)
-    assert own.weights == terms.weights
+    assert own.weights == terms.weights and own.further == FURTHER_TERMS
     assert set(terms.weights) == set(terms.names)
 
 
@@ -52,7 +54,7 @@ def test_terms_are_finite_and_steps_change_the_players(tiny, case):
 
 def test_each_term_reaches_only_its_own_player(tiny, case):
     terms = method_terms()[case.partition(".")[0]]
-    for owner, names in (("student", terms.student), ("synth", terms.synth)):
+    for owner, names in (("student", (*terms.student, *FURTHER_TERMS)), ("synth", terms.synth)):
         for name in names:
             game = tiny.game(case, *only(case, name))
             sides = {"teacher": game.teacher, "student": game.student.network, "synth": game.synthesiser}
