@@ -186,7 +186,7 @@ def method_of(recipe: DistillRecipe) -> Method:
     ]
     names = {field.name for field in dataclasses.fields(Rules)}
     rules = {key: value for key, value in recipe.game.model_dump().items() if key in names}
-    return kinds[-1](Rules(steps=recipe.run.steps, **rules), recipe.weights)
+    return kinds[-1](Rules(steps=recipe.run.steps, **rules), recipe.weights, recipe.terms)
 
 
 def synthesiser_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:

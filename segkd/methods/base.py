@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from segkd.losses.discrepancy import channel_wise
+
 FIELDS = ("z", "x", "t", "s", "t_features", "s_features", "statistics", "labels")
 
 
@@ -63,19 +65,21 @@ class Method(nn.Module):
     """Base of all methods. A subclass names its terms, gives each a default weight and one function of a View.
 
     `refine` names the terms that images answer to by themselves before they are kept. A term returns a scalar that its
-    player, or such images, minimise. Buffers that a subclass registers are checkpointed.
+    player, or such images, minimise. `further` are student terms that every method has, without weight unless a recipe's
+    `terms` gives them one. Buffers that a subclass registers are checkpointed.
     """
 
     student: ClassVar[tuple[str, ...]] = ()
     synth: ClassVar[tuple[str, ...]] = ()
     refine: ClassVar[tuple[str, ...]] = ()
+    further: ClassVar[tuple[str, ...]] = ("cwd",)
     weights: ClassVar[dict[str, float]] = {}
     variants: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, rules: Rules, weights: Mapping[str, float]) -> None:
+    def __init__(self, rules: Rules, weights: Mapping[str, float], terms: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.rules = rules
-        self.chosen = {**self.weights, **weights}
+        self.chosen = {**self.weights, **weights, **dict.fromkeys(self.further, 0.0), **(terms or {})}
 
     def moves(self, step: int) -> list[str]:
         """The moves of a step, in order: synthesis first, so that the student's images are the newest."""
@@ -85,7 +89,12 @@ class Method(nn.Module):
 
     def terms(self, player: str) -> list[str]:
         """The names of the terms of `student`, `synth` or `refine` that have weight: the others cost nothing."""
-        return [name for name in getattr(self, player) if self.chosen[name] > 0]
+        names = getattr(self, player) + (self.further if player == "student" else ())
+        return [name for name in names if self.chosen[name] > 0]
+
+    def cwd(self, v: View) -> Tensor:
+        """Student: each class should stand out at the same places as for the teacher (temperature 4)."""
+        return channel_wise(v.s, v.t)
 
     def weight(self, name: str, step: int) -> float:
         """The weight of a term at a step. The adversary rises linearly over the first `ramp` of the run."""

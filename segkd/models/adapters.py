@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.foundation.errors import RecipeError, TeacherError, one_line
+from segkd.models.quick import quicken
 from segkd.models.segnet import UPSAMPLES, SegNet
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -99,7 +100,7 @@ class Adapter(nn.Module):
 
     def __init__(self, network: nn.Module, classes: int, stride: int | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network = quicken(network)
         self.classes = classes
         self.stride = stride if stride is not None else network_stride(network)
         self.head_stride = head_stride(network)
@@ -191,13 +192,16 @@ def parameters_of(module: nn.Module) -> int:
 
 
 def flops_of(module: nn.Module, height: int, width: int) -> int:
-    """Floating-point operations (2 per multiply-add) of one forward of a (1,3,height,width) image in eval mode."""
+    """Floating-point operations (2 per multiply-add) of one forward of a (1,3,height,width) image in eval mode.
+
+    They are those of the architecture, whatever a device saves of them: nothing is computed.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     training = module.training
     module.eval()
-    device = next(module.parameters()).device
+    shapes = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(1, 3, height, width, device=device))
+        torch.func.functional_call(module, shapes, torch.zeros(1, 3, height, width, device="meta"))
     module.train(training)
     return int(counter.get_total_flops())

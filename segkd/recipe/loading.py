@@ -17,8 +17,8 @@ from segkd.recipe.strict_yaml import Node, plain
 from segkd.recipe.terms import Terms, method_terms
 
 Kind = Literal["distill", "teach"]
-FURTHER_TERMS: tuple[str, ...] = ()
-"""The student terms that `terms:` may name, next to the method's own. None is written yet."""
+FURTHER_TERMS = ("cwd",)
+"""The student terms that `terms:` may name, next to the method's own: those of `methods.base.Method`."""
 
 _MODELS: dict[Kind, type[DistillRecipe] | type[TeachRecipe]] = {"distill": DistillRecipe, "teach": TeachRecipe}
 _VARIANTS = ("segkd", "paper")

@@ -7,6 +7,7 @@ import torch
 
 from segkd.foundation.files import sha256
 from segkd.recipe import method_terms
+from segkd.recipe.loading import FURTHER_TERMS
 from tests.methods.conftest import cases, tiers
 from tests.methods.test_common import modules, only, players
 
@@ -35,7 +36,7 @@ def break_down(game):
         setattr(game.method, game.method.terms(player)[-1], broken)
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", tiers())
 @pytest.mark.row("T1-3", 4)
 def test_the_teacher_is_not_touched(row, tiny, case):
     file = tiny.folder / "teacher.safetensors"
@@ -70,7 +71,7 @@ def test_the_teacher_is_not_touched(row, tiny, case):
 @pytest.mark.row("T1-3")
 def test_each_term_reaches_only_its_own_player(row, tiny, case):
     terms = method_terms()[case.partition(".")[0]]
-    for owner, names in (("student", terms.student), ("synth", terms.synth)):
+    for owner, names in (("student", (*terms.student, *FURTHER_TERMS)), ("synth", terms.synth)):
         for name in names:
             game = tiny.game(case, *only(case, name))
             sides = {"teacher": game.teacher, "student": game.student.network, "synth": game.synthesiser}
@@ -104,7 +105,7 @@ def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
     row.count()
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", tiers())
 @pytest.mark.row("T1-3", 4)
 def test_no_hook_is_left_behind(row, tiny, case):
     game = tiny.game(case, "run.max_bad=99", *KEEPING, *refines(case))

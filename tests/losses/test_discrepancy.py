@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.losses.discrepancy import discrepancy, kl, l1
+from segkd.losses.discrepancy import channel_wise, discrepancy, kl, l1
 
 SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (3, 2, 5, 7), (1, 11, 3, 5)]
 
@@ -41,6 +41,18 @@ def kl_reference(student: np.ndarray, teacher: np.ndarray, tau: float) -> tuple[
     return total, gradient
 
 
+def channel_wise_reference(student: np.ndarray, teacher: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+    """Map by map; d/ds of tau^2 KL(p || q) is tau (q - p)."""
+    maps = student.shape[0] * student.shape[1]
+    total, gradient = 0.0, np.zeros_like(student)
+    for index in np.ndindex(student.shape[:2]):
+        log_q, log_p = log_softmax(student[index].ravel() / tau), log_softmax(teacher[index].ravel() / tau)
+        p = np.exp(log_p)
+        total += tau**2 * sum(a * (b - c) for a, b, c in zip(p, log_p, log_q, strict=True)) / maps
+        gradient[index] = (tau * (np.exp(log_q) - p) / maps).reshape(student.shape[2:])
+    return total, gradient
+
+
 def value_and_gradient(loss, student: np.ndarray, teacher: np.ndarray, *rest: object) -> tuple[float, np.ndarray]:
     s = torch.tensor(student, dtype=torch.float32, requires_grad=True)
     value = loss(s, torch.tensor(teacher, dtype=torch.float32), *rest)
@@ -65,6 +77,27 @@ def test_kl(shape, tau):
     wanted, wanted_gradient = kl_reference(student, teacher, tau)
     assert value == pytest.approx(wanted, rel=1e-5)
     np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-4, atol=1e-6 * np.abs(wanted_gradient).max())
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_channel_wise(shape, tau):
+    student, teacher = pair(shape)
+    value, gradient = value_and_gradient(channel_wise, student, teacher, tau)
+    wanted, wanted_gradient = channel_wise_reference(student, teacher, tau)
+    assert value == pytest.approx(wanted, rel=1e-5, abs=1e-9)
+    np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-4, atol=1e-6 * np.abs(wanted_gradient).max())
+
+
+def test_channel_wise_hears_a_rare_class_as_loudly_as_a_frequent_one():
+    # Two classes are missed at one place, of which one is sure at a single place and the other at half of them.
+    teacher = torch.full((1, 2, 4, 8), -8.0)
+    teacher[0, 0, 0, 0] = teacher[0, 1, :, :4] = 8
+    student = torch.zeros_like(teacher, requires_grad=True)
+    pulls = torch.autograd.grad(channel_wise(student, teacher), student)[0].abs().sum(dim=(2, 3))[0]
+    assert pulls[0] > pulls[1]
+    shifted = teacher + torch.tensor([3.0, -5.0]).view(1, 2, 1, 1)
+    assert channel_wise(shifted, teacher).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_kl_gradient_reaches_the_teacher_too():

@@ -5,6 +5,7 @@ import math
 import torch
 
 from segkd.recipe import method_terms
+from segkd.recipe.loading import FURTHER_TERMS
 
 
 def players(game):
@@ -19,8 +20,9 @@ def modules(game):
 def only(case, term):
     """Overrides that leave a synthesiser one term, and the student one: its own, or its first where a judge is asked."""
     terms = method_terms()[case.partition(".")[0]]
-    kept = {term} if term in terms.student else {term, terms.student[0]}
-    return [f"weights.{name}={float(name in kept)}" for name in terms.names]
+    kept = {term} if term in (*terms.student, *FURTHER_TERMS) else {term, terms.student[0]}
+    weights = [f"weights.{name}={float(name in kept)}" for name in terms.names]
+    return [*weights, *(f"terms.{name}={float(name in kept)}" for name in FURTHER_TERMS)]
 
 
 def judges(case):
@@ -32,7 +34,7 @@ def test_terms_read_without_torch_are_those_of_the_class(tiny, case):
     terms = method_terms()[case.partition(".")[0]]
     own = type(method)
     assert (own.student, own.synth, own.refine) == (terms.student, terms.synth, terms.refine)
-    assert own.weights == terms.weights
+    assert own.weights == terms.weights and own.further == FURTHER_TERMS
     assert set(terms.weights) == set(terms.names)
 
 

@@ -106,6 +106,18 @@ def test_bf16_maps_are_summed_in_fp32():
     np.testing.assert_allclose(found[0].var.numpy(), seen.double().var((0, 2, 3), correction=0).numpy(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_many_pixels_do_not_round_the_sums_away(dtype, layout):
+    images = (torch.randn(8, 2, 256, 352) + torch.tensor([3.0, 30.0]).view(1, 2, 1, 1)).to(dtype)
+    layer = nn.BatchNorm2d(2).eval()
+    with torch.no_grad(), BatchNormTap(layer).open() as found:
+        layer(images.contiguous(memory_format=layout))
+    var, mean = torch.var_mean(images.double(), dim=(0, 2, 3), correction=0)
+    np.testing.assert_allclose(found[0].mean.numpy(), mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(found[0].var.numpy(), var.numpy(), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "make",
     [

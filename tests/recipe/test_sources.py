@@ -253,7 +253,7 @@ def test_the_last_of_two_overrides_wins(write: Write, distill: dict[str, Any], m
             "command line: variant: unknown variant \"papr\", did you mean 'paper'? (known: segkd, paper)",
         ),
         ("weights.adw=1", "command line: weights.adw: unknown term of ddad, did you mean 'adv'? (known: kd, adv, bn, "),
-        ("terms.stkd=1", "command line: terms.stkd: unknown further term"),
+        ("terms.stkd=1", "command line: terms.stkd: unknown further term (known: cwd)"),
     ],
 )
 def test_wrong_overrides(errors_of: Errors, distill: dict[str, Any], override: str, message: str) -> None:
