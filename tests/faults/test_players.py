@@ -35,7 +35,7 @@ def break_down(game):
         setattr(game.method, game.method.terms(player)[-1], broken)
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", tiers())
 @pytest.mark.row("T1-3", 4)
 def test_the_teacher_is_not_touched(row, tiny, case):
     file = tiny.folder / "teacher.safetensors"
@@ -104,7 +104,7 @@ def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
     row.count()
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", tiers())
 @pytest.mark.row("T1-3", 4)
 def test_no_hook_is_left_behind(row, tiny, case):
     game = tiny.game(case, "run.max_bad=99", *KEEPING, *refines(case))
