@@ -71,6 +71,21 @@ def write_camvid(root: Path) -> None:
             cv2.imwrite(str(root / f"{split}annot" / f"{i}.png"), random.integers(0, 12, (32, 64), np.uint8))
 
 
+def write_nyuv2(root: Path) -> None:
+    """Four training and two test frames of 32x64 in NYUv2's prepared layout, all 13 classes and void in every mask."""
+    import cv2
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for folder in ("images", "labels13"):
+        (root / folder).mkdir(parents=True)
+    for split, frames in (("train", range(1, 5)), ("test", range(5, 7))):
+        (root / f"{split}.txt").write_text("".join(f"{frame}\n" for frame in frames))
+        for frame in frames:
+            cv2.imwrite(str(root / "images" / f"{frame:04d}.png"), random.integers(0, 256, (32, 64, 3), np.uint8))
+            cv2.imwrite(str(root / "labels13" / f"{frame:04d}.png"), random.integers(0, 14, (32, 64), np.uint8))
+
+
 def hash_of(value: Any) -> str:
     """A hash of all bytes in a nested state."""
     import torch

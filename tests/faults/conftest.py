@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -69,6 +72,22 @@ def job(forks: Forks, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> C
         return job_of(forks, tiny, name, folder / str(len(list(folder.glob("*.yaml")))), *overrides)
 
     return find
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The package and its tests, to be spoilt."""
+    for folder in ("segkd", "tests", "recipes/base"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """pytest in the copy, which sees its own segkd and nothing of this one."""
+    environment = os.environ | {"PYTHONPATH": str(copy), "COLUMNS": "250", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,17 +4,14 @@ The test is the only one that runs. They lie in the normal suite but for those i
 fault matrix; this file itself is one of the long rows (`pytest -m faults`).
 """
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.faults.conftest import run
+
 FAULTS = "tests/faults"
 
 
@@ -102,22 +99,6 @@ CANARIES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The package and its tests, to be spoilt."""
-    for folder in ("segkd", "tests", "recipes/base"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    return tmp_path
-
-
-def run(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    """pytest on a few tests of the copy, which sees its own segkd and nothing of this one."""
-    environment = os.environ | {"PYTHONPATH": str(copy), "COLUMNS": "250", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.faults
 @pytest.mark.row("P2", 1)
 @pytest.mark.parametrize("name", CANARIES)
@@ -126,7 +107,7 @@ def test_the_bug_is_caught(row, copy: Path, name: str) -> None:
     text = (copy / canary.file).read_text()
     assert text.count(canary.good) == 1
     (copy / canary.file).write_text(text.replace(canary.good, canary.bad))
-    done = run(copy, canary.test)
+    done = run(copy, "-qx", canary.test)
     assert done.returncode == 1, done.stdout + done.stderr
     failed = re.search(rf"^FAILED {re.escape(canary.test)} - (assert|AssertionError|Failed)", done.stdout, re.MULTILINE)
     assert failed and "1 failed" in done.stdout, done.stdout
@@ -136,5 +117,5 @@ def test_the_bug_is_caught(row, copy: Path, name: str) -> None:
 @pytest.mark.faults
 def test_without_a_bug_all_of_them_pass(copy: Path) -> None:
     tests = {canary.test for canary in CANARIES.values()}
-    done = run(copy, *tests)
+    done = run(copy, "-qx", *tests)
     assert done.returncode == 0 and f"{len(tests)} passed" in done.stdout, done.stdout + done.stderr

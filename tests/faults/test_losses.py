@@ -17,6 +17,7 @@ from segkd.data.classes import IGNORE
 from segkd.losses import discrepancy, priors, reduce, statistics
 from segkd.methods.base import View
 from segkd.recipe import load, method_terms
+from segkd.recipe.loading import FURTHER_TERMS
 from segkd.training.teaching import Objective
 from tests.methods.conftest import cases
 
@@ -83,6 +84,7 @@ LOSSES: dict[str, Loss] = {
     "l1": discrepancy.l1,
     "kl": discrepancy.kl,
     **{f"kl at {t}": lambda s, t, tau=t: discrepancy.kl(s, t, tau) for t in (0.1, 20.0)},
+    "channel_wise": discrepancy.channel_wise,
     **{f"discrepancy {kind}": lambda s, t, kind=kind: discrepancy.discrepancy(s, t, kind, 2.0) for kind in discrepancy.KINDS},
     "balance": lambda s, t: priors.balance(s),
     "one_hot": lambda s, t: priors.one_hot(s),
@@ -108,13 +110,13 @@ def objective(kind: str, gamma: float, ignored: str) -> Loss:
 
 
 def terms() -> dict[str, Loss]:
-    """Every term of every method, and of each of its variants."""
+    """Every term of every method, of each of its variants, and those that all have."""
     found: dict[str, Loss] = {}
     for case in cases():
         method, _, variant = case.partition("+")[0].partition(".")
         recipe = load("quickstart", [f"method={method}", *([f"variant={variant}"] if variant else [])])
         made = build.method_of(recipe)
-        for name in method_terms()[method].names:
+        for name in (*method_terms()[method].names, *FURTHER_TERMS):
             found[f"{case}: {name}"] = lambda s, t, f=getattr(made, name): f(view_of(s, t))
     return found
 

@@ -1,13 +1,10 @@
 """The table says what was run, what passed and what was not run; and a row that falls short fails."""
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.faults.conftest import run
 from tests.faults.matrix import HEAD, ROWS, Entry, merge
 
-ROOT = Path(__file__).parents[2]
 TESTS = """
 import pytest
 
@@ -51,15 +48,10 @@ def cells(file: Path) -> dict[str, dict[str, str]]:
     return {line[0]: dict(zip(HEAD, line, strict=True)) for line in lines[2:]}
 
 
-def test_a_session_writes_what_it_did(tmp_path: Path) -> None:
-    faults = tmp_path / "tests" / "faults"
-    faults.mkdir(parents=True)
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/faults/conftest.py", "tests/faults/matrix.py"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    (faults / "test_rows.py").write_text(TESTS)
-    file = tmp_path / "faults.md"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--fault-table", str(file)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_a_session_writes_what_it_did(copy: Path) -> None:
+    (copy / "tests" / "faults" / "test_rows.py").write_text(TESTS)
+    file = copy / "faults.md"
+    done = run(copy, "--fault-table", str(file), "tests/faults/test_rows.py")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 4 passed, 1 skipped, 1 deselected, 1 error" in done.stdout.splitlines()[-1]
     assert "8/8" in next(line for line in done.stdout.splitlines() if line.startswith("R1 "))

@@ -17,6 +17,7 @@ from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
 from segkd.recipe import method_terms
+from segkd.recipe.loading import FURTHER_TERMS
 from segkd.training.guard import Refusals
 from segkd.training.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching
@@ -103,8 +104,9 @@ def term(name: str) -> Fault:
 
 
 def weighed(case: str) -> list[str]:
-    """Every term of the method has weight."""
-    return [f"weights.{name}=1.0" for name in method_terms()[case.partition(".")[0]].names]
+    """Every term of the method has weight, and each that all methods have."""
+    own = [f"weights.{name}=1.0" for name in method_terms()[case.partition(".")[0]].names]
+    return own + [f"terms.{name}=1.0" for name in FURTHER_TERMS]
 
 
 Injection = tuple[str, str, Fault, list[str]]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from segkd import build, runs
 from segkd.cli import main
 from segkd.recipe import DistillRecipe, TeachRecipe, load, presets, shipped
-from tests.conftest import write_camvid
+from tests.conftest import write_camvid, write_nyuv2
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 FILES = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")}
@@ -28,10 +28,11 @@ SHORT = ("run.budget=null", "run.steps=2", "run.batch=2", "run.threads=1", "run.
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Few scenes to learn from, a CamVid of eight images, and the threads as before."""
+    """Few scenes to learn from, a CamVid and a NYUv2 of a few images, and the threads as before."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(build, "TRAIN_SCENES", 4)
     write_camvid(tmp_path / "camvid256")
+    write_nyuv2(tmp_path / "nyuv2_256")
     monkeypatch.setenv("SEGKD_DATA", str(tmp_path))
     yield
     torch.set_num_threads(threads)
