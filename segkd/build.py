@@ -119,12 +119,11 @@ def classes_at_start(student: blocks.Student, classes: int) -> int:
     if student.weights == "none":
         return classes
     state, own = read_state(Path(expand_root(student.weights))), network_of(student, classes).state_dict()
-    shapes = [(state[key].shape, value.shape) for key, value in own.items() if key in state]
-    counts = {
-        there[0]
-        for there, here in shapes
-        if there and here and there[1:] == here[1:] and here[0] == classes != there[0]
-    }
+    counts = set()
+    for key, here in own.items():
+        there = state.get(key, here)
+        if here.ndim and there.ndim and here.shape[1:] == there.shape[1:] and len(here) == classes != len(there):
+            counts.add(len(there))
     return counts.pop() if len(counts) == 1 else classes
 
 

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from segkd.foundation.errors import one_line
+
 MOST_PICKLE = 8_000_000
 """Bytes of the pickle in a checkpoint, without the tensors' own: enough for twenty thousand of them."""
 MOST_STEPS = 400_000
@@ -71,7 +73,7 @@ def load_pickled(source: Path | bytes) -> Any:
     except OSError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        raise ValueError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+        raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
     for tensor in _tensors_in(loaded):
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(f"a tensor of {'x'.join(map(str, tensor.shape))} that repeats fewer numbers than it has")

@@ -20,7 +20,7 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit
-from segkd.foundation.errors import Stopped, StorageError, UsageError
+from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
 from segkd.foundation.machine import machine
 from segkd.recipe import Recipe, TeachRecipe, differences, load
@@ -126,7 +126,7 @@ def read_recipe(path: Path) -> dict:
             raise ValueError("its bytes do not match the hash in it")
         return load(path).as_dict()
     except (OSError, ValueError, UsageError) as error:
-        raise StorageError(f"{path}: damaged ({str(error).partition(chr(10))[0]})") from error
+        raise StorageError(f"{path}: damaged ({one_line(error)})") from error
 
 
 def free_keys(recipe: Recipe) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError
+from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError, one_line
 from segkd.foundation.machine import machine
 from segkd.training import checkpoint
 from segkd.training.guard import StopFlag
@@ -123,7 +123,7 @@ def resume(
     try:
         game.restore(state["game"])
     except (KeyError, RuntimeError, ValueError) as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        what = one_line(f"{type(error).__name__}: {error}")
         raise UsageError(
             f"{folder}: the checkpoint does not fit what the recipe makes ({what}); name another run.dir"
         ) from error
@@ -160,9 +160,7 @@ def run(
     def go_back(why: str) -> tuple[int, bool]:
         stands = step_back(game, folder, plan, why)
         diary.rewind(stands.step, why)
-        save(
-            stands.step, stands.looked, stands.well
-        )  # from now on a resumed run makes the new attempt, not the old one
+        save(stands.step, stands.looked, stands.well)  # a run resumed from here makes the new attempt, not the old one
         return stands.step, stands.well
 
     done, well = start.step, start.well

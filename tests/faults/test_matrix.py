@@ -22,6 +22,11 @@ def test_one_fails(row):
     for fault in row:
         assert fault < 3
 
+@pytest.mark.row("R2", 2)
+def test_one_in_bulk_fails(row):
+    row.count()
+    assert False
+
 @pytest.mark.row("W1", 4)
 def test_too_few(row):
     row.count(3)
@@ -53,13 +58,13 @@ def test_a_session_writes_what_it_did(copy: Path) -> None:
     file = copy / "faults.md"
     done = run(copy, "--fault-table", str(file), "tests/faults/test_rows.py")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 failed, 4 passed, 1 skipped, 1 deselected, 1 error" in done.stdout.splitlines()[-1]
+    assert "2 failed, 4 passed, 1 skipped, 1 deselected, 1 error" in done.stdout.splitlines()[-1]
     assert "8/8" in next(line for line in done.stdout.splitlines() if line.startswith("R1 "))
     rows = cells(file)
     assert list(rows) == list(ROWS)
     shown = {name: [rows[name][key] for key in ("tier", "N", "run", "passed")] for name in rows}
     assert shown["R1"] == ["T0/T1", "15", "8", "8"]  # the other tier has not been run yet
-    assert shown["R2"] == ["T0", "5", "4", "3"]
+    assert shown["R2"] == ["T0", "7", "6", "4"]
     assert shown["W1"] == ["T0", "4", "3", "3"]
     assert shown["L3"] == ["T0", "11", "11", "11"]
     assert shown["W4"] == ["T0", "2", "not run: no GPU", ""]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,9 +14,11 @@ import torch
 
 from segkd import build, runs
 from segkd.evaluation.evaluate import evaluate
+from segkd.foundation.errors import Stopped
 from segkd.recipe import TeachRecipe, load
 from segkd.runs.distill import save_samples
 from segkd.training import checkpoint, loop
+from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary
 from tests.conftest import Tiny, hash_of
@@ -130,24 +136,33 @@ def test_the_seed_decides_every_byte(row, tiny, case):
 
 @pytest.mark.faults
 @pytest.mark.row("R4", 10)
-def test_the_shipped_quickstart_resumed_after_any_step(row, tmp_path):
-    """As it is, to its end: bf16 where the processor has it, dropout, augmentation, averages, two threads."""
+def test_the_shipped_quickstart_resumed_after_any_step(row, tmp_path, monkeypatch):
+    """As it is, for one more step: bf16 where the processor has it, dropout, augmentation, averages, two threads."""
 
     def distil(name: str) -> Path:
-        short = ["data.final=null", "run.steps=10", "run.save_every=1", "run.keep=20", "run.threads=2"]
+        short = ["data.final=null", f"run.steps={row.n}", "run.save_every=1", "run.keep=20", "run.threads=2"]
         rare = ["run.eval_every=1000", "run.sample_every=1000", f"run.dir={tmp_path / name}"]
         runs.distill(load("quickstart", [*short, *rare], "distill"), runs.Options(quiet=True))
         return tmp_path / name
 
-    whole = distil("whole")
-    saved = checkpoint.listed(whole / "checkpoints")[::-1]
+    whole, play = distil("whole"), Distiller.play
+    saved = [checkpoint.load(path) for path in checkpoint.listed(whole / "checkpoints")][::-1]
+
+    def play_and_stop(game: Distiller, step: int) -> dict[str, float]:
+        values = play(game, step)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return values
+
     for after in row:
-        folder = tmp_path / str(after) / "checkpoints"
-        folder.mkdir(parents=True)
-        (folder / saved[after].name).write_bytes(saved[after].read_bytes())
+        folder, last = tmp_path / str(after), after + 1 == row.n
+        shutil.copytree(whole / "checkpoints", folder / "checkpoints")
+        for path in checkpoint.listed(folder / "checkpoints")[: row.n - after]:
+            path.unlink()
         torch.manual_seed(after)
-        distil(str(after))
-        last = checkpoint.load(checkpoint.listed(folder)[0])["game"]
-        assert hash_of(last) == hash_of(checkpoint.load(saved[-1])["game"])
-        weights = [place / "student" / "model.safetensors" for place in (whole, folder.parent)]
-        assert weights[0].read_bytes() == weights[1].read_bytes()
+        with monkeypatch.context() as patch, nullcontext() if last else pytest.raises(Stopped):
+            patch.setattr(Distiller, "play", play if last else play_and_stop)
+            distil(str(after))
+        state = checkpoint.load(checkpoint.listed(folder / "checkpoints")[0])
+        assert state["step"] == after + 1 and hash_of(state["game"]) == hash_of(saved[after + 1]["game"])
+    weights = [place / "student" / "model.safetensors" for place in (whole, folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

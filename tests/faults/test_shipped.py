@@ -42,7 +42,7 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_every_shipped_recipe_is_valid(row, capsys: pytest.CaptureFixture[str]):
     assert main(["recipes", "validate"]) == 0
     told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert list(told) == COMPLETE == shipped() and len(FILES) >= 9
+    assert list(told) == COMPLETE == shipped() and len(FILES) >= 17
     for name in FILES:
         if name in told:
             kinds = presets(FOLDER / f"{name}.yaml") or ["teach"]
@@ -88,9 +88,7 @@ def toy(name: str, choice: str, folder: Path) -> DistillRecipe | TeachRecipe:
     overrides = [f"method={method}", f"variant={variant or 'null'}"] if choice else []
     overrides += [*TOYS[type(load(name, overrides))], *SHORT, f"run.dir={folder}/run"]
     recipe = load(name, overrides)
-    if (
-        isinstance(recipe, DistillRecipe) and not Path(recipe.teacher.weights).is_file()
-    ):  # one that is still to be taught
+    if isinstance(recipe, DistillRecipe) and not Path(recipe.teacher.weights).is_file():  # it is still to be taught
         return load(name, [*overrides, f"teacher.weights={made(recipe, folder / 'teacher.safetensors')}"])
     return recipe
 
