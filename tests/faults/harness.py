@@ -121,6 +121,10 @@ class Job:
         self.folder.mkdir()
         return self
 
+    def twin(self) -> Job:
+        """The same in a folder beside it, for a second run at the same time; its bytes are its own: they hold its path."""
+        return Job(self.forks, self.arguments, self.folder.with_name(f"{self.folder.name}-twin"))
+
     def begun(self, step: int) -> Job:
         """The run stands where it stood after `step`, if a checkpoint of that step was kept."""
         shutil.rmtree(self.folder)

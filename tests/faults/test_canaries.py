@@ -72,7 +72,7 @@ CANARIES = {
     ),
     "no hash": Canary(
         "segkd/training/checkpoint.py", "if sha256(data) != match[2]:", "if not data:",
-        f"{FAULTS}/test_damage.py::test_truncation",
+        f"{FAULTS}/test_damage.py::test_one_flipped_bit",
     ),
     "no sync": Canary(
         "segkd/foundation/files.py", "        file.flush()\n        os.fsync(file.fileno())\n", "        file.flush()\n",

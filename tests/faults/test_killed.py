@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.child import Calls, Writes
 from tests.faults.harness import AS_SHIPPED, JOBS, PLAIN, Job
+from tests.faults.matrix import Row
 
 pytestmark = pytest.mark.faults
 
@@ -43,9 +44,7 @@ def test_killed_at_every_call_of_its_saves(row, job, tmp_path, name):
     calls = log.read_text().splitlines()
     assert {call.split()[0] for call in calls} >= {"open", "fsync", "replace", "unlink", "mkdir", "ftruncate", "pwrite"}
     points = range(len(calls)) if row.whole else random.Random(name).sample(range(len(calls)), row.n)
-    for point in points:
-        stops_and_goes_on(it.fresh(), Calls(point))
-        row.count()
+    stop_and_go_on(row, it, [Calls(point) for point in points])
 
 
 @pytest.mark.row("R2", 50)
@@ -54,16 +53,21 @@ def test_killed_within_a_write(row, job, tmp_path, name):
     it, log, shares = job(name, *PLAIN).fresh(), tmp_path / "log", random.Random(name)
     assert it.start(Writes(None, log=log)).wait() == 0
     writes = len(log.read_text().splitlines())
-    for index in row:
-        stops_and_goes_on(it.fresh(), Writes(index % writes, shares.random()))
+    stop_and_go_on(row, it, [Writes(index % writes, shares.random()) for index in range(row.n)])
 
 
-def stops_and_goes_on(it: Job, fault: Callable[[], None]) -> None:
-    """Killed by the fault, it has lost nothing."""
-    killed = it.start(fault)
-    assert killed.wait() == -signal.SIGKILL, killed.said()
-    it.standing()
-    it.goes_on()
+def stop_and_go_on(row: Row, it: Job, faults: list[Callable[[], None]]) -> None:
+    """Killed by its fault, a run has lost nothing; two at a time, each with a core and a folder of its own."""
+    pair = [it, it.twin()]
+    for first in range(0, len(faults), 2):
+        runs = list(zip(pair, faults[first : first + 2], strict=False))
+        for each, killed in [(each, each.fresh().start(fault)) for each, fault in runs]:
+            assert killed.wait() == -signal.SIGKILL, killed.said()
+            each.standing()
+        for each, last in [(each, each.start()) for each, _ in runs]:
+            assert last.wait() == 0, last.said()
+            each.ends_as_expected()
+            row.count()
 
 
 @pytest.mark.row("S1", 30)
