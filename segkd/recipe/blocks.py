@@ -188,6 +188,7 @@ class Synth(Block):
     augment: Annotated[
         tuple[Literal["flip", "jitter", "crop", "erase", "noise", "collage"], ...], Field(strict=False)
     ] = Field((), description="changes to the images before the teacher labels them")
+    collage_until: Fraction = Field(1.0, description="fraction of the run after which collage leaves images whole")
     optimizer: Optimizer | None = Field(None, description="the generator's optimiser", validate_default=True)
     schedule: Schedule = Field(Schedule(), description="the generator's learning-rate schedule")
     ema: Decay = Field(0.0, description="decay of the generator's averaged weights; 0: off")

@@ -16,14 +16,15 @@ class Augment(nn.Module):
 
     `flip`: mirror half of them; `jitter`: brightness, contrast, saturation +-0.2 on [0,1]; `crop`: zoom into a random
     60-100 % of the area, back at full size; `erase`: a grey rectangle of 2-10 %; `noise`: Gaussian, sd 0.03 of [0,1].
-    These five are kornia's. `collage`: cut the finished images into dead leaves (see `collage`).
+    These five are kornia's. `collage`: cut the finished images into dead leaves (see `collage`), until `collage_until` of
+    the run is done: what a young generator lacks, a grown one has learnt, and scenes that are not cut up look more real.
     """
 
-    def __init__(self, names: Sequence[str], low: Tensor, high: Tensor) -> None:
+    def __init__(self, names: Sequence[str], low: Tensor, high: Tensor, collage_until: float = 1.0) -> None:
         super().__init__()
         import kornia.augmentation as K
 
-        self.names = tuple(names)
+        self.names, self.collage_until = tuple(names), collage_until
         self.register_buffer("low", low.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("span", (high - low).view(1, 3, 1, 1), persistent=False)
         parts = {
@@ -37,8 +38,8 @@ class Augment(nn.Module):
             *[parts[name]() for name in self.names if name in parts], data_keys=["input"], same_on_batch=False
         ) if set(self.names) & parts.keys() else None  # fmt: skip
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Changed images of the same shape and range, by torch's global generator."""
+    def forward(self, images: Tensor, done: float = 0.0) -> Tensor:
+        """Changed images of the same shape and range, by torch's global generator; `done` is the run's fraction so far."""
         if not self.names:
             return images
         import kornia.augmentation as K
@@ -48,6 +49,6 @@ class Augment(nn.Module):
             unit = K.RandomResizedCrop(images.shape[-2:], scale=(0.6, 1.0), ratio=(0.9, 1.1), p=1.0)(unit)
         if self.rest is not None:
             unit = self.rest(unit)
-        if "collage" in self.names:
+        if "collage" in self.names and done < self.collage_until:
             unit = collage(unit)
         return unit.clamp(0, 1) * self.span + self.low

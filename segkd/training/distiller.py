@@ -173,7 +173,7 @@ class Distiller:
         torch.manual_seed(seed_for(self.seed, step, index, "synthesis"))
         with self._autocast():
             x = (maker or self.synthesiser)(z, self.sizes[step % len(self.sizes)])
-        return self.augment(x.float()).contiguous(memory_format=torch.channels_last)
+        return self.augment(x.float(), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
 
     def _teach(self, x: Tensor, needs: set[str]) -> dict[str, object]:
         """The teacher's side of a view, and its logits as a bank keeps them; taps are open only where a term looks."""

@@ -55,6 +55,12 @@ def test_gradients_flow_to_the_images(names):
     assert reached(names).all()
 
 
+def test_collages_end_when_their_part_of_the_run_is_over():
+    x, collages = images(), Augment(["collage"], LOW, HIGH, collage_until=0.6)
+    assert not torch.equal(collages(x, 0.59), x)
+    torch.testing.assert_close(collages(x, 0.6), x)
+
+
 @pytest.mark.parametrize("names", [["collage"], list(NAMES)], ids="+".join)
 def test_a_collage_hides_few_images_altogether(names):
     assert reached(names).float().mean() >= 0.8

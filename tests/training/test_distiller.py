@@ -49,7 +49,7 @@ def test_running_statistics_that_a_nan_forward_wrote_are_put_back(tiny, player):
     before = bytes_of(tiny, game)
     written = []
     if player == "student":
-        game.augment = lambda images: images * NAN
+        game.augment = lambda images, done: images * NAN
         watch = game.student.network
     else:  # the synthesiser's forward sees the NaN in its own latents
         game._latents = lambda step, index: torch.full((2, 8), NAN)
