@@ -123,6 +123,7 @@ def test_an_interrupted_preparation_is_130_and_goes_on(here: Path, tutorial: Pat
     """Ctrl-C while it is busy; then the same command again."""
     code = (
         "import os, signal, sys; from segkd.data.prepare import workplace; from segkd.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
         "stage, left = workplace.Workplace.stage, [300]\n"
         "def counted(*arguments):\n"
         "    left[0] -= 1\n"
