@@ -33,11 +33,22 @@ def collage(images: Tensor) -> Tensor:
     source = torch.randint(n, (n - plain, LEAVES + 1), device=device)
     source[:, 0] = torch.arange(plain, n, device=device)
     picks = source.gather(1, shown.flatten(1)).view_as(shown)
+    return torch.cat([images[:plain], _taken(images, picks)])
+
+
+def _taken(images: Tensor, picks: Tensor) -> Tensor:
+    """Pixel (y,x) of image picks[i,y,x] of images (N,3,H,W), for each of the picks (n,H,W).
+
+    Gradients that meet at a pixel are added up in the same order each time: by gather on a CPU, where those of indexing
+    come as the threads finish, and by indexing on a GPU, where it is the other way round.
+    """
+    if images.device.type == "cpu":
+        return images.gather(0, picks.unsqueeze(1).expand(-1, images.shape[1], -1, -1))
+    height, width = picks.shape[1:]
     rows, columns = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        *(torch.arange(side, device=images.device) for side in (height, width)), indexing="ij"
     )
-    cut = images.permute(0, 2, 3, 1)[picks, rows, columns].permute(0, 3, 1, 2)
-    return torch.cat([images[:plain], cut])
+    return images.permute(0, 2, 3, 1)[picks, rows, columns].permute(0, 3, 1, 2)
 
 
 def leaves(n: int, height: int, width: int) -> Tensor:
