@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
+from segkd.foundation import ranks
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
+from segkd.foundation.machine import quicker_in_bf16
 from segkd.foundation.rng import seed_for
 from segkd.methods.base import Method, Rules
 from segkd.models.adapters import Adapter, create_network, load_weights
+from segkd.models.sync import synced
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range, read_state
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
@@ -131,16 +135,18 @@ def device_of(name: str) -> torch.device:
     """`auto` is the first CUDA device, or the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's number of this process on its machine
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise RecipeError([f"run.device: {name}, but torch sees no CUDA device; set run.device=cpu"])
     return torch.device(name)
 
 
 def bf16_of(precision: str, device: torch.device) -> bool:
-    """Whether networks run in bf16: as asked, or (`auto`) where the processor or GPU computes in it."""
+    """Whether networks run in bf16: as asked, or (`auto`) where the GPU computes in it, or the processor sooner."""
     if precision != "auto":
         return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else quicker_in_bf16()
 
 
 def player_of(
@@ -214,6 +220,16 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     start_from(network, recipe.student.weights)
     student = Adapter(network, teacher.classes).to(device, memory_format=torch.channels_last)
     synthesiser = synthesiser_of(recipe, teacher).to(device, memory_format=torch.channels_last)
+    if run.batch % ranks.size() or (ranks.size() > 1 and run.batch < 2 * ranks.size()):
+        raise RecipeError([
+            f"run.batch: {run.batch} images cannot be shared out to {ranks.size()} processes, two or more to each; set"
+            f" run.batch={2 * ranks.size() * max(1, run.batch // (2 * ranks.size()))}"
+        ])  # fmt: skip
+    if run.sync_bn:
+        try:
+            synced(student), synced(synthesiser)
+        except ValueError as error:
+            raise RecipeError([f"run.sync_bn: {error}"]) from error
     method = method_of(recipe).to(device)
     if not method.terms("student"):
         raise RecipeError(

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from segkd import __version__, cli_data
+from segkd import __version__, cli_bench, cli_data
 from segkd.exits import Session, explained, pipe_closed, with_debug
+from segkd.foundation import memory
 from segkd.foundation.errors import RecipeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -74,18 +75,29 @@ def cli() -> None:
 
 
 @cli.command()
+@click.option("--plan", is_flag=True, help="Only measure what the run would take: time and memory, the largest batch.")
 @run_options
 def distill(
-    recipe: str, overrides: tuple[str, ...], resume: str, accept: tuple[str, ...], quiet: bool, trust_pickle: bool
-) -> None:
+    recipe: str, overrides: tuple[str, ...], resume: str, accept: tuple[str, ...], quiet: bool, trust_pickle: bool,
+    plan: bool,
+) -> None:  # fmt: skip
     """Distil the recipe's teacher into a student; the same command resumes."""
     from segkd import recipe as recipes
 
-    folder = recipes.load(recipe, overrides, "distill").run.dir  # before torch: a slip is told at once
+    loaded = recipes.load(recipe, overrides, "distill")  # before torch: a slip is told at once
+    folder = loaded.run.dir
+    if plan:
+        from segkd import runs
+
+        for line in runs.planned(loaded, trust_pickle):
+            click.echo(line)
+        return
+    memory.hold()
     from segkd import api
 
     summary = api.distill(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)
-    show_summary(folder, summary)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        show_summary(folder, summary)
 
 
 @cli.command()
@@ -97,6 +109,7 @@ def teach(
     from segkd import recipe as recipes
 
     folder = recipes.load(recipe, overrides, "teach").run.dir
+    memory.hold()
     from segkd import api
 
     summary = api.teach(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)
@@ -255,6 +268,7 @@ def visualize(
     )  # fmt: skip
 
 
+cli.add_command(cli_bench.bench)
 cli.add_command(cli_data.data)
 
 

@@ -275,8 +275,8 @@ def visualize(
         DataError: teacher and student have other classes.
         StorageError: the folder or a drawing cannot be written.
     """
-    if teacher is not None and len(teacher.classes) != len(model.classes):
-        raise DataError(f"classes disagree: teacher {len(teacher.classes)}, {model.who} {len(model.classes)}")
+    if teacher is not None:
+        check_same_classes(teacher, model)
     place, bf16 = _bench(device, precision or model.precision)
     players = [player for player in (model, teacher) if player is not None]
     for player in players:
@@ -292,6 +292,15 @@ def visualize(
         atomic_write(job.out, _drawing(kind, image, truth, found, model))
         if done is not None:
             done(job)
+
+
+def check_same_classes(teacher: Model, model: Model) -> None:
+    """Raises DataError where two models that are to be compared have other classes: their numbers, or the first name."""
+    ours, theirs = model.classes, teacher.classes
+    if len(ours) != len(theirs):
+        raise DataError(f"classes disagree: teacher {len(theirs)}, {model.who} {len(ours)}")
+    if wrong := disagreement(theirs.names, ours, "teacher"):
+        raise DataError(f"{wrong}, whose classes the {model.who} has")
 
 
 def _drawing(kind: Kind, image: np.ndarray, truth: np.ndarray | None, found: list[np.ndarray], model: Model) -> bytes:

@@ -41,6 +41,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fault-share", type=float, default=1.0, metavar="X", help="inject this share of the faults only")
 
 
+@pytest.fixture
+def own_threads() -> Iterator[None]:
+    """What a run sets for its process is put back."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(own_threads: None) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def tiny_teacher() -> nn.Module:
     """An untrained network whose running statistics have seen images, and whose masks show several classes."""
     import torch

@@ -316,3 +316,19 @@ def test_json_has_a_row_of_the_matrix_on_a_line() -> None:
 def test_comma_separated() -> None:
     rows = comma_separated(SCORES).splitlines()
     assert rows[:4] == ["class,iou", "sky,1.0", '"road, wet",', "car,0.0"] and rows[4] == "mIoU,0.5"
+
+
+def test_a_plan_is_made_and_nothing_written(tiny, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    folder = tmp_path / "run"
+    for budget, said in (("null", "4 steps take"), ("1m", "in the budget of 1 minutes")):
+        recipe.write_text(tiny.recipe("ddad.segkd", f"run.dir={folder}", f"run.budget={budget}").to_yaml())
+        assert main(["distill", str(recipe), "--plan"]) == 0
+        shown = capsys.readouterr().out
+        assert said in shown and "the largest batch for 90% of" in shown
+        assert [line.split()[:2] for line in shown.splitlines()[2:5]] == [
+            ["synth", "1"],
+            ["keep", "2"],
+            ["student", "2"],
+        ]
+    assert not folder.exists()

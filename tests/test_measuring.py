@@ -1,6 +1,7 @@
 """Finding a network wherever it lies, scoring it, and drawing its masks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -313,6 +314,15 @@ def draw(*sources: str, kind: str = "mask", masks: str | None = None, teacher: M
     visualize(BRIGHTNESS, jobs, kind, teacher=teacher, device="cpu", precision="fp32")
     assert sorted(job.out for job in jobs) == sorted(Path("out").iterdir())
     return [job.out for job in jobs]
+
+
+def test_other_classes_of_a_teacher_are_told_before_anything_is_drawn(here: Path) -> None:
+    swapped = listed("swapped", [CAMVID.names[1], CAMVID.names[0], *CAMVID.names[2:]])
+    for classes, words in ((listed("two", ["a", "b"]), "teacher 2"), (swapped, "class 0 is 'building' to the teacher")):
+        teacher = replace(BRIGHTNESS, classes=classes)
+        with pytest.raises(DataError, match=words):
+            draw("camvid/test/0.png", kind="panel", teacher=teacher)
+    assert not Path("out").exists()
 
 
 def test_mask_and_overlay(here: Path) -> None:

@@ -34,12 +34,7 @@ SUMMARY = {
 MEASURED = ["data.name=camvid", "data.watch=val"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What a run sets for its process is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 @pytest.fixture
@@ -109,6 +104,28 @@ def test_a_finished_run_returns_its_summary_at_once(tiny, distil, tmp_path):
     with pytest.raises(UsageError, match=r"a finished run of another recipe \(student\.optimizer\.lr\)"):
         distil("run.steps=1", f"teacher.weights={teacher}", "student.optimizer.lr=0.05")
     assert contents(tmp_path / "run") == before
+
+
+def test_a_finished_run_is_measured_again_on_something_else(distil, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert distil("run.steps=1")["student_miou"] is None
+    student = student_bytes(folder)
+    summary = distil("run.steps=1", "data.name=camvid", "data.final=test")
+    assert "measured again with another data.name\n" in capsys.readouterr().err
+    assert summary["student_miou"] is not None and summary["real_images_for_evaluation"] == 2
+    assert student_bytes(folder) == student
+    assert distil("run.steps=1", "data.name=camvid", "data.final=test") == summary
+    assert not capsys.readouterr().err
+
+
+def test_without_an_average_the_student_is_measured_once(distil, monkeypatch):
+    verb = sys.modules[runs.distill.__module__]  # the module, which the function's name hides
+    measured = []
+    score = verb.score
+    monkeypatch.setattr(verb, "score", lambda network, *rest: (measured.append(network), score(network, *rest))[1])
+    summary = distil(*MEASURED, "run.steps=1", "run.eval_every=1", "student.ema=0", "data.final=test")
+    assert len(measured) == 3  # the look at val, then student and teacher
+    assert summary["student_miou_ema"] == summary["student_miou_last"] == summary["student_miou"]
 
 
 @pytest.mark.parametrize("name", ["summary.json", "recipe.yaml"])

@@ -33,10 +33,10 @@ def distance(student: Tensor, teacher: Tensor) -> float:
     return float((student - teacher).abs().mean() / spread)
 
 
-def collapsed(images: Tensor, shares: Tensor, names: Sequence[str]) -> str | None:
-    """What is wrong with synthetic images (N,3,H,W) in which classes have such shares (C,), if anything."""
-    if diversity(images) < ALIKE:
-        return f"collapsed: the synthetic images are all alike (diversity {diversity(images):.3f})"
+def collapsed(variety: float, shares: Tensor, names: Sequence[str]) -> str | None:
+    """What is wrong with synthetic images of such a diversity, in which classes have such shares (C,), if anything."""
+    if variety < ALIKE:
+        return f"collapsed: the synthetic images are all alike (diversity {variety:.3f})"
     if float(shares.max()) > ONE_CLASS:
         most = int(shares.argmax())
         return f"collapsed: {100 * float(shares[most]):.1f} % of the synthetic pixels are {names[most]}"

@@ -13,7 +13,7 @@ from segkd.data.classes import Classes
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample, check_labels
 from segkd.evaluation.metrics import ConfusionMatrix, scores
-from segkd.foundation import audit
+from segkd.foundation import audit, ranks
 from segkd.foundation.errors import DataError, NumbersError
 
 Item = TypeVar("Item")
@@ -51,7 +51,7 @@ def evaluate(
     network = _Network(model, mean, std, device, precision)
     counts = ConfusionMatrix(len(classes), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
-    done, sizes = 0, set()
+    done, sizes, stopped = 0, set(), False
     with _judging(model):
         for images, masks in _batches(_labelled(dataset, size), batch):
             logits = network.logits(images)
@@ -67,7 +67,14 @@ def evaluate(
             if progress is not None:
                 progress(done, len(dataset))
             if stop is not None and stop():
-                return None
+                stopped = True
+                break
+        if ranks.any_of(stopped):
+            return None
+        # Each process has measured its share of the images.
+        finite = ~ranks.total((~finite).int()).bool()
+        counts.matrix = ranks.total(counts.matrix)
+        done, sizes = len(dataset), set().union(*ranks.told(ranks.gathered(sizes)))
     if not finite:
         raise NumbersError("the model's logits are not finite: its masks mean nothing")
     return _report(counts, classes, done, sizes)
@@ -128,7 +135,7 @@ def _judging(model: nn.Module) -> Iterator[None]:
 
 def _labelled(dataset: Dataset, size: Literal["protocol", "original"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The set's images and masks in order, checked and at the size asked for."""
-    for index in range(len(dataset)):
+    for index in range(ranks.rank(), len(dataset), ranks.size()):
         with audit.phase("evaluation"):
             sample = dataset[index]
         _check(sample, dataset.classes)

@@ -22,3 +22,8 @@ def seed_for(seed: int, step: int, move: int, stream: str) -> int:
     text = f"{int(seed)}/{int(step)}/{int(move)}/{stream}"
     digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"segkd-seed").digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def seed_of_attempt(seed: int, attempt: int) -> int:
+    """The run's seed; each new attempt after a rollback has its own random numbers."""
+    return seed_for(seed, attempt, 0, "attempt") if attempt else seed

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segkd.foundation.precision import wide
+
 KINDS = ("l1", "kl", "l1+kl")
 
 
 def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference of logits (N,C,H,W), over N, C, H and W. Source: arXiv:1912.11006."""
-    return (student.float() - teacher.float()).abs().mean()
+    return (wide(student) - wide(teacher)).abs().mean()
 
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -18,8 +20,8 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
 
     Source: arXiv:1503.02531, at every pixel.
     """
-    log_q = torch.log_softmax(student.float() / temperature, dim=1)
-    log_p = torch.log_softmax(teacher.float() / temperature, dim=1)
+    log_q = torch.log_softmax(wide(student) / temperature, dim=1)
+    log_p = torch.log_softmax(wide(teacher) / temperature, dim=1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
 
 
@@ -29,8 +31,8 @@ def channel_wise(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> 
     Each class says where in the image it is most at home, a rare one as loudly as a frequent one; a shift of all its
     logits counts for nothing. Source: arXiv:2011.13256.
     """
-    log_q = torch.log_softmax(student.float().flatten(2) / temperature, dim=2)
-    log_p = torch.log_softmax(teacher.float().flatten(2) / temperature, dim=2)
+    log_q = torch.log_softmax(wide(student).flatten(2) / temperature, dim=2)
+    log_p = torch.log_softmax(wide(teacher).flatten(2) / temperature, dim=2)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=2).mean()
 
 

@@ -6,6 +6,7 @@ import torch
 from kornia.losses import total_variation
 from torch import Tensor
 
+from segkd.foundation.precision import wide
 from segkd.losses.reduce import mean_over_ranks
 
 
@@ -15,13 +16,13 @@ def balance(logits: Tensor) -> Tensor:
     In nats, between -log C (all classes equally present) and 0 (one class everywhere). Averaging over the pixels too is
     essential: over N alone every pixel position would have to show every class. Source: arXiv:1904.01186 (L_IE).
     """
-    mean = mean_over_ranks(torch.softmax(logits.float(), dim=1).mean(dim=(0, 2, 3)))
+    mean = mean_over_ranks(torch.softmax(wide(logits), dim=1).mean(dim=(0, 2, 3)))
     return (mean * torch.log(mean.clamp_min(torch.finfo(torch.float32).tiny))).sum()
 
 
 def one_hot(logits: Tensor) -> Tensor:
     """Cross-entropy of logits (N,C,H,W) to their own argmax, in nats, averaged over N, H and W (arXiv:1904.01186, L_OH)."""
-    return -torch.log_softmax(logits.float(), dim=1).amax(dim=1).mean()
+    return -torch.log_softmax(wide(logits), dim=1).amax(dim=1).mean()
 
 
 def smoothness(images: Tensor) -> Tensor:
@@ -30,4 +31,4 @@ def smoothness(images: Tensor) -> Tensor:
     In the unit of the images' range; 0 for flat images. Source: arXiv:1912.08795 (a_tv). Differs: means in place of sums,
     so that a weight carries over between sizes, and no diagonal neighbours.
     """
-    return total_variation(images.float(), reduction="mean").mean()
+    return total_variation(wide(images), reduction="mean").mean()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from segkd.losses.reduce import moments_over_ranks
+
 LEAST_VARIANCE = 1e-3
 """Added to a running variance that scales: a channel that was silent in training must not outweigh all others."""
 
@@ -28,7 +30,8 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
     `sum`: the sum over layers l of |mu_l - rm_l|_2 + |v_l - rv_l|_2, the published plain form (arXiv:1912.08795 with
     unsquared norms; arXiv:2104.05382 names the judge). `mean`: the mean over layers of the same, divided by sqrt(C_l),
     so that one weight serves teachers of any depth and width. `scaled`: as `mean`, but every channel's differences are
-    in units of its own running standard deviation and variance, so that loud layers do not drown quiet ones.
+    in units of its own running standard deviation and variance, so that loud layers do not drown quiet ones. The
+    batch is that of all processes.
     Differs: `mean` and `scaled` are ours.
 
     Raises:
@@ -40,8 +43,11 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
     if reduction not in ("mean", "sum", "scaled"):
         raise ValueError(f"reduction {reduction!r}: expected mean, sum or scaled")
     distances = []
-    for layer in layers:
-        mean, var = layer.mean - layer.running_mean, layer.var - layer.running_var
+    moments = moments_over_ranks(
+        [(layer.mean, layer.var) for layer in layers], [layer.running_mean for layer in layers]
+    )
+    for layer, (mean, var) in zip(layers, moments, strict=True):
+        mean, var = mean - layer.running_mean, var - layer.running_var
         if reduction == "scaled":
             unit = layer.running_var + LEAST_VARIANCE
             mean, var = mean / unit.sqrt(), var / unit

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from segkd.losses.discrepancy import discrepancy, l1
 from segkd.losses.priors import balance, one_hot, smoothness
+from segkd.losses.reduce import mean_over_ranks
 from segkd.losses.statistics import batchnorm_distance
 from segkd.methods.base import Method, View
 
@@ -33,7 +34,7 @@ class DDAD(Method):
 
     def adv(self, v: View) -> Tensor:
         """Generator against the student: -log(1 + MAE), or -MAE without `game.log`; natural logarithm."""
-        gap = l1(v.s, v.t)
+        gap = mean_over_ranks(l1(v.s, v.t))
         return -torch.log1p(gap) if self.rules.log else -gap
 
     def bn(self, v: View) -> Tensor:

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from segkd.foundation.precision import wide
+
 SMALLEST = 4
 """Least sides of the plain maps that a dilated depthwise convolution is split into: below, single taps are quicker."""
 USEFUL = 0.5
@@ -189,4 +191,4 @@ class _DenseTaps(torch.autograd.Function):
 
 def _rows(x: Tensor) -> Tensor:
     """Maps (N,C,H,W) as (N,H,W,C), in fp32 at least."""
-    return x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32))
+    return wide(x.permute(0, 2, 3, 1))

@@ -2,6 +2,7 @@
 
 from segkd.runs.distill import distill
 from segkd.runs.folder import Options
+from segkd.runs.planning import planned
 from segkd.runs.teach import teach
 
-__all__ = ["Options", "distill", "teach"]
+__all__ = ["Options", "distill", "planned", "teach"]

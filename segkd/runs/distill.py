@@ -11,7 +11,7 @@ from segkd import build
 from segkd.data import procedural
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
-from segkd.foundation import audit
+from segkd.foundation import audit, ranks
 from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.models.adapters import flops_of, parameters_of
 from segkd.models.student import save_network
@@ -19,6 +19,7 @@ from segkd.models.teacher import Teacher, input_range
 from segkd.recipe import DistillRecipe, expand_root, with_values
 from segkd.runs.folder import (
     Bench,
+    Guest,
     Labelled,
     Options,
     begin,
@@ -46,7 +47,14 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     if done is not None:
         return done
     audit.install()
-    opened_before, bench = _opened(), bench_of(recipe)
+    bench = bench_of(recipe)
+    with ranks.joined(bench.device):
+        return _distill(recipe, options, replace(bench, bf16=ranks.told(bench.bf16)), folder)
+
+
+def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path) -> dict:
+    """The run itself, in each of its processes."""
+    opened_before = _opened()
     teacher = build.teacher_of(recipe.teacher, options.trust_pickle)
     teacher = teacher.to(bench.device, memory_format=torch.channels_last)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
@@ -64,11 +72,13 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
             events = replace(looks, opened=lambda: _opened() - opened_before)
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, bench, diary.seconds)
-        student = game.student.headline if recipe.run.headline == "ema" else game.student.network
+        student = ranks.common(game.student.headline if recipe.run.headline == "ema" else game.student.network)
         classes = build.classes_of(recipe.teacher.classes)
-        save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
-                     mean=teacher.mean, std=teacher.std, stride=student.stride)  # fmt: skip
+        if not ranks.rank():
+            save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
+                         mean=teacher.mean, std=teacher.std, stride=student.stride)  # fmt: skip
         height, width = recipe.synth.size
+        opened = sum(ranks.told(ranks.gathered(events.opened())))
         return finish(folder, lock, {
             "recipe": options.name or folder.name, "method": recipe.method,
             "variant": recipe.variant if game.method.variants else None,
@@ -76,7 +86,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
             "agreement": game.agreement(),
             "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
             "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
-            "real_images_for_training": _real_images(recipe, game, start.opened + events.opened()),
+            "real_images_for_training": _real_images(recipe, game, start.opened + opened),
             "real_images_for_evaluation": len(final) if final is not None and recipe.data.name not in procedural.KINDS else 0,
             "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
         })  # fmt: skip
@@ -90,7 +100,7 @@ def _events(
     watch: Labelled | None,
     bench: Bench,
     stop: StopFlag,
-    lock: RunLock,
+    lock: RunLock | Guest,
 ) -> loop.Events:
     """What is looked at during the run: agreement and, where the recipe watches a split, the student's mIoU on it."""
     classes = build.classes_of(recipe.teacher.classes)
@@ -98,13 +108,17 @@ def _events(
     def look(step: int) -> dict[str, object]:
         values: dict[str, object] = {"agreement": game.agreement()}
         if watch is not None:
-            for name, network in (("ema", game.student.headline), ("last", game.student.network)):
-                values[f"val_miou_{name}"] = score(network, watch, recipe, bench, teacher.mean, teacher.std, stop)[
-                    "miou"
-                ]
+            networks = {"ema": game.student.headline, "last": game.student.network}
+            known = {
+                network: score(network, watch, recipe, bench, teacher.mean, teacher.std, stop)["miou"]
+                for network in dict.fromkeys(networks.values())
+            }
+            values |= {f"val_miou_{name}": known[network] for name, network in networks.items()}
         return values | ({"notes": game.notes[-3:]} if game.notes else {})
 
     def sample(step: int) -> None:
+        if ranks.rank():
+            return
         save_samples(folder / "samples" / f"{step:08d}.png", game, teacher, classes)
 
     return loop.Events(look, sample, lock.check)
@@ -115,10 +129,11 @@ def _judge(
 ) -> dict[str, object]:
     """The mIoU of teacher and student on the final split; every value None without one."""
     networks = {"ema": game.student.headline, "last": game.student.network, "teacher": teacher}
-    scores = {
-        name: score(network, final, recipe, bench, teacher.mean, teacher.std, stop) if final is not None else {}
-        for name, network in networks.items()
+    known = {  # each network once: without an average, the headline is the last
+        network: score(network, final, recipe, bench, teacher.mean, teacher.std, stop) if final is not None else {}
+        for network in dict.fromkeys(networks.values())
     }
+    scores = {name: known[network] for name, network in networks.items()}
     best, judged = scores[recipe.run.headline].get("miou"), scores["teacher"].get("miou")
     return {
         "student_miou": best, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
@@ -144,7 +159,7 @@ def _steps_of_budget(recipe: DistillRecipe, folder: Path, teacher: Teacher, benc
     if found is not None:
         return found[0]["recipe"]["run"]["steps"]
     trial = build.distiller_of(with_values(recipe, {"run.steps": 10}), teacher, bench.device, bench.bf16)
-    return plan.steps_for(recipe.run.budget, trial.play)
+    return ranks.told(plan.steps_for(recipe.run.budget, trial.play))
 
 
 def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, rows: int = 4) -> None:

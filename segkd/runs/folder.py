@@ -19,7 +19,7 @@ from segkd import __version__, build
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
-from segkd.foundation import audit
+from segkd.foundation import audit, ranks
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
 from segkd.foundation.machine import machine
@@ -29,6 +29,8 @@ from segkd.training.guard import StopFlag
 from segkd.training.log import Diary, memory_mb
 
 RECIPE_HASH = "# sha256 of what follows: "
+MEASURING = ("data.name", "data.final", "data.size")
+"""What a finished run's networks were measured on; with another choice they are measured again."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,21 @@ def bench_of(recipe: Recipe) -> Bench:
 
 
 @contextmanager
-def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock]]:
+def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock | Guest]]:
     """The run folder, made, locked and free of what killed runs have left, with signals noticed while the block runs.
+
+    Of several processes the first has it, and the others wait until it does.
 
     Raises:
         StorageError: it cannot be made, another process runs in it, or what it holds could not be replaced at the end.
     """
     folder = Path(recipe.run.dir)
+    if ranks.rank():
+        with StopFlag().listening() as stop:
+            audit.ignore(folder)
+            ranks.wait()
+            yield stop, Guest()
+        return
     make_folder(folder / "checkpoints")
     audit.ignore(folder)
     with RunLock(folder) as lock, StopFlag().listening() as stop:
@@ -83,11 +93,19 @@ def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock]]:
                 make_folder(folder / name)  # says what is wrong with it, if anything is
         for place in (folder, folder / "checkpoints", folder / "samples"):
             sweep(place)
+        ranks.wait()
         yield stop, lock
 
 
+class Guest:
+    """What a process other than the first has in the lock's place: it writes nothing."""
+
+    def check(self) -> None:
+        """Nothing of its own could have been lost."""
+
+
 def finished(folder: Path, recipe: Recipe) -> dict | None:
-    """The summary of a finished run; None for a run that is not finished or not begun.
+    """The summary of a finished run; None for a run that is not finished, not begun, or to be measured on something else.
 
     A damaged file of a finished run is named, and the run not finished then: its last checkpoint holds all that is needed.
 
@@ -106,11 +124,16 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
             raise StorageError(f"{line}, and no checkpoint is there; name another run.dir") from error
         _warn(f"warning: {line}; made again from the last checkpoint")
         return None
-    changed = [key for key in differences(before, recipe.as_dict()) if not key.startswith(free_keys(recipe))]
+    different = differences(before, recipe.as_dict())
+    changed = [key for key in different if not key.startswith(free_keys(recipe))]
     if recipe.run.budget is not None:  # a budget has become steps, which are no change of the user's
         changed = [key for key in changed if key != "run.steps"]
     if changed:
         raise UsageError(f"{folder}: a finished run of another recipe ({', '.join(changed[:5])}); name another run.dir")
+    anew = [key for key in different if key in MEASURING]
+    if anew and checkpoint.listed(folder / "checkpoints"):
+        _warn(f"{folder}: finished, and measured again with another {', '.join(anew)}")
+        return None
     return summary
 
 
@@ -145,14 +168,16 @@ def begin(
     start = loop.resume(
         game, folder, recipe.as_dict(), differences, options.resume, options.accept, _warn, free_keys(recipe)
     )
-    diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start.step, options.quiet)
+    diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start.step, options.quiet, mute=ranks.rank() > 0)
+    ranks.wait()  # until all have read what the first is about to replace
     about = {
         "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": machine(),
-        "device": str(bench.device), "precision": bench.precision, "threads": torch.get_num_threads(), **facts,
+        "device": str(bench.device), "precision": bench.precision, "threads": torch.get_num_threads(), "processes": ranks.size(), **facts,
     }  # fmt: skip
     text = recipe.to_yaml()
     head = "".join(f"# {key}: {value}\n" for key, value in about.items()) + RECIPE_HASH + sha256(text.encode())
-    atomic_write(folder / "recipe.yaml", f"{head}\n{text}")
+    if not ranks.rank():
+        atomic_write(folder / "recipe.yaml", f"{head}\n{text}")
     return start, diary
 
 
@@ -170,8 +195,10 @@ def ran_on(recipe: Recipe, bench: Bench, diary_seconds: float) -> dict[str, obje
     }  # fmt: skip
 
 
-def finish(folder: Path, lock: RunLock, summary: dict[str, object]) -> dict[str, object]:
+def finish(folder: Path, lock: RunLock | Guest, summary: dict[str, object]) -> dict[str, object]:
     """Write `summary.json`, which makes the run a finished one."""
+    if ranks.rank():
+        return summary
     lock.check()
     atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
@@ -210,14 +237,14 @@ def score(
     network: nn.Module, data: Dataset, recipe: Recipe, bench: Bench, mean: tuple[float, ...], std: tuple[float, ...],
     stop: StopFlag,
 ) -> dict:  # fmt: skip
-    """The scores of a network on a labelled set, as the recipe's data block says.
+    """The scores of a network on a labelled set, as the recipe's data block says; several processes share its images.
 
     Raises:
         Stopped: a signal came while it ran.
     """
     with audit.phase("evaluation"):
         result = evaluate(
-            network,
+            ranks.common(network),
             data,
             mean=mean,
             std=std,
@@ -232,4 +259,5 @@ def score(
 
 
 def _warn(line: str) -> None:
-    print(line, file=sys.stderr)
+    if not ranks.rank():
+        print(line, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save as safetensors_bytes
 from segkd import build
 from segkd.data import procedural
 from segkd.foundation import audit
+from segkd.foundation.errors import UsageError
 from segkd.foundation.files import atomic_write, make_folder, sweep
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
 from segkd.models.student import save_network
@@ -29,6 +31,8 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     done = finished(folder, recipe)
     if done is not None:
         return done
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("segkd teach trains in one process: start it without torchrun")
     audit.install()
     bench, mean, std = bench_of(recipe), recipe.model.mean, recipe.model.std
     with audit.phase("training"):

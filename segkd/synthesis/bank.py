@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segkd.foundation.precision import wide
+
 
 class Replay:
     """The last `capacity` batches of images (N,3,H,W) with head logits (N,C,h,w), oldest overwritten first.
@@ -42,8 +44,8 @@ class Replay:
         picks = torch.randint(len(alike), (batch,)).tolist()
         places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
         chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
-        images = torch.stack([self.images[i][q] for i, q in chosen]).float()
-        logits = torch.stack([self.logits[i][q] for i, q in chosen]).float()
+        images = wide(torch.stack([self.images[i][q] for i, q in chosen]))
+        logits = wide(torch.stack([self.logits[i][q] for i, q in chosen]))
         if self.flip:
             mirrored = torch.rand(batch, device="cpu").to(images.device) < 0.5
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)

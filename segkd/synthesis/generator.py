@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segkd.foundation.precision import wide
+
 Size = tuple[int, int]
 
 
@@ -64,7 +66,7 @@ class Generator(nn.Module):
         if wanted != self.small:
             small = F.interpolate(small, wanted, mode="bilinear", align_corners=False)
         x = self.stages(self.first(small.contiguous(memory_format=torch.channels_last)))
-        return self.range(self.last(x)[..., :height, :width].float())
+        return self.range(wide(self.last(x)[..., :height, :width]))
 
 
 def _small(size: Size, factor: int) -> Size:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
-from segkd.foundation.rng import seed_for
+from segkd.foundation import ranks
+from segkd.foundation.precision import wide
+from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.methods.base import FIELDS, Method, View
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
@@ -25,7 +27,9 @@ Size = tuple[int, int]
 def unsound(images: Tensor, logits: Tensor) -> str | None:
     """Why images (N,3,H,W) with the teacher's logits must not be kept, or None."""
     bad = [name for name, value in (("images", images), ("logits", logits)) if not torch.isfinite(value).all()]
-    return f"{' and '.join(bad)} are not finite" if bad else None
+    if not ranks.any_of(bool(bad)):
+        return None
+    return f"{' and '.join(bad)} are not finite" if bad else "what another process made is not finite"
 
 
 class Distiller:
@@ -68,8 +72,8 @@ class Distiller:
 
     @property
     def seed(self) -> int:
-        """The run's seed; each new attempt after a rollback has its own random numbers."""
-        return seed_for(self.first_seed, self.attempt, 0, "attempt") if self.attempt else self.first_seed
+        """That of the present attempt."""
+        return seed_of_attempt(self.first_seed, self.attempt)
 
     def play(self, step: int) -> dict[str, float]:
         """One step: the method's moves in order. Returns the last value of each term."""
@@ -88,13 +92,13 @@ class Distiller:
         with torch.no_grad():
             z = self._latents(step, index)
             if self.replay is not None and len(self.replay):
-                torch.manual_seed(seed_for(self.seed, step, index, "replay"))
-                x, kept = self.replay.draw(self.batch)
+                torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
+                x, kept = self.replay.draw(ranks.share(self.batch))
                 seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
             else:
                 x = self._images(z, step, index)
                 seen = self._teach(x, needs)
-        torch.manual_seed(seed_for(self.seed, step, index, "student"))
+        torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
         view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
         total, values = self.method.loss("student", view, step)
         self._settle("student", step, self.student.update(total, step), values, written, saved)
@@ -112,7 +116,7 @@ class Distiller:
             z = self._latents(step, index)
             x = self._images(z, step, index)
             seen = self._teach(x, needs | {"t"})
-            torch.manual_seed(seed_for(self.seed, step, index, "student"))
+            torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
             view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
@@ -133,7 +137,8 @@ class Distiller:
         x = self.refine(x, self._judged(step, values))
         kept = self._teach(x, {"t"})["kept"]
         sound = all(torch.isfinite(value) for value in values.values())
-        refused = unsound(x, kept) or (None if sound else "judges are not finite")
+        bad = unsound(x, kept)
+        refused = "judges are not finite" if bad is None and ranks.any_of(not sound) else bad
         self._settle("keep", step, refused, values, [], [])
         if refused is None:
             self.replay.keep(x, kept)
@@ -166,14 +171,14 @@ class Distiller:
     def _latents(self, step: int, index: int) -> Tensor:
         """(N,latent) normal numbers, a function of the place in the run alone."""
         torch.manual_seed(seed_for(self.seed, step, 0 if self.latent_per_step else index, "latent"))
-        return torch.randn(self.batch, self.latent).to(self.device)
+        return ranks.own(torch.randn(self.batch, self.latent)).to(self.device)
 
     def _images(self, z: Tensor, step: int, index: int, maker: nn.Module | None = None) -> Tensor:
         """Images (N,3,H,W), augmented, of this step's size."""
-        torch.manual_seed(seed_for(self.seed, step, index, "synthesis"))
+        torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("synthesis")))
         with self._autocast():
             x = (maker or self.synthesiser)(z, self.sizes[step % len(self.sizes)])
-        return self.augment(x.float(), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
+        return self.augment(wide(x), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
 
     def _teach(self, x: Tensor, needs: set[str]) -> dict[str, object]:
         """The teacher's side of a view, and its logits as a bank keeps them; taps are open only where a term looks."""
@@ -221,7 +226,7 @@ class Distiller:
         student, maker = self.student.network.train(), self.synthesiser.train()
         with torch.no_grad(), untouched_statistics(student), untouched_statistics(maker), self._autocast():
             z = torch.randn(2, self.latent, device=self.device)
-            x = maker(z, self.sizes[0]).float().contiguous(memory_format=torch.channels_last)
+            x = wide(maker(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
             values = {"z": z, "x": x, **self._teach(x, everything), **self._study(x, everything)}
             needs: dict[str, set[str]] = {}
             for player in ("student", "synth", "refine"):
@@ -240,12 +245,12 @@ class Distiller:
             torch.manual_seed(seed_for(self.first_seed, -1, index, "held-out"))
             z = torch.randn(self.batch, self.latent).to(self.device)
             with self._autocast(), untouched_statistics(maker):
-                yield maker.train()(z, self.sizes[0]).float().contiguous(memory_format=torch.channels_last)
+                yield wide(maker.train()(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
         maker.train(training)
 
     def agreement(self, batches: int = 4) -> float:
         """Share of held-out synthetic pixels on which teacher and headline student agree."""
-        return agreement(self.student.headline, self.teacher, self.held_out(batches), bf16=self.bf16)
+        return agreement(ranks.common(self.student.headline), self.teacher, self.held_out(batches), bf16=self.bf16)
 
     @torch.no_grad()
     def masks(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,7 +276,7 @@ class Distiller:
         student.train(training)
         shares, far = class_shares(t), distance(s, t)
         seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}
-        wrong = collapsed(images, shares, self.teacher.names) if self.synth is not None else None
+        wrong = collapsed(seen["diversity"], shares, self.teacher.names) if self.synth is not None else None
         if wrong is None and not far <= ASTRAY:
             wrong = f"diverged: the student is {far:.3g} times further from the teacher than a constant would be"
         return seen, wrong

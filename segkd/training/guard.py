@@ -9,14 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from segkd.foundation import ranks
 from segkd.foundation.errors import NumbersError
 
 
 class StopFlag:
-    """Set by SIGINT or SIGTERM; the loop looks at it between moves and evaluation batches. A second SIGINT exits at once."""
+    """Set by SIGINT or SIGTERM; the loop looks at it between moves and evaluation batches. A second SIGINT exits at once.
+
+    With several processes it is set by `agree` alone, in all of them at the same place.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._noticed = 0
+
+    def agree(self) -> None:
+        """Let every process know the signals that any has noticed."""
+        if ranks.size() > 1:
+            self.signum = ranks.most(self._noticed) or None
 
     def __call__(self) -> bool:
         return self.signum is not None
@@ -35,9 +45,11 @@ class StopFlag:
                 signal.signal(number, handler)
 
     def _notice(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None and signum == signal.SIGINT:
+        if self._noticed and signum == signal.SIGINT:
             os._exit(128 + signum)
-        self.signum = signum
+        self._noticed = signum
+        if ranks.size() == 1:
+            self.signum = signum
 
 
 class Refusals:

@@ -18,10 +18,11 @@ class Diary:
         path: the file; lines after `resumed_at` steps are dropped, since those steps are played again.
         steps: the run's length, for the ETA.
         quiet: say nothing on the terminal but warnings.
+        mute: neither write nor say anything: another process of the run does.
     """
 
-    def __init__(self, path: Path, steps: int, resumed_at: int = 0, quiet: bool = False) -> None:
-        self.path, self.steps, self.quiet = path, steps, quiet
+    def __init__(self, path: Path, steps: int, resumed_at: int = 0, quiet: bool = False, mute: bool = False) -> None:
+        self.path, self.steps, self.quiet, self.mute = path, steps, quiet or mute, mute
         kept = self._kept(resumed_at)
         self.seconds_before = max((line["seconds"] for line in kept), default=0.0)
         self.started = time.perf_counter()
@@ -32,7 +33,8 @@ class Diary:
     def _kept(self, step: int) -> list[dict]:
         """The lines up to a step, which alone stay in the file."""
         kept = [line for line in read_lines(self.path) if line["step"] <= step]
-        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        if not self.mute:
+            atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         return kept
 
     def rewind(self, step: int, why: str) -> None:
@@ -49,7 +51,8 @@ class Diary:
     def write(self, step: int, values: dict[str, object]) -> None:
         """Append a line for `step` (steps finished)."""
         line = {"step": step, "seconds": round(self.seconds, 2), **{k: _short(v) for k, v in values.items()}}
-        append(self.path, json.dumps(line) + "\n")
+        if not self.mute:
+            append(self.path, json.dumps(line) + "\n")
 
     def progress(self, step: int, values: dict[str, float]) -> None:
         """Refresh the live line on a terminal; elsewhere a plain line every half minute."""
@@ -67,7 +70,7 @@ class Diary:
 
     def say(self, text: str, always: bool = False) -> None:
         """One plain line for people, beside the live one."""
-        if always or not self.quiet:
+        if (always or not self.quiet) and not self.mute:
             print(f"\r\x1b[K{text}" if self._live else text, file=sys.stderr, flush=True)
 
 

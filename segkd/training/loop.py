@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from segkd.foundation import ranks
 from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError, one_line
 from segkd.foundation.machine import machine
 from segkd.training import checkpoint
@@ -116,12 +117,17 @@ def resume(
         raise UsageError(
             f"{folder}: the recipe changed since its checkpoint: {', '.join(changed)}; name another run.dir, or {flags}"
         )
+    before, now = state["environment"].get("processes", 1), ranks.size()
+    if before != now and "processes" not in accept:
+        raise UsageError(
+            f"{folder}: {before} processes made its checkpoint, and {now} would go on; start as many, or --accept processes"
+        )
     for key, now in environment(game).items():
         before = state["environment"].get(key, now)  # a checkpoint of an older version says less
         if before != now:
             say(f"warning: {key} was {before} and is {now}: the run goes on, but not to equal bytes")
     try:
-        game.restore(state["game"])
+        game.restore(own_part(state))
     except (KeyError, RuntimeError, ValueError) as error:
         what = one_line(f"{type(error).__name__}: {error}")
         raise UsageError(
@@ -139,7 +145,15 @@ def environment(game: Game) -> dict[str, object]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": machine(),
         "precision": "bf16" if game.bf16 else "fp32",
+        "processes": ranks.size(),
     }
+
+
+def own_part(state: dict) -> dict:
+    """The game of this process in a checkpoint; a process that was not there goes on from the first one's."""
+    return [state["game"], *state.get("others", [])][
+        ranks.rank() if ranks.rank() <= len(state.get("others", [])) else 0
+    ]
 
 
 def run(
@@ -153,9 +167,12 @@ def run(
     """
 
     def save(step: int, looked: bool, well: bool) -> None:
-        place = {"step": step, "looked": looked, "well": well, "opened": start.opened + events.opened()}
-        state = {**place, "recipe": recipe, "environment": environment(game), "game": game.state()}
-        checkpoint.save(folder / "checkpoints", step, state, plan.keep)
+        opened = sum(ranks.gathered(events.opened()))
+        games = ranks.gathered(game.state())
+        if games:  # the first process writes
+            place = {"step": step, "looked": looked, "well": well, "opened": start.opened + opened}
+            state = {**place, "recipe": recipe, "environment": environment(game), "game": games[0], "others": games[1:]}
+            checkpoint.save(folder / "checkpoints", step, state, plan.keep)
 
     def go_back(why: str) -> tuple[int, bool]:
         stands = step_back(game, folder, plan, why)
@@ -164,6 +181,7 @@ def run(
         return stands.step, stands.well
 
     done, well = start.step, start.well
+    stop.agree()
     if done == 0:
         save(0, True, False)  # a disk that cannot take a checkpoint fails in the first second, not after the first hour
     if not start.looked:
@@ -177,6 +195,7 @@ def run(
             done, well = go_back(str(error))
             continue
         done, last = done + 1, done + 1 == plan.steps
+        stop.agree()
         events.check()
         if last or done % plan.log_every == 0:
             diary.write(done, values)
@@ -199,7 +218,7 @@ def watch(game: Game, done: int, plan: Plan, diary: Diary, well: bool, due: bool
 
     Off the run's rhythm (not `due`) only what is wrong is written down.
     """
-    seen, wrong = game.vitals()
+    seen, wrong = ranks.told(game.vitals())
     told = wrong is not None and (well or 2 * done >= plan.steps)
     if due or told:
         diary.write(done, seen | ({"wrong": wrong} if told else {}))
@@ -218,7 +237,7 @@ def step_back(game: Game, folder: Path, plan: Plan, why: str) -> Standing:
     if attempt > plan.rollback or found is None:
         tried = f" (rolled back {game.attempt} times already: run.rollback {plan.rollback})" if plan.rollback else ""
         raise NumbersError(f"{why}{tried}")
-    game.restore(found[0]["game"])
+    game.restore(own_part(found[0]))
     game.attempt = attempt
     return standing_of(found[0])
 

@@ -1,10 +1,31 @@
-"""Steps for a budget of time, decided once, before step 1: schedules depend on steps only, never on the clock."""
+"""What a run will take: seconds and memory of each move, steps for a budget, and the largest batch that fits.
+
+A budget of time becomes a number of steps once, before step 1: schedules depend on steps only, never on the clock.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from segkd.foundation import memory
+from segkd.training.distiller import Distiller
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a kind of move costs: `times` a step, `seconds` each; `peak_mb` is the most that the process held meanwhile.
+
+    On a GPU `peak_mb` is what tensors took there; it is None where the system does not tell.
+    """
+
+    times: int
+    seconds: float
+    peak_mb: float | None
 
 
 def steps_for(seconds: float, play: Callable[[int], object], trials: int = 3) -> int:
@@ -16,3 +37,48 @@ def steps_for(seconds: float, play: Callable[[int], object], trials: int = 3) ->
         play(step)
         times.append(time.perf_counter() - start)
     return max(1, int(seconds / statistics.median(times)))
+
+
+def costs(game: Distiller, trials: int = 3) -> dict[str, Cost]:
+    """The cost of each kind of move of `game`, a game of its own: its players learn from being measured."""
+    game.play(0)
+    moves, found = game.method.moves(1), {}
+    for name in dict.fromkeys(moves):
+        _forget_peak(game.device)
+        seconds = []
+        for trial in range(trials):
+            start = time.perf_counter()
+            game._moves[name](1, trial)
+            if game.device.type == "cuda":
+                torch.cuda.synchronize(game.device)
+            seconds.append(time.perf_counter() - start)
+        found[name] = Cost(moves.count(name), statistics.median(seconds), _peak_mb(game.device))
+    return found
+
+
+def bank_mb(game: Distiller) -> float:
+    """MB that the bank will still take until it is full."""
+    bank = game.replay
+    if bank is None or not len(bank):
+        return 0.0
+    each = sum(kept.numel() * kept.element_size() for kept in (bank.images[0], bank.logits[0]))
+    return each * (bank.capacity - len(bank)) / 2**20
+
+
+def largest_batch(smaller: tuple[int, float], larger: tuple[int, float], most_mb: float) -> int:
+    """The batch at which memory reaches `most_mb`, on the line through two measured pairs (batch, MB); at least 0."""
+    slope = (larger[1] - smaller[1]) / (larger[0] - smaller[0])
+    if slope <= 0:
+        return larger[0]  # too little to be measured: no more is promised than was seen
+    return max(0, int((most_mb - larger[1]) / slope + larger[0]))
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        memory.forget_peak()
+
+
+def _peak_mb(device: torch.device) -> float | None:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else memory.peak_mb()

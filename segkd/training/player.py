@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from segkd.foundation import ranks
+
+ELSEWHERE = " here, and not finite in another process"
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -93,12 +97,13 @@ class Player:
     def update(self, loss: Tensor, step: int) -> str | None:
         """One optimiser step on `loss`; returns None, or why it was refused (nothing of the player has changed then).
 
+        With several processes the gradients are averaged over them, and all refuse what one refuses.
         A refused step leaves the buffers as the forward wrote them: the caller restores its snapshot.
         """
-        if not torch.isfinite(loss):
-            return f"loss is {loss.item():.3g}"
+        if ranks.any_of(not torch.isfinite(loss)):
+            return f"loss is {loss.item():.3g}{ELSEWHERE if loss.isfinite() else ''}"
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = ranks.averaged(list(torch.autograd.grad(loss, parameters, allow_unused=True)))
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         if not torch.isfinite(norm):
             return f"gradient norm is {float(norm):.3g}"

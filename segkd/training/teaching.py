@@ -16,7 +16,7 @@ from segkd.data.classes import IGNORE
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform, draw_batch
 from segkd.evaluation.collapse import ASTRAY
-from segkd.foundation.rng import seed_for
+from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.training.guard import Refusals
 from segkd.training.player import Player, put_back, snapshot
 
@@ -82,8 +82,8 @@ class Teaching:
 
     @property
     def seed(self) -> int:
-        """The run's seed; each new attempt after a rollback has its own random numbers."""
-        return seed_for(self.first_seed, self.attempt, 0, "attempt") if self.attempt else self.first_seed
+        """That of the present attempt."""
+        return seed_of_attempt(self.first_seed, self.attempt)
 
     def play(self, step: int) -> dict[str, float]:
         """One step on one batch; returns the loss and the learning rate."""

@@ -50,10 +50,12 @@ def test_distance_is_in_units_of_what_a_constant_gets():
 
 def test_what_is_wrong_is_named():
     mixed = torch.tensor([0.5, 0.5, 0.0])
-    assert collapsed(scenes(), mixed, NAMES) is None
+    assert collapsed(diversity(scenes()), mixed, NAMES) is None
     alike = scenes(1) + 0.5 * ALIKE**0.5 * scenes()
-    assert collapsed(alike, mixed, NAMES).startswith("collapsed: the synthetic images are all alike (diversity 0.0")
+    assert collapsed(diversity(alike), mixed, NAMES).startswith(
+        "collapsed: the synthetic images are all alike (diversity 0.0"
+    )
     assert (
-        collapsed(scenes(), torch.tensor([0.005, 0.995, 0]), NAMES)
+        collapsed(diversity(scenes()), torch.tensor([0.005, 0.995, 0]), NAMES)
         == "collapsed: 99.5 % of the synthetic pixels are road"
     )

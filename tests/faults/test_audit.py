@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from segkd import runs
 from segkd.cli import main
@@ -19,11 +18,7 @@ LITTLE = ("run.steps=2", "run.threads=1", "game.student_moves=1")
 QUIET = runs.Options(quiet=True)
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 @pytest.fixture

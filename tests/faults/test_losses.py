@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from segkd.methods.base import View
 from segkd.recipe import load, method_terms
 from segkd.recipe.loading import FURTHER_TERMS
 from segkd.training.teaching import Objective
+from tests.losses.test_statistics import Layer
 from tests.methods.conftest import cases
 
 
@@ -64,14 +64,6 @@ EXTREMES: dict[str, tuple[Tensor, Tensor]] = {
 }  # fmt: skip
 
 
-@dataclass
-class Layer:
-    mean: Tensor
-    var: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-
 def layers(student: Tensor, teacher: Tensor) -> list[Layer]:
     """Statistics of the student's logits, as far as activations go, beside the teacher's, one of them silent in training."""
     x, y = (value.float().clamp(-1e7, 1e7).transpose(0, 1).flatten(1) for value in (student, teacher.detach()))
@@ -92,6 +84,7 @@ LOSSES: dict[str, Loss] = {
     **{f"batchnorm_distance {kind}": lambda s, t, kind=kind: statistics.batchnorm_distance(layers(s, t), kind)
        for kind in ("mean", "sum", "scaled")},
     "mean_over_ranks": lambda s, t: reduce.mean_over_ranks(s).float().mean(),
+    "moments_over_ranks": lambda s, t: reduce.moments_over_ranks([(s, t)], [t])[0][0].float().mean(),
     **{f"Objective {kind} {gamma}, {ignored}": lambda s, t, kind=kind, gamma=gamma, ignored=ignored: objective(kind, gamma, ignored)(s, t)
        for kind, gamma in (("cross_entropy", 2.0), ("focal", 0.0), ("focal", 0.5), ("focal", 2.0)) for ignored in ("none", "some", "all")},
 }  # fmt: skip

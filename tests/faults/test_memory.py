@@ -61,7 +61,7 @@ PLACES = {
 
 @pytest.mark.row("O1", 1)
 @pytest.mark.parametrize("place", PLACES)
-def test_no_memory_in_the_second_step(row, tiny, tmp_path, monkeypatch, capsys, place):
+def test_no_memory_in_the_second_step(row, tiny, tmp_path, monkeypatch, capsys, own_threads, place):
     owner, name, error = PLACES[place]
     recipe = tmp_path / "recipe.yaml"
     overrides = ["run.steps=3", "run.save_every=1", "run.eval_every=1", "run.sample_every=9", "game.student_moves=1"]
@@ -74,9 +74,7 @@ def test_no_memory_in_the_second_step(row, tiny, tmp_path, monkeypatch, capsys, 
         return play(game, step)
 
     monkeypatch.setattr(Distiller, "play", second)
-    threads = torch.get_num_threads()
     for _ in row:
         assert main(["distill", str(recipe), "--quiet"]) == 6
         assert re.fullmatch(SAID, capsys.readouterr().err.splitlines()[-1])
         assert checkpoint.newest(tmp_path / "run" / "checkpoints")[0]["step"] == 1
-    torch.set_num_threads(threads)

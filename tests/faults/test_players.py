@@ -26,14 +26,17 @@ def spoil(game):
         setattr(game.method, name, lambda view, f=true: f(view) * float("nan"))
 
 
-def break_down(game):
-    """The last term of every player raises."""
+def break_down(game, step):
+    """The last term of every player raises in its move."""
 
     def broken(view):
         raise ArithmeticError("on purpose")
 
     for player in players(game):
         setattr(game.method, game.method.terms(player)[-1], broken)
+    for player in players(game):
+        with pytest.raises(ArithmeticError, match="on purpose"):
+            game._moves[player](step, 0)
 
 
 @pytest.mark.parametrize("case", tiers())
@@ -60,10 +63,7 @@ def test_the_teacher_is_not_touched(row, tiny, case):
     game.play(2)
     assert game.refusals.total
     untouched()
-    break_down(game)
-    for player in players(game):
-        with pytest.raises(ArithmeticError, match="on purpose"):
-            game._moves[player](3, 0)
+    break_down(game, 3)
     untouched()
 
 
@@ -123,9 +123,6 @@ def test_no_hook_is_left_behind(row, tiny, case):
     spoil(game)
     game.play(1)
     clean()
-    break_down(game)
-    for player in players(game):
-        with pytest.raises(ArithmeticError, match="on purpose"):
-            game._moves[player](0, 0)
+    break_down(game, 0)
     clean()
     assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()

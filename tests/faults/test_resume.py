@@ -23,23 +23,14 @@ from segkd.training.guard import StopFlag
 from segkd.training.log import Diary
 from tests.conftest import Tiny, hash_of
 from tests.faults.harness import TEACH
-from tests.methods.conftest import cases
+from tests.methods.conftest import tiers
 
-NEWEST = {case.partition(".")[0]: case for case in cases() if "+" not in case}
-CASES = [
-    pytest.param(case, marks=() if case in (*NEWEST.values(), "teach") else pytest.mark.faults)
-    for case in (*cases(), "teach")
-]
+CASES = [*tiers(), "teach"]
 """Every method by one of its variants in each commit's tests; other variants and students take longer than they tell."""
 LITTLE = ("game.student_moves=1", "run.steps=16")  # as many steps as no schedule is done with
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def game_of(tiny: Tiny, case: str, *overrides: str) -> loop.Game:

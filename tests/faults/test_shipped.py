@@ -27,15 +27,12 @@ SHORT = ("run.budget=null", "run.steps=2", "run.batch=2", "run.threads=1", "run.
 
 
 @pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_threads: None):
     """Few scenes to learn from, a CamVid and a NYUv2 of a few images, and the threads as before."""
-    threads = torch.get_num_threads()
     monkeypatch.setattr(build, "TRAIN_SCENES", 4)
     write_camvid(tmp_path / "camvid256")
     write_nyuv2(tmp_path / "nyuv2_256")
     monkeypatch.setenv("SEGKD_DATA", str(tmp_path))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.row("Y3", len(FILES))

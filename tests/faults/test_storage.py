@@ -14,7 +14,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-import torch
 
 from segkd.cli import main
 from segkd.foundation.errors import StorageError
@@ -27,12 +26,7 @@ from tests.faults.harness import PLAIN
 SHORT = ("run.threads=1", "run.steps=3", "run.save_every=1", "run.eval_every=9", "run.sample_every=1")
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """What a run sets for its process is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 def contents(folder: Path) -> dict[str, object]:

@@ -352,5 +352,5 @@ def test_the_environment_can_be_loaded_without_pickle(tmp_path):
     here = loop.environment(Walk())
     path = checkpoint.save(tmp_path, 0, {"environment": here}, 1)
     assert checkpoint.load(path)["environment"] == here
-    assert here.keys() == {"torch", "threads", "cpu", "machine", "precision"}
+    assert here.keys() == {"torch", "threads", "cpu", "machine", "precision", "processes"}
     assert all(type(value) in (str, int) for value in here.values())

@@ -1,4 +1,4 @@
-"""Steps for a budget: the median of a few played ones, after one that warms up."""
+"""What a run will take: steps for a budget, costs of moves, and the batch that fits."""
 
 import pytest
 
@@ -38,3 +38,34 @@ def test_steps_that_fit(clocked, budget, seconds, steps):
 
 def test_more_trials(clocked):
     assert clocked(6, [1, 1, 2, 2, 3, 3], trials=5) == (3, [0, 1, 2, 3, 4, 5])
+
+
+def test_every_move_has_its_cost(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1")
+    found = plan.costs(game)
+    moves = game.method.moves(1)
+    assert {name: cost.times for name, cost in found.items()} == {name: moves.count(name) for name in moves}
+    assert all(cost.seconds > 0 and (cost.peak_mb is None or cost.peak_mb > 10) for cost in found.values())
+
+
+def test_the_bank_that_is_still_to_come(tiny):
+    game = tiny.game("ddad.segkd", "synth.replay=7")
+    assert plan.bank_mb(game) == 0
+    game.play(0)
+    held, image = len(game.replay), 2 * 3 * 32 * 64 * 4
+    logits = game.replay.logits[0].numel() * 4
+    assert plan.bank_mb(game) == pytest.approx((image + logits) * (7 - held) / 2**20)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger", "most", "batch"),
+    [
+        ((2, 300), (4, 400), 1000, 16),  # 200 MB and 50 for each image
+        ((2, 300), (4, 400), 1024, 16),
+        ((2, 300), (4, 400), 250, 1),
+        ((2, 300), (4, 400), 100, 0),
+        ((2, 300), (4, 300), 9999, 4),  # nothing seen of a growth
+    ],
+)
+def test_the_largest_batch(smaller, larger, most, batch):
+    assert plan.largest_batch(smaller, larger, most) == batch

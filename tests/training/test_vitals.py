@@ -76,9 +76,9 @@ def test_a_teacher_that_loses_its_way_is_named(tiny):
 
 
 @pytest.mark.parametrize("rollback", [0, 1])
-def test_a_collapse_in_a_run(tiny, tmp_path, monkeypatch, capsys, rollback):
+def test_a_collapse_in_a_run(tiny, tmp_path, monkeypatch, capsys, own_threads, rollback):
     """Named and logged; with run.rollback the run goes back, and its new attempt is another one."""
-    play, threads = Distiller.play, torch.get_num_threads()
+    play = Distiller.play
 
     def collapsing(game, step):
         values = play(game, step)
@@ -89,7 +89,6 @@ def test_a_collapse_in_a_run(tiny, tmp_path, monkeypatch, capsys, rollback):
     monkeypatch.setattr(Distiller, "play", collapsing)
     overrides = ["run.steps=6", "run.save_every=2", "run.threads=1", f"run.rollback={rollback}", f"run.dir={tmp_path}"]
     summary = runs.distill(tiny.recipe("ddad.segkd", *overrides), runs.Options(quiet=True))
-    torch.set_num_threads(threads)
     lines = read_lines(tmp_path / "metrics.jsonl")
     said = capsys.readouterr().err
     assert "warning: step 4: collapsed: the synthetic images are all alike" in said

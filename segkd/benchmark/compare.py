@@ -1,0 +1,185 @@
+"""The comparison: both loops in turn within one run, and ratios of medians, since machines are noisy."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segkd import build
+from segkd.benchmark import pair
+from segkd.benchmark.memory import peak_mb
+from segkd.benchmark.phases import NAMES, watched
+from segkd.benchmark.reference import STUDENT_MOVES
+from segkd.data.classes import Classes
+from segkd.data.samples import Sample
+from segkd.evaluation.evaluate import evaluate
+from segkd.foundation.machine import machine
+from segkd.recipe import DistillRecipe
+from segkd.runs.folder import bench_of
+
+VERBS = {"segkd --help": ("--help",), "segkd recipes validate quickstart": ("recipes", "validate", "quickstart")}
+
+
+def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure segkd's whole steps of `recipe` beside those of the reference loop; returns JSON values.
+
+    `ratio` holds what the comparison is for: student_images_per_s (segkd's over the reference's), peak_memory (both in
+    fp32), evaluator (over the bare forward). Utilisation is of a product of matrices, measured in the same run. The first
+    step of each loop warms up.
+
+    Raises:
+        UsageError: the recipe has no loop to compare with.
+    """
+    bench = bench_of(recipe)
+    device = bench.device
+    plain, game = pair.reference(recipe, device), pair.distiller(recipe, device, bench.bf16)
+    say("memory of both loops, each in a process of its own")
+    memory = {who: peak_mb(recipe, who, device) for who in ("segkd", "reference")}
+    peaks = {"fp32": _peak_flops(torch.float32, device), bench.precision: _peak_flops(_dtype(bench.bf16), device)}
+    flops = {"reference": _flops(plain.play), "segkd": _flops(lambda: game.play(1))}
+    phases = watched(game, device)
+    phases.seconds = dict.fromkeys(NAMES, 0.0)
+    times: dict[str, list[float]] = {"reference": [], "segkd": []}
+    for turn in range(alternations):
+        times["reference"].append(_seconds(plain.play, device))
+        times["segkd"].append(_seconds(lambda step=2 + turn: game.play(step), device))
+        say(
+            f"turn {turn + 1}/{alternations}: reference {times['reference'][-1]:.2f} s, segkd {times['segkd'][-1]:.2f} s"
+        )
+    spent = sum(phases.seconds.values())
+    moves = {"reference": STUDENT_MOVES, "segkd": game.method.moves(2).count("student")}
+    precision = {"reference": "fp32", "segkd": bench.precision}
+    loops = {}
+    for who, measured in times.items():
+        step = statistics.median(measured)
+        loops[who] = {
+            "precision": precision[who], "student_moves": moves[who], "step_seconds": step, "all_step_seconds": measured,
+            "student_images_per_s": moves[who] * recipe.run.batch / step, "flops": flops[who],
+            "utilisation": flops[who] / step / peaks[precision[who]], "peak_memory_mb": memory[who],
+        }  # fmt: skip
+    loops["segkd"]["phases"] = {name: seconds / spent for name, seconds in phases.seconds.items()}
+    say("the evaluator, and the start of the verbs")
+    judged = _evaluator(game.student.network, recipe, device, bench.precision, alternations)
+    ratio = {
+        "student_images_per_s": loops["segkd"]["student_images_per_s"] / loops["reference"]["student_images_per_s"],
+        "peak_memory": memory["segkd"] / memory["reference"],
+        "evaluator": judged["evaluator_seconds"] / judged["forward_seconds"],
+    }
+    return {
+        "ratio": ratio, **loops, "evaluator": judged, "start_seconds": {verb: _start(words) for verb, words in VERBS.items()},
+        "peak_flops_per_s": peaks, "method": recipe.method, "variant": recipe.variant, "batch": recipe.run.batch,
+        "size": list(recipe.synth.size), "random_teacher": pair.trained(recipe).random, "alternations": alternations,
+        "machine": machine(), "device": str(device), "threads": torch.get_num_threads(), "torch": str(torch.__version__),
+    }  # fmt: skip
+
+
+def _dtype(bf16: bool) -> torch.dtype:
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def described(found: dict[str, Any]) -> str:
+    """The figures of `benchmark` as lines for a terminal."""
+    lines = []
+    for who in ("reference", "segkd"):
+        loop = found[who]
+        lines.append(
+            f"{who:<10} {loop['step_seconds']:7.2f} s a step  {loop['student_images_per_s']:8.1f} student images/s"
+            f"  {100 * loop['utilisation']:3.0f} % of the peak in {loop['precision']}  {loop['peak_memory_mb']:6.0f} MB in fp32"
+        )
+    ratio, judged = found["ratio"], found["evaluator"]
+    lines += [f"  {100 * share:5.1f} %  {name}" for name, share in found["segkd"]["phases"].items()]
+    lines.append(f"student images/s: {ratio['student_images_per_s']:.2f} times the reference's")
+    lines.append(f"peak memory: {ratio['peak_memory']:.2f} of the reference's")
+    lines.append(f"evaluator: {ratio['evaluator']:.2f} times the bare forward, {judged['images_per_s']:.0f} images/s")
+    lines += [f"{verb}: {seconds:.2f} s" for verb, seconds in found["start_seconds"].items()]
+    lines.append(f"{found['machine']}, {found['threads']} threads, torch {found['torch']}")
+    return "\n".join(lines)
+
+
+def _seconds(action: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def _flops(play: Callable[[], object]) -> int:
+    """Floating-point operations of one step, which warms up beside."""
+    with FlopCounterMode(display=False) as counter:
+        play()
+    return int(counter.get_total_flops())
+
+
+def _peak_flops(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
+    """Floating-point operations a second of a product of square matrices."""
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    times = [_seconds(lambda: left @ right, device) for _ in range(6)]
+    return 2 * side**3 / statistics.median(times[1:])
+
+
+class _Pictures:
+    """Random labelled images of CamVid's size, in memory."""
+
+    def __init__(self, classes: Classes, count: int) -> None:
+        rng = np.random.default_rng(0)
+        self.classes = classes
+        self._samples = [
+            Sample(str(i), rng.integers(0, 256, (256, 341, 3), np.uint8), rng.integers(0, len(classes), (256, 341), np.uint8))
+            for i in range(count)
+        ]  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+    def __iter__(self):  # noqa: ANN204
+        return iter(self._samples)
+
+
+def _evaluator(
+    network: nn.Module, recipe: DistillRecipe, device: torch.device, precision: Any, turns: int, batch: int = 8
+) -> dict[str, float]:
+    """The evaluator on images in memory, beside the student's forward alone on the same batches, in turn."""
+    data, block = _Pictures(build.classes_of(recipe.teacher.classes), 6 * batch), recipe.teacher
+    ready = torch.randn(batch, 3, 256, 341, device=device)
+
+    def judge() -> None:
+        evaluate(network, data, mean=block.mean, std=block.std, device=device, precision=precision, batch=batch)
+
+    def forward() -> None:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            for _ in range(len(data) // batch):
+                network(ready)
+
+    training = network.training
+    network.eval()
+    times = [(_seconds(judge, device), _seconds(forward, device)) for _ in range(1 + turns)][1:]
+    network.train(training)
+    whole, bare = (statistics.median(column) for column in zip(*times, strict=True))
+    return {"evaluator_seconds": whole, "forward_seconds": bare, "images_per_s": len(data) / whole}
+
+
+def _start(words: tuple[str, ...]) -> float:
+    """The median time of a verb in a fresh process."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command, environment = [sys.executable, "-m", "segkd", *words], {**os.environ, "PYTHONPATH": path}
+
+    def run() -> None:
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+    return statistics.median([_seconds(run, torch.device("cpu")) for _ in range(4)][1:])

@@ -1,0 +1,73 @@
+"""Both loops of a recipe, on the same teacher, student, generator, batch and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segkd import build
+from segkd.benchmark.reference import Reference
+from segkd.foundation.errors import UsageError
+from segkd.models.adapters import load_weights
+from segkd.models.teacher import Teacher, read_state
+from segkd.recipe import DistillRecipe, expand_root
+from segkd.training.distiller import Distiller
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The teacher of a recipe before anything is changed for speed. Without a weights file its weights are random."""
+
+    network: nn.Module
+    names: tuple[str, ...]
+    random: bool
+
+
+def trained(recipe: DistillRecipe) -> Trained:
+    """The recipe's teacher; where its weights are missing, one whose statistics have seen noise: as quick as another."""
+    block, classes = recipe.teacher, build.classes_of(recipe.teacher.classes)
+    torch.manual_seed(0)
+    network = build.network_of(block, len(classes))
+    path = Path(expand_root(block.weights))
+    if path.is_file():
+        load_weights(network, read_state(path), block.weights)
+        return Trained(network, classes.names, False)
+    with torch.no_grad():
+        network.train()(torch.randn(2, 3, *recipe.synth.size))
+    return Trained(network, classes.names, True)
+
+
+def distiller(recipe: DistillRecipe, device: torch.device, bf16: bool) -> Distiller:
+    """segkd's game, its bank full as in the middle of a run."""
+    found = trained(recipe)
+    teacher = Teacher(found.network, found.names, recipe.teacher.mean, recipe.teacher.std)
+    game = build.distiller_of(recipe, teacher.to(device, memory_format=torch.channels_last), device, bf16)
+    if game.replay is not None:
+        game.play(0)
+        while 0 < len(game.replay) < game.replay.capacity:
+            game.replay.keep(game.replay.images[0].clone(), game.replay.logits[0].clone())
+    return game
+
+
+def reference(recipe: DistillRecipe, device: torch.device) -> Reference:
+    """The plain loop on the same networks.
+
+    Raises:
+        UsageError: the recipe's synthesiser does not learn, or a network cannot take images of its size.
+    """
+    found = trained(recipe)
+    teacher = Teacher(found.network, found.names, recipe.teacher.mean, recipe.teacher.std)
+    generator = build.synthesiser_of(recipe, teacher)
+    if next(generator.parameters(), None) is None:
+        raise UsageError(f"synth.kind: {recipe.synth.kind} has nothing to learn; compare a recipe with dcgan or resize")
+    if any(side % teacher.stride for side in recipe.synth.size):
+        raise UsageError(f"synth.size: {list(recipe.synth.size)} must be a multiple of {teacher.stride} to be compared")
+    plain = trained(recipe).network  # the one above is quickened
+    student = build.network_of(recipe.student, len(found.names))
+    return Reference(
+        plain.to(device), student.to(device), generator.to(device),
+        latent=recipe.synth.latent, size=recipe.synth.size, batch=recipe.run.batch, device=device,
+    )  # fmt: skip

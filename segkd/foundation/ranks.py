@@ -1,0 +1,149 @@
+"""Which of several processes of one run this is. A run of one process has one rank, 0, and nobody to wait for.
+
+All of them must come to each exchange below, in the same order: what leads there may depend on nothing that one process
+knows alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from segkd.foundation.errors import StorageError, one_line
+
+Value = TypeVar("Value")
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others; one that dies is noticed at once."""
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Meet the other processes that torchrun has started, for the time of the block; nothing where there are none.
+
+    Raises:
+        StorageError: the others cannot be reached, or were lost inside the block.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or size() > 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    number = f"process {rank()} of {size()}"
+    try:
+        yield
+    except RuntimeError as error:  # what torch raises when a peer is gone has no kind of its own
+        if any(word in str(error) for word in ("gloo", "NCCL", "peer", "Timed out")):
+            raise StorageError(
+                f"{number}: lost another process ({one_line(error)}); run the same command again"
+            ) from error
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this one."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def share(batch: int) -> int:
+    """How many of a batch's images are this process's. Raises ValueError where they cannot be shared out equally."""
+    if batch % size():
+        raise ValueError(f"a batch of {batch} cannot be shared out to {size()} processes")
+    return batch // size()
+
+
+def own(value: Tensor) -> Tensor:
+    """This process's share of a tensor (N, ...) that all processes hold alike."""
+    each = share(len(value))
+    return value[rank() * each : (rank() + 1) * each]
+
+
+def stream(name: str) -> str:
+    """The name of a stream of random numbers that is each process's own; the first has that of a run of one."""
+    return f"{name}/{rank()}" if rank() else name
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` is true in some process."""
+    return flag if size() == 1 else bool(most(int(flag)))
+
+
+def most(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if size() == 1:
+        return number
+    seen = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(seen, dist.ReduceOp.MAX)
+    return int(seen)
+
+
+def told(value: Value) -> Value:
+    """What the first process says, in all of them; any value that pickle knows."""
+    if size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gathered(value: Value) -> list[Value]:
+    """The values of all processes in the first of them, and in the others an empty list."""
+    if size() == 1:
+        return [value]
+    boxes = [None] * size() if rank() == 0 else None
+    dist.gather_object(value, boxes, dst=0)
+    return boxes or []
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def wait() -> None:
+    """Go on when all are here."""
+    if size() > 1:
+        dist.barrier()
+
+
+def common(network: nn.Module) -> nn.Module:
+    """The network that all processes measure: a copy with the means of their buffers; itself in a run of one.
+
+    Parameters are alike everywhere, running statistics are not: each process has seen other images.
+    """
+    if size() == 1:
+        return network
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for buffer in twin.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(total(buffer.clone()) / size())
+    return twin
+
+
+def averaged(values: list[Tensor | None]) -> list[Tensor | None]:
+    """The means over all processes of tensors of one dtype and device, in one exchange; None stays None."""
+    if size() == 1:
+        return values
+    present = [value for value in values if value is not None]
+    flat = torch.cat([value.flatten() for value in present])
+    dist.all_reduce(flat)
+    parts = iter((flat / size()).split([value.numel() for value in present]))
+    return [None if value is None else next(parts).view_as(value) for value in values]

@@ -1,0 +1,101 @@
+"""Two real processes under torchrun: one result, one writer, and a run that goes on after a process was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from segkd.training import checkpoint
+from tests.conftest import ROOT
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="it is no Linux")
+PATIENCE = 60
+"""Seconds within which all processes have ended after one was killed."""
+
+
+def start(recipe: Path, *arguments: str, processes: int = 2) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*command, "-m", "segkd", "distill", str(recipe), *arguments],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tiny, tmp_path) -> Path:
+    file = tmp_path / "recipe.yaml"
+    values = (
+        "run.batch=4",
+        "run.threads=1",
+        "run.save_every=1",
+        "data.name=camvid",
+        "data.watch=val",
+        "data.final=test",
+    )
+    file.write_text(tiny.recipe("ddad.segkd", *values, f"run.dir={tmp_path / 'run'}").to_yaml())
+    return file
+
+
+def student(folder: Path) -> bytes:
+    return (folder / "student" / "model.safetensors").read_bytes()
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that torchrun has started."""
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+@LINUX
+def test_two_processes_make_one_run(recipe, tmp_path):
+    run = start(recipe)
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    whole = tmp_path / "run"
+    summary = json.loads((whole / "summary.json").read_text())
+    assert out.count("audit: data-free") == 1 and err.count("step 4  agreement") == 1
+    assert summary["real_images_for_training"] == 0 and summary["student_miou"] is not None
+    state = checkpoint.load(checkpoint.listed(whole / "checkpoints")[0])
+    assert state["environment"]["processes"] == 2 and len(state["others"]) == 1
+    first, other = (part["student"]["network"] for part in (state["game"], state["others"][0]))
+    weights = [key for key in first if "running" not in key and "num_batches" not in key]
+    assert all(torch.equal(first[key], other[key]) for key in weights)
+    assert any(not torch.equal(first[key], other[key]) for key in first)  # each has seen other images
+    banks = (part["replay"]["images"][0] for part in (state["game"], state["others"][0]))
+    assert not torch.equal(*banks)
+
+
+@LINUX
+@pytest.mark.faults
+def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_bytes(recipe, tmp_path):
+    whole, again = tmp_path / "run", tmp_path / "again"
+    assert start(recipe).communicate(timeout=300) and (whole / "summary.json").exists()
+    run = start(recipe, f"run.dir={again}")
+    while not checkpoint.listed(again / "checkpoints") or "step-00000000" in str(
+        checkpoint.listed(again / "checkpoints")[0]
+    ):
+        assert run.poll() is None
+        time.sleep(0.02)
+    began = time.monotonic()
+    os.kill(workers(run.pid)[-1], signal.SIGKILL)
+    run.communicate(timeout=PATIENCE)
+    assert run.returncode != 0 and time.monotonic() - began < PATIENCE
+    assert not (again / "summary.json").exists()
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "segkd", "distill", str(recipe), f"run.dir={again}"], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert refused.returncode == 2 and "2 processes made its checkpoint, and 1 would go on" in refused.stderr
+
+    run = start(recipe, f"run.dir={again}")
+    assert run.communicate(timeout=300) and run.returncode == 0
+    assert student(again) == student(whole)

@@ -1,0 +1,12 @@
+"""`segkd bench` as a script: how fast a recipe distils, from any folder, without installing segkd."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from segkd.cli import main
+from segkd.cli_bench import bench
+
+if __name__ == "__main__":
+    sys.exit(main(command=bench, name=Path(__file__).name))
