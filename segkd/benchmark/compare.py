@@ -46,7 +46,8 @@ def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str],
     plain, game = pair.reference(recipe, device), pair.distiller(recipe, device, bench.bf16)
     say("memory of both loops, each in a process of its own")
     memory = {who: peak_mb(recipe, who, device) for who in ("segkd", "reference")}
-    peaks = {"fp32": _peak_flops(torch.float32, device), bench.precision: _peak_flops(_dtype(bench.bf16), device)}
+    kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bench.bf16 else {})}
+    peaks = {name: _peak_flops(kind, device) for name, kind in kinds.items()}
     flops = {"reference": _flops(plain.play), "segkd": _flops(lambda: game.play(1))}
     phases = watched(game, device)
     phases.seconds = dict.fromkeys(NAMES, 0.0)
@@ -79,13 +80,9 @@ def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str],
     return {
         "ratio": ratio, **loops, "evaluator": judged, "start_seconds": {verb: _start(words) for verb, words in VERBS.items()},
         "peak_flops_per_s": peaks, "method": recipe.method, "variant": recipe.variant, "batch": recipe.run.batch,
-        "size": list(recipe.synth.size), "random_teacher": pair.trained(recipe).random, "alternations": alternations,
+        "size": list(recipe.synth.size), "random_teacher": not pair.has_weights(recipe), "alternations": alternations,
         "machine": machine(), "device": str(device), "threads": torch.get_num_threads(), "torch": str(torch.__version__),
     }  # fmt: skip
-
-
-def _dtype(bf16: bool) -> torch.dtype:
-    return torch.bfloat16 if bf16 else torch.float32
 
 
 def described(found: dict[str, Any]) -> str:

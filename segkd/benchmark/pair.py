@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,18 @@ class Trained:
     random: bool
 
 
+def has_weights(recipe: DistillRecipe) -> bool:
+    """Whether the file with the teacher's weights is there."""
+    return Path(expand_root(recipe.teacher.weights)).is_file()
+
+
 def trained(recipe: DistillRecipe) -> Trained:
     """The recipe's teacher; where its weights are missing, one whose statistics have seen noise: as quick as another."""
     block, classes = recipe.teacher, build.classes_of(recipe.teacher.classes)
     torch.manual_seed(0)
     network = build.network_of(block, len(classes))
-    path = Path(expand_root(block.weights))
-    if path.is_file():
-        load_weights(network, read_state(path), block.weights)
+    if has_weights(recipe):
+        load_weights(network, read_state(Path(expand_root(block.weights))), block.weights)
         return Trained(network, classes.names, False)
     with torch.no_grad():
         network.train()(torch.randn(2, 3, *recipe.synth.size))
@@ -59,13 +64,13 @@ def reference(recipe: DistillRecipe, device: torch.device) -> Reference:
         UsageError: the recipe's synthesiser does not learn, or a network cannot take images of its size.
     """
     found = trained(recipe)
+    plain = copy.deepcopy(found.network)  # a Teacher's is quickened
     teacher = Teacher(found.network, found.names, recipe.teacher.mean, recipe.teacher.std)
     generator = build.synthesiser_of(recipe, teacher)
     if next(generator.parameters(), None) is None:
         raise UsageError(f"synth.kind: {recipe.synth.kind} has nothing to learn; compare a recipe with dcgan or resize")
     if any(side % teacher.stride for side in recipe.synth.size):
         raise UsageError(f"synth.size: {list(recipe.synth.size)} must be a multiple of {teacher.stride} to be compared")
-    plain = trained(recipe).network  # the one above is quickened
     student = build.network_of(recipe.student, len(found.names))
     return Reference(
         plain.to(device), student.to(device), generator.to(device),

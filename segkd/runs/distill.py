@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from segkd import build
 from segkd.data import procedural
@@ -109,11 +110,8 @@ def _events(
         values: dict[str, object] = {"agreement": game.agreement()}
         if watch is not None:
             networks = {"ema": game.student.headline, "last": game.student.network}
-            known = {
-                network: score(network, watch, recipe, bench, teacher.mean, teacher.std, stop)["miou"]
-                for network in dict.fromkeys(networks.values())
-            }
-            values |= {f"val_miou_{name}": known[network] for name, network in networks.items()}
+            found = _scores(networks, recipe, teacher, watch, bench, stop)
+            values |= {f"val_miou_{name}": result["miou"] for name, result in found.items()}
         return values | ({"notes": game.notes[-3:]} if game.notes else {})
 
     def sample(step: int) -> None:
@@ -129,17 +127,29 @@ def _judge(
 ) -> dict[str, object]:
     """The mIoU of teacher and student on the final split; every value None without one."""
     networks = {"ema": game.student.headline, "last": game.student.network, "teacher": teacher}
-    known = {  # each network once: without an average, the headline is the last
-        network: score(network, final, recipe, bench, teacher.mean, teacher.std, stop) if final is not None else {}
-        for network in dict.fromkeys(networks.values())
-    }
-    scores = {name: known[network] for name, network in networks.items()}
+    scores = dict.fromkeys(networks, {}) if final is None else _scores(networks, recipe, teacher, final, bench, stop)
     best, judged = scores[recipe.run.headline].get("miou"), scores["teacher"].get("miou")
     return {
         "student_miou": best, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
         "teacher_miou": judged, "recovery": best / judged if best is not None and judged else None,
         "per_class": scores[recipe.run.headline].get("per_class"), "teacher_per_class": scores["teacher"].get("per_class"),
     }  # fmt: skip
+
+
+def _scores(
+    networks: dict[str, nn.Module],
+    recipe: DistillRecipe,
+    teacher: Teacher,
+    data: Labelled,
+    bench: Bench,
+    stop: StopFlag,
+) -> dict[str, dict]:
+    """The scores of networks by name; one that has two names is measured once, as a student without an average."""
+    known = {
+        network: score(network, data, recipe, bench, teacher.mean, teacher.std, stop)
+        for network in dict.fromkeys(networks.values())
+    }
+    return {name: known[network] for name, network in networks.items()}
 
 
 def _opened() -> int:

@@ -151,9 +151,8 @@ def environment(game: Game) -> dict[str, object]:
 
 def own_part(state: dict) -> dict:
     """The game of this process in a checkpoint; a process that was not there goes on from the first one's."""
-    return [state["game"], *state.get("others", [])][
-        ranks.rank() if ranks.rank() <= len(state.get("others", [])) else 0
-    ]
+    parts = [state["game"], *state.get("others", [])]
+    return parts[ranks.rank()] if ranks.rank() < len(parts) else parts[0]
 
 
 def run(
