@@ -52,6 +52,7 @@ setup(
         "tb": ["tensorboard>=2.17"],
         "test": [
             "pytest>=8.2",
+            "pytest-xdist>=3.6.1",
             "hypothesis>=6.100",
             "ruff==0.17.*",
         ],  # another ruff would format differently

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
     from segkd.training.distiller import Distiller
 
+pytest_plugins = ["tests.faults.report"]  # here: a process that only hands out the tests reads no deeper conftest
 ROOT = Path(__file__).parents[1]
+if "PYTEST_XDIST_WORKER" in os.environ:  # the tests beside these want the other core: before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 NETWORK = "arch: DeepLabV3Plus, encoder: tu-resnet10t, options: {channels: [16, 24, 32, 48], stem_width: 8, decoder_channels: 32}"
 RECIPE = f"""\
 extends: {ROOT}/recipes/base/ddad.yaml
@@ -32,13 +37,6 @@ run: {{steps: 4, batch: 2, device: cpu, precision: fp32, save_every: 2, eval_eve
 SMALL = {"synth.width": 4, "game.student_moves": 2}
 SEGNET = ("student.arch=SegNet", "student.encoder=null",
           "student.options={channels: null, stem_width: null, decoder_channels: null, width: 2}")  # fmt: skip
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of tests/faults, which pytest only takes from the first conftest."""
-    group = parser.getgroup("faults")
-    group.addoption("--fault-table", metavar="FILE.md", help="merge what the rows of the fault matrix did into a table")
-    group.addoption("--fault-share", type=float, default=1.0, metavar="X", help="inject this share of the faults only")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The fault suite: the fixture `row` counts what was injected, and the table is written at the end (see `matrix`)."""
+"""The fault suite: the fixture `row` counts what was injected (see `matrix`, and `report` for the table)."""
 
 from __future__ import annotations
 
@@ -14,30 +14,10 @@ import pytest
 
 from tests.conftest import Tiny
 from tests.faults.harness import Forks, Job, job_of
-from tests.faults.matrix import ROWS, Entry, Row, merge, table
+from tests.faults.matrix import Row
+from tests.faults.report import FAILED, entries
 
 ROOT = Path(__file__).parents[2]
-ENTRIES = pytest.StashKey[dict[str, Entry]]()
-FAILED = pytest.StashKey[bool]()
-
-
-def entries(config: pytest.Config) -> dict[str, Entry]:
-    """What is known of each test that is a row."""
-    return config.stash.setdefault(ENTRIES, {})
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Note every test of the matrix, before any is deselected."""
-    for item in items:
-        mark = item.get_closest_marker("row")
-        if mark is None:
-            continue
-        name, n = mark.args[0], mark.args[1] if len(mark.args) > 1 else None
-        if name not in ROWS:
-            raise pytest.UsageError(f"{item.nodeid}: no row {name!r} in the matrix")
-        tier = "T1" if item.get_closest_marker("faults") else "T0"
-        entries(config)[item.nodeid] = Entry(name, tier, n)
 
 
 @pytest.fixture
@@ -88,35 +68,5 @@ def copy(tmp_path: Path) -> Path:
 def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """pytest in the copy, which sees its own segkd and nothing of this one."""
     environment = os.environ | {"PYTHONPATH": str(copy), "COLUMNS": "250", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", *arguments]
     return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add up the seconds of a row's test, and note why it was skipped."""
-    report = yield
-    entry = entries(item.config).get(item.nodeid)
-    if entry is not None:
-        entry.seconds += report.duration
-        item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
-        if report.skipped and isinstance(report.longrepr, tuple):
-            entry.why = report.longrepr[2].removeprefix("Skipped: ")
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """A line for each row that was run, and the table where `--fault-table` names a file."""
-    known = entries(config)
-    if any(entry.run for entry in known.values()):
-        from segkd.foundation.machine import machine
-
-        for entry in known.values():
-            entry.machine = machine() if entry.run else ""
-        terminalreporter.section("faults")
-        for name, fault, _, _, run, passed, seconds, _ in table(known.values()):
-            if passed:
-                terminalreporter.line(f"{name:<5} {f'{passed}/{run}':>13} {seconds:>5} s  {fault}")
-    file = config.getoption("fault_table")
-    if file is not None:
-        merge(Path(file), known)
