@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from segkd.foundation.errors import RecipeError, SegkdError
+from segkd.foundation.memory import largest_mb
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -53,7 +52,7 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
         return 130, ["segkd: stopped"]
     if _out_of_memory(error):
         advice = "lower run.batch, or the size of the images (synth.size, train.crop)"
-        return 6, [f"segkd: out of memory at a peak of {_peak_mb()} MB: {advice}; what was saved so far is good"]
+        return 6, [f"segkd: out of memory at a peak of {largest_mb()} MB: {advice}; what was saved so far is good"]
     if isinstance(error, OSError) and error.errno in STORAGE:
         return 5, [f"segkd: {error.filename or 'disk'}: {error.strerror}; free space, and run the same command again"]
     frames = traceback.extract_tb(error.__traceback__)
@@ -71,12 +70,8 @@ def pipe_closed(error: BaseException) -> bool:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """On the host or on the device; torch says the former with a plain RuntimeError."""
+    """On the host or on the device; torch and oneDNN say the former with a plain RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
-
-
-def _peak_mb() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)
+    no_room_for_code = str(error) == "could not create a primitive"  # oneDNN's word, once it has a descriptor of it
+    return isinstance(error, RuntimeError) and (no_room_for_code or "DefaultCPUAllocator: can't allocate" in str(error))

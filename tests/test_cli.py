@@ -186,6 +186,8 @@ def test_out_of_memory_is_6(failing: Callable[..., tuple[int, str, str]]) -> Non
     assert code == 6 and "peak of" in err and "run.batch" in err and len(err.splitlines()) == 1
     assert failing(MemoryError())[0] == 6
     assert failing(torch.cuda.OutOfMemoryError("CUDA out of memory"))[0] == 6
+    assert failing(RuntimeError("could not create a primitive"))[0] == 6
+    assert failing(RuntimeError("could not create a primitive descriptor for a convolution"))[0] == 1
 
 
 def test_a_full_disk_is_5(failing: Callable[..., tuple[int, str, str]]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import resource
+import sys
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -30,6 +32,14 @@ def resident_mb() -> float | None:
 def peak_mb() -> float | None:
     """The most that it held since it started, or since `forget_peak`; unlike getrusage's figure not its parent's."""
     return _status("VmHWM")
+
+
+def largest_mb() -> int:
+    """The most that this process held, in whole MB, as well as the system tells."""
+    peak = peak_mb()
+    if peak is None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return int(peak)
 
 
 def forget_peak() -> None:

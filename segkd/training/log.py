@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from segkd.foundation.files import append, atomic_write
+from segkd.foundation.memory import largest_mb
 
 
 class Diary:
@@ -90,12 +91,9 @@ def read_lines(path: Path) -> list[dict]:
 
 def memory_mb() -> int:
     """Largest resident memory of this process so far, in MB (plus the largest CUDA allocation, where there is one)."""
-    import resource
-
     import torch
 
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-    return int(resident + (torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0))
+    return largest_mb() + (torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else 0)
 
 
 def _short(value: object) -> object:

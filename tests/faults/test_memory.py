@@ -28,7 +28,8 @@ def test_an_address_space_that_is_full(row, forks, tiny, tmp_path):
         place = tmp_path / str(fault)
         place.mkdir()
         full = forks.start(["distill", str(recipe), "--quiet"], place, FULL[fault])
-        assert full.wait() == 6 and re.fullmatch(SAID, (said := full.said())[-1]), (full.process.exitcode, said)
+        code, said = full.wait(), full.said()
+        assert code == 6 and re.fullmatch(SAID, said[-1]), (code, said)
         assert checkpoint.newest(place / "run" / "checkpoints")[0]["step"] == 0
 
 
