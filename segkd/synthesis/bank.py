@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -28,8 +30,8 @@ class Replay:
 
     def keep(self, images: Tensor, logits: Tensor) -> None:
         """Store one labelled batch."""
-        images = images.detach().to(self.dtype).contiguous(memory_format=torch.channels_last)
-        logits = logits.detach().to(self.dtype)
+        images = _apart(images.detach().to(self.dtype).contiguous(memory_format=torch.channels_last))
+        logits = _apart(logits.detach().to(self.dtype).contiguous())
         if len(self.images) < self.capacity:
             self.images.append(images)
             self.logits.append(logits)
@@ -62,6 +64,14 @@ class Replay:
             order = [*range(at, len(images)), *range(min(at, len(images)))][-self.capacity :]  # from the oldest on
             images, logits = [images[i] for i in order], [logits[i] for i in order]
             at = len(images) % self.capacity
-        self.images = [x.to(device, self.dtype) for x in images]
-        self.logits = [x.to(device, self.dtype) for x in logits]
+        self.images = [_apart(x.to(device, self.dtype)) for x in images]
+        self.logits = [_apart(x.to(device, self.dtype)) for x in logits]
         self.next = at
+
+
+def _apart(kept: Tensor) -> Tensor:
+    """A copy of a dense tensor on pages of its own: what stays would break up the memory that freed tensors leave."""
+    if kept.device.type != "cpu":
+        return kept.clone()
+    pages = mmap.mmap(-1, kept.numel() * kept.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=kept.dtype).as_strided(kept.shape, kept.stride()).copy_(kept)

@@ -41,6 +41,17 @@ def test_what_is_kept_is_a_copy_without_graph():
     images, logits = batch(1.0)
     bank.keep(images.requires_grad_(), logits * images.mean())
     assert not bank.images[0].requires_grad and not bank.logits[0].requires_grad
+    before = [bank.images[0].clone(), bank.logits[0].clone()]
+    images.detach().zero_()
+    logits.zero_()
+    assert torch.equal(bank.images[0], before[0]) and torch.equal(bank.logits[0], before[1])
+
+
+def test_what_is_kept_lies_apart_from_what_comes_and_goes():
+    """Else the memory that the process keeps for its next tensors is broken up by the bank, and grows to its double."""
+    bank = filled(batches=1)
+    (place,) = {images.data_ptr() % 4096 for images in (bank.images[0], bank.logits[0])}
+    assert place == 0
 
 
 @pytest.mark.parametrize("flip", [False, True])
