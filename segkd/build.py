@@ -60,7 +60,7 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
     if name in procedural.KINDS:
         return procedural.SceneSet(split, TRAIN_SCENES if split == "train" else 500, kind=name)
     if root is None:
-        raise DataError(f"data.root: {name} is read from a folder; set data.root=DIR (its layout is in the README)")
+        raise DataError(f"data.root: {name} is read from a folder; set data.root=DIR (its layout is in docs/data.md)")
     if name == "camvid":
         return CamVid(expand_root(root), split)
     if name == "nyuv2":

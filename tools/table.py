@@ -1,8 +1,8 @@
-"""Write every figure of README.md from kept logs, or check that none was typed by hand.
+"""Write every figure of README.md and docs/ from kept logs, or check that none was typed by hand.
 
-    python tools/table.py [--check] [README]
+    python tools/table.py [--check] [PAGE.md ...]
 
-Logs lie in `recipes/logs` beside the README or above it; file names and patterns below are relative to that folder.
+Logs lie in `recipes/logs` beside the page or above it; file names and patterns below are relative to that folder.
 
 A table, from copies of runs' `summary.json`; runs that differ only in the seed share a row, mean ± sd (seeds):
 
@@ -183,18 +183,22 @@ def value_at(file: Path, path: str) -> Any:
 
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 when a figure is not what the logs say.")
-@click.argument("readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-def main(check: bool, readme: Path | None) -> None:
-    readme = (readme or Path(__file__).parents[1] / "README.md").resolve()
-    places = [folder / "recipes/logs" for folder in readme.parents]
-    logs = next((place for place in places if place.is_dir()), places[0])
-    text = readme.read_text("utf-8")
-    made = render(text, logs)
-    if not check:
-        readme.write_text(made, "utf-8")
-        return
-    changes = difflib.unified_diff(text.splitlines(), made.splitlines(), "README", "from the logs", n=0, lineterm="")
-    faults = [*changes, *typed_by_hand(text)]
+@click.argument("pages", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1)
+def main(check: bool, pages: tuple[Path, ...]) -> None:
+    root = Path(__file__).parents[1]
+    faults: list[str] = []
+    for page in pages or (root / "README.md", *sorted(root.glob("docs/*.md"))):
+        places = [folder / "recipes/logs" for folder in page.resolve().parents]
+        logs = next((place for place in places if place.is_dir()), places[0])
+        text = page.read_text("utf-8")
+        made = render(text, logs)
+        if not check:
+            page.write_text(made, "utf-8")
+            continue
+        changed = difflib.unified_diff(
+            text.splitlines(), made.splitlines(), page.name, "from the logs", n=0, lineterm=""
+        )
+        faults += [*changed, *(f"{page.name}: {line}" for line in typed_by_hand(text))]
     if faults:
         raise click.ClickException("\n".join(["figures that are not from the logs:", *faults]))
 

@@ -175,7 +175,7 @@ def read_description(root: Path) -> Description:
             raise DataError(f"{path}: larger than {MAX_BYTES} bytes")
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; it lists the classes of the folder (see the README)") from error
+        raise DataError(f"{path}: no such file; it lists the classes of the folder (see docs/data.md)") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     try:

@@ -269,8 +269,8 @@ def test_descriptions_are_read_without_torch(root: Path):
     subprocess.run([sys.executable, "-c", code, str(root)], check=True, env=environment)
 
 
-def test_the_example_of_the_readme_is_valid(tmp_path: Path):
-    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+def test_the_documented_example_is_valid(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "docs/data.md").read_text("utf-8")
     (tmp_path / "dataset.yaml").write_text(text.split("## Your own folders")[1].split("```yaml\n")[1].split("```")[0])
     description = read_description(tmp_path)
     assert set(description.model_fields_set) == set(Description.model_fields)
