@@ -61,7 +61,7 @@ def available_mb() -> float | None:
 
 
 def _status(name: str) -> float | None:
-    with contextlib.suppress(OSError, StopIteration):
+    with contextlib.suppress(OSError, StopIteration, MemoryError):  # the last: it is asked for where none is left
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
     return None
