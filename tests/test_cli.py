@@ -324,7 +324,8 @@ def test_a_plan_is_made_and_nothing_written(tiny, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     folder = tmp_path / "run"
     for budget, said in (("null", "4 steps take"), ("1m", "in the budget of 1 minutes")):
-        recipe.write_text(tiny.recipe("ddad.segkd", "game.keep_moves=2", f"run.dir={folder}", f"run.budget={budget}").to_yaml())
+        overrides = ("game.keep_moves=2", f"run.dir={folder}", f"run.budget={budget}")
+        recipe.write_text(tiny.recipe("ddad.segkd", *overrides).to_yaml())
         assert main(["distill", str(recipe), "--plan"]) == 0
         shown = capsys.readouterr().out
         assert said in shown and "the largest batch for 90% of" in shown
