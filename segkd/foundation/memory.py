@@ -15,7 +15,7 @@ def hold() -> bool:
     """Let the C library keep what is freed for the next tensor of the size, from now on; False where it cannot.
 
     By default glibc returns large tensors to the system at once and gets the next ones page by page: a tenth of a
-    training step on a CPU. What is held may grow beyond what was needed at once: tensors that stay lie between the freed.
+    training step on a CPU. What is held grows where tensors that stay lie between the freed: the replay bank lies apart.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

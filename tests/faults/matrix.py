@@ -101,11 +101,16 @@ def table(entries: Iterable[Entry]) -> list[list[str]]:
 HEAD = ["row", "fault", "tier", "N", "run", "passed", "seconds", "machine"]
 
 
+def joined(known: dict[str, Entry], fresh: dict[str, Entry]) -> dict[str, Entry]:
+    """What is known of each test, with what another session or process did; of a test that it did not run it adds nothing."""
+    return known | {test: entry for test, entry in fresh.items() if entry.run or entry.why or test not in known}
+
+
 def merge(file: Path, fresh: dict[str, Entry]) -> None:
     """Write the table as Markdown to `file`, with what the runs before this one have left in the JSON beside it."""
     data = file.with_suffix(".json")
-    known = json.loads(data.read_text()) if data.is_file() else {}
-    known |= {test: asdict(entry) for test, entry in fresh.items() if entry.run or entry.why or test not in known}
-    data.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
-    rows = [HEAD, ["---"] * 3 + ["---:"] * 4 + ["---"], *table(Entry(**entry) for entry in known.values())]
+    before = json.loads(data.read_text()) if data.is_file() else {}
+    known = joined({test: Entry(**values) for test, values in before.items()}, fresh)
+    data.write_text(json.dumps({test: asdict(entry) for test, entry in sorted(known.items())}, indent=1) + "\n")
+    rows = [HEAD, ["---"] * 3 + ["---:"] * 4 + ["---"], *table(known.values())]
     file.write_text("".join(f"| {' | '.join(cells)} |\n" for cells in rows))

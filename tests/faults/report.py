@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.matrix import ROWS, Entry, merge, table
+from tests.faults.matrix import ROWS, Entry, joined, merge, table
 
 ENTRIES = pytest.StashKey[dict[str, Entry]]()
 FAILED = pytest.StashKey[bool]()
@@ -63,10 +63,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Each test ran in one of the processes; the others only know of it. One that crashed has handed over nothing."""
-    known = entries(node.config)
-    for test, values in getattr(node, "workeroutput", {}).get("faults", {}).items():
-        if test not in known or values["run"] or values["why"]:
-            known[test] = Entry(**values)
+    done = getattr(node, "workeroutput", {}).get("faults", {})
+    fresh = {test: Entry(**values) for test, values in done.items()}
+    node.config.stash[ENTRIES] = joined(entries(node.config), fresh)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
