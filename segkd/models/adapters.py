@@ -27,11 +27,13 @@ def create_network(arch: str, encoder: str | None, classes: int, options: Mappin
         arch: any smp architecture name (`DeepLabV3Plus`, `fpn`, ...) or `SegNet`; case does not matter.
         encoder: any smp encoder name, `tu-` names of timm included; None for SegNet.
         classes: number of classes C of the logits.
-        options: further arguments of the architecture or of a timm encoder, as smp takes them; those of `SegNet`.
+        options: further arguments of the architecture or of a timm encoder, as smp takes them; those of `SegNet`. One that
+            is None is left out, which takes a base recipe's back.
 
     Raises:
         RecipeError: there is no such architecture or encoder, or it refuses an option.
     """
+    options = {key: value for key, value in options.items() if value is not None}
     if arch.lower() == "segnet":
         return _segnet(encoder, classes, options)
     import segmentation_models_pytorch as smp
@@ -61,12 +63,11 @@ def _segnet(encoder: str | None, classes: int, options: Mapping[str, Option]) ->
     known = f"it has width (a whole number, 64 in the paper) and upsample ({' or '.join(UPSAMPLES)})"
     if encoder is not None:
         raise RecipeError([f"model SegNet: it has no choice of encoder: set encoder: null instead of {encoder}"])
-    given = {key: value for key, value in options.items() if value is not None}  # null takes a base recipe's back
-    unknown = [key for key in given if key not in ("width", "upsample")]
+    unknown = [key for key in options if key not in ("width", "upsample")]
     if unknown:
         raise RecipeError([f"model SegNet: no option {unknown[0]!r}; {known}"])
     try:
-        return SegNet(classes, **given)
+        return SegNet(classes, **options)
     except ValueError as error:
         raise RecipeError([f"model SegNet: {error}; {known}"]) from error
 

@@ -131,7 +131,9 @@ class Model(Block):
     )
     mean: Channels = Field((0.5, 0.5, 0.5), description="mean of the input's R, G, B, on the scale 0..1")
     std: Spread = Field((0.5, 0.5, 0.5), description="standard deviation of R, G, B, on the scale 0..1")
-    options: Options = Field({}, description="further arguments of the architecture: scalars and lists")
+    options: Options = Field(
+        {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
+    )
 
     @field_validator("encoder")
     @classmethod
@@ -159,7 +161,9 @@ class Student(Block):
     arch: Text = Field(description="architecture, as for the teacher")
     encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
     weights: Text = Field("none", description="none: fresh; or a file, relative to the recipe")
-    options: Options = Field({}, description="further arguments of the architecture: scalars and lists")
+    options: Options = Field(
+        {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
+    )
     optimizer: Optimizer = Field(description="the student's optimiser")
     schedule: Schedule = Field(Schedule(), description="the student's learning-rate schedule")
     ema: Decay = Field(0.999, description="decay of the averaged weights a step; 0: off")

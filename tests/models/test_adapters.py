@@ -138,6 +138,11 @@ def test_at_head_of_a_network_without_upsampling_is_the_full_output():
         assert torch.equal(adapter(images, at_head=True), adapter(images))
 
 
+def test_an_option_that_is_null_is_left_out():
+    options = {"channels": None, "stem_width": None, "decoder_channels": 16, "encoder_depth": None}
+    assert create_network("DeepLabV3Plus", "mobilenet_v2", 5, options).segmentation_head[0].in_channels == 16
+
+
 @pytest.mark.parametrize(
     ("arch", "encoder", "options"),
     [
