@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from segkd import build
 from segkd.benchmark import pair
 from segkd.benchmark.memory import peak_mb
-from segkd.benchmark.phases import NAMES, watched
+from segkd.benchmark.phases import watched
 from segkd.benchmark.reference import STUDENT_MOVES
 from segkd.data.classes import Classes
 from segkd.data.samples import Sample
@@ -43,14 +43,14 @@ def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str],
     """
     bench = bench_of(recipe)
     device = bench.device
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # fp32 in TF32, as torch's convolutions are anyway
     plain, game = pair.reference(recipe, device), pair.distiller(recipe, device, bench.bf16)
     say("memory of both loops, each in a process of its own")
     memory = {who: peak_mb(recipe, who, device) for who in ("segkd", "reference")}
     kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bench.bf16 else {})}
     peaks = {name: _peak_flops(kind, device) for name, kind in kinds.items()}
     flops = {"reference": _flops(plain.play), "segkd": _flops(lambda: game.play(1))}
-    phases = watched(game, device)
-    phases.seconds = dict.fromkeys(NAMES, 0.0)
     times: dict[str, list[float]] = {"reference": [], "segkd": []}
     for turn in range(alternations):
         times["reference"].append(_seconds(plain.play, device))
@@ -58,6 +58,9 @@ def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str],
         say(
             f"turn {turn + 1}/{alternations}: reference {times['reference'][-1]:.2f} s, segkd {times['segkd'][-1]:.2f} s"
         )
+    phases = watched(game, device)  # only now: to tell phases apart, a GPU is waited for between them
+    for step in range(2 + alternations, 2 + 2 * alternations):
+        game.play(step)
     spent = sum(phases.seconds.values())
     moves = {"reference": STUDENT_MOVES, "segkd": game.method.moves(2).count("student")}
     precision = {"reference": "fp32", "segkd": bench.precision}
@@ -119,8 +122,9 @@ def _flops(play: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def _peak_flops(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
-    """Floating-point operations a second of a product of square matrices."""
+def _peak_flops(dtype: torch.dtype, device: torch.device) -> float:
+    """Floating-point operations a second of a product of square matrices, which keeps the device busy for milliseconds."""
+    side = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times = [_seconds(lambda: left @ right, device) for _ in range(6)]
     return 2 * side**3 / statistics.median(times[1:])
