@@ -8,7 +8,7 @@ A table, from copies of runs' `summary.json`; runs that differ only in the seed 
 
     <!-- table: NAME glob=camvid_*.summary.json bar=0.85 -->       rows of runs; a recovery below the bar is marked
     <!-- table: NAME glob=camvid_*.json bar=ddad.segkd:0.85 -->    the same, the bar for that method and variant alone
-    <!-- per-class: NAME glob=camvid_*.summary.json -->            IoU of each class, a column for each row of runs
+    <!-- per-class: NAME glob=camvid_*.json,teacher.json -->       IoU of each class, a column for each row of runs
     <!-- end table -->                                             ends either; what stands between is rewritten
 
 A figure in the text, KEY = FILE:json.path[:format]. FILE may be a pattern (mean ± sd) or a .jsonl, whose path starts
@@ -48,7 +48,8 @@ def render(text: str, logs: Path) -> str:
         options = dict(option.split("=", 1) for option in given.split())
         if "glob" not in options or options.keys() - {"glob", "bar"}:
             raise click.ClickException(f"table {name}: takes glob=PATTERN and bar=NUMBER, has '{given.strip()}'")
-        groups = grouped([run_of(path) for path in matching(logs, options["glob"])])
+        patterns = options["glob"].split(",")
+        groups = grouped([run_of(path) for pattern in patterns for path in matching(logs, pattern)])
         who, _, height = options.get("bar", "").rpartition(":")
         bar = (who, float(height)) if height else None
         return opening + (runs_table(groups, bar) if kind == "table" else class_table(groups)) + closing
@@ -131,19 +132,28 @@ def recovery(group: Group, bar: tuple[str, float] | None) -> str:
 
 
 def runs_table(groups: list[Group], bar: tuple[str, float] | None) -> str:
-    """A row for each group of runs, and the machines below."""
+    """A row for each group of runs, and the machines below: by letters, where not all rows are from the same."""
+    machines = dict.fromkeys(place(run) for group in groups for run in group)
+    letters = dict(zip(machines, "abcdefghijklmnopqrstuvwxyz", strict=False)) if len(machines) > 1 else {}
     heads = ["run", "real training images", "steps", "teacher", "mIoU (EMA)", "last", "recovery", "minutes", "MB"]
     lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
     for group in groups:
         ema, last = (ratio(run[f"student_miou_{which}"] for run in group) for which in ("ema", "last"))
         minutes = spread([run["seconds"] / 60 for run in group], "{:.1f}".format)
+        if letters:
+            minutes += f" {distinct(group, lambda run: letters[place(run)])}"
         memory = spread([run["peak_memory_mb"] for run in group], "{:,.0f}".format)
         teacher = distinct(group, lambda run: ratio([run["teacher_miou"]]))
         real = distinct(group, lambda run: str(run["real_images_for_training"] or "none"))
         steps = distinct(group, lambda run: f"{run['steps']:,}")
         lines.append([label(group), real, steps, teacher, ema, last, recovery(group, bar), minutes, memory])
-    machines = dict.fromkeys(run["machine"] for group in groups for run in group)
-    return markdown(lines) + f"\nMean ± standard deviation (seeds); measured on {'; '.join(machines)}.\n"
+    where = "; ".join(f"{letters[machine]}: {machine}" if letters else machine for machine in machines)
+    return markdown(lines) + f"\nMean ± standard deviation (seeds); measured on {where}.\n"
+
+
+def place(run: dict[str, Any]) -> str:
+    """Where and how a run was computed, in words."""
+    return ", ".join(filter(None, (run["machine"], run.get("precision"))))
 
 
 def class_table(groups: list[Group]) -> str:

@@ -114,6 +114,22 @@ def test_a_bar_may_be_for_one_method_and_variant(logs: Path) -> None:
     assert text.count("missed") == 1 and "**0.500, missed (bar 0.85)**" in text
 
 
+def test_rows_of_several_machines_tell_which(logs: Path) -> None:
+    keep(logs, "a", seed=0)
+    keep(logs, "b", seed=1, machine="2 cores", precision="bf16")
+    keep(logs, "c", method="dfad", variant=None, machine="2 cores", precision="bf16")
+    _, text = call(logs, BLOCK)
+    assert [cells(text, row)[7] for row in (2, 3)] == ["25.0 ± 0.0 (2) a / b", "25.0 b"]
+    assert "measured on a: 1 H200; b: 2 cores, bf16." in text
+
+
+def test_a_table_may_have_several_patterns(logs: Path) -> None:
+    for name in ("run_a", "teacher_b", "trial_c"):
+        keep(logs, name, recipe=name)
+    _, text = call(logs, BLOCK.replace("*.summary.json", "run_*.json,teacher_b.summary.json"))
+    assert "run_a" in text and "teacher_b" in text and "trial_c" not in text
+
+
 def test_different_steps_in_one_row_are_shown(logs: Path) -> None:
     keep(logs, "a", seed=0)
     keep(logs, "b", seed=1, steps=900)
