@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from segkd import runs
+from segkd import build, runs
 from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageError, TeacherError, UsageError
 from segkd.foundation.files import sha256
 from segkd.models.student import load_student
@@ -236,6 +236,26 @@ def test_a_named_checkpoint_winds_the_run_back(tiny, distil, tmp_path):
     older = checkpoint.listed(folder / "checkpoints")[-1]
     distil(options=runs.Options(name="tiny", resume=str(older), quiet=True))
     assert student_bytes(folder) == wanted
+
+
+def test_what_auto_chose_first_it_chooses_to_the_end(distil, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+
+    def part(bf16):
+        monkeypatch.setattr(build, "quicker_in_bf16", lambda: bf16)
+        return distil("run.precision=auto")["precision"], capsys.readouterr().err
+
+    assert part(bf16=False) == ("fp32", "")
+    wanted = student_bytes(folder)
+    for path in (folder / "summary.json", checkpoint.listed(folder / "checkpoints")[0]):
+        path.unlink()
+    assert part(bf16=True) == ("fp32", "")
+    assert student_bytes(folder) == wanted
+    (folder / "summary.json").unlink()
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(re.sub(r"# machine: .*", "# machine: another", text, count=1))
+    chosen, said = part(bf16=True)
+    assert chosen == "bf16" and "precision was fp32 and is bf16" in said
 
 
 def test_another_recipe_in_the_folder_is_refused_by_its_key(distil, tmp_path):

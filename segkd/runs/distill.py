@@ -48,7 +48,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     if done is not None:
         return done
     audit.install()
-    bench = bench_of(recipe)
+    bench = bench_of(recipe, folder)
     with ranks.joined(bench.device):
         return _distill(recipe, options, replace(bench, bf16=ranks.told(bench.bf16)), folder)
 

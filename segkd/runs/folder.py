@@ -59,11 +59,19 @@ class Bench:
         return "bf16" if self.bf16 else "fp32"
 
 
-def bench_of(recipe: Recipe) -> Bench:
-    """Resolve device, precision and threads."""
+def bench_of(recipe: Recipe, folder: Path | None = None) -> Bench:
+    """Resolve device, precision and threads.
+
+    What `precision: auto` meant when the run in `folder` began on this machine, it means to the end: which precision is
+    quicker is measured, and may come out otherwise the next time, but a run goes on to the same bytes.
+    """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     device = build.device_of(recipe.run.device)
+    here = {"machine": machine(), "device": str(device)}
+    before = about_run(folder) if folder is not None and recipe.run.precision == "auto" else {}
+    if here.items() <= before.items() and before.get("precision") in ("bf16", "fp32"):
+        return Bench(device, before["precision"] == "bf16")
     return Bench(device, build.bf16_of(recipe.run.precision, device))
 
 
@@ -150,6 +158,16 @@ def read_recipe(path: Path) -> dict:
         return load(path).as_dict()
     except (OSError, ValueError, UsageError) as error:
         raise StorageError(f"{path}: damaged ({one_line(error)})") from error
+
+
+def about_run(folder: Path) -> dict[str, str]:
+    """What `begin` wrote above the recipe of the run in a folder, by key; nothing where no run is, or its file is damaged."""
+    path = folder / "recipe.yaml"
+    try:
+        head = path.read_text("utf-8").partition(RECIPE_HASH)[0] if path.is_file() else ""
+    except (OSError, ValueError):
+        return {}
+    return dict(line[2:].split(": ", 1) for line in head.splitlines() if line.startswith("# ") and ": " in line)
 
 
 def free_keys(recipe: Recipe) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("segkd teach trains in one process: start it without torchrun")
     audit.install()
-    bench, mean, std = bench_of(recipe), recipe.model.mean, recipe.model.std
+    bench, mean, std = bench_of(recipe, folder), recipe.model.mean, recipe.model.std
     with audit.phase("training"):
         game, network = build.teaching_of(recipe, bench.device, bench.bf16)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
