@@ -105,6 +105,35 @@ def test_a_refused_synthesis_puts_nothing_into_the_bank(tiny):
     assert game.refusals.in_a_row == {"synth": 1}  # the student went on, with fresh images
 
 
+def test_checkpointing_changes_no_byte_and_holds_less(tiny):
+    """Dropout, running statistics and the statistics that the judges see come out as they do without."""
+
+    def played(*overrides):
+        held, most = 0, 0
+
+        class Kept:
+            def __init__(self, value):
+                nonlocal held, most
+                self.value = value
+                held += value.numel()
+                most = max(most, held)
+
+            def __del__(self):
+                nonlocal held
+                held -= self.value.numel()
+
+        game = tiny.game("ddad.segkd", "student.options.decoder_aspp_dropout=0.5", *overrides)
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.value):
+            game._moves["synth"](0, 0)
+        for step in range(2):
+            game.play(step)
+        return bytes_of(tiny, game), most
+
+    plain, much = played()
+    same, little = played("run.checkpointing=true")
+    assert same == plain and little < 0.75 * much
+
+
 @pytest.mark.parametrize("case", ["ddad.segkd", "kd", "noise"])
 def test_sizes_are_drawn_in_turn(tiny, case):
     game = tiny.game(case, *TWO_SIZES)
