@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,10 @@ PATIENCE = 60
 """Seconds within which all processes have ended after one was killed."""
 
 
-def start(recipe: Path, *arguments: str, processes: int = 2) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def start(
+    recipe: Path, *arguments: str, processes: int = 2, nodes: Sequence[str] = ("--standalone",)
+) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", *nodes, f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [*command, "-m", "segkd", "distill", str(recipe), *arguments],
@@ -71,6 +75,21 @@ def test_two_processes_make_one_run(recipe, tmp_path):
     assert any(not torch.equal(first[key], other[key]) for key in first)  # each has seen other images
     banks = (part["replay"]["images"][0] for part in (state["game"], state["others"][0]))
     assert not torch.equal(*banks)
+
+
+@LINUX
+@pytest.mark.slow
+def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    nodes = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=run")
+    apart = f"run.dir={tmp_path / 'apart'}"
+    for run in [start(recipe, apart, processes=1, nodes=nodes) for _ in range(2)]:
+        _, err = run.communicate(timeout=300)
+        assert run.returncode == 0, err
+    _, err = start(recipe).communicate(timeout=300)
+    assert student(tmp_path / "apart") == student(tmp_path / "run"), err
 
 
 @LINUX
