@@ -70,7 +70,9 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
         start, diary = begin(folder, recipe, options, bench, game, facts)
         with audit.phase("training"):
             looks = _events(folder, recipe, game, teacher, watch, bench, stop, lock)
-            events = replace(looks, opened=lambda: _opened() - opened_before)
+            # A stream opens its images in every part of a run, which are no more for that: the summary tells its length.
+            shown = recipe.synth.kind == "images"
+            events = replace(looks, opened=lambda: 0 if shown else _opened() - opened_before)
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, bench, diary.seconds)
         student = ranks.common(game.student.headline if recipe.run.headline == "ema" else game.student.network)

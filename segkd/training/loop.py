@@ -179,14 +179,25 @@ def run(
         save(stands.step, stands.looked, stands.well)  # a run resumed from here makes the new attempt, not the old one
         return stands.step, stands.well
 
+    def settle(done: int, well: bool, looked: bool) -> tuple[int, bool]:
+        """What a step leaves behind, or the step that the run goes back to; vitals are told after looks, once."""
+        wrong = watch(game, done, plan, diary, well, looked and is_due(done))
+        if wrong and well and plan.rollback:
+            return go_back(wrong)
+        save(done, looked, well or wrong is None)
+        return done, well or wrong is None
+
+    def is_due(done: int) -> bool:
+        return done == plan.steps or done % plan.save_every == 0
+
     done, well = start.step, start.well
     stop.agree()
     if done == 0:
         save(0, True, False)  # a disk that cannot take a checkpoint fails in the first second, not after the first hour
     if not start.looked:
-        look(done, plan, events, diary, stop)
-        if stop():
+        if not look(done, plan, events, diary, stop):
             raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
+        done, well = settle(done, well, looked=True)
     while done < plan.steps:
         try:
             values = game.play(done)
@@ -200,14 +211,8 @@ def run(
             diary.write(done, values)
         diary.progress(done, values)
         looked = look(done, plan, events, diary, stop)
-        due = last or done % plan.save_every == 0
-        if due or stop():
-            wrong = watch(game, done, plan, diary, well, due)
-            if wrong and well and plan.rollback:
-                done, well = go_back(wrong)
-                continue
-            well = well or wrong is None
-            save(done, looked, well)
+        if is_due(done) or stop():
+            done, well = settle(done, well, looked)
         if stop() and not last:
             raise Stopped(stop.signum)
 
@@ -243,7 +248,7 @@ def step_back(game: Game, folder: Path, plan: Plan, why: str) -> Standing:
 
 def look(done: int, plan: Plan, events: Events, diary: Diary, stop: StopFlag) -> bool:
     """Evaluate and sample where due after `done` steps; False when a signal came before all of it was done."""
-    last = done == plan.steps
+    last, result = done == plan.steps, {}
     if events.evaluate and (last or done % plan.eval_every == 0):
         try:
             result = None if stop() else events.evaluate(done)
@@ -251,11 +256,12 @@ def look(done: int, plan: Plan, events: Events, diary: Diary, stop: StopFlag) ->
             result = None  # the step itself is finished, and will be saved
         if result is None:
             return False
-        diary.write(done, result)
-        scores = (f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float))
-        diary.say("  ".join([f"step {done}", *scores]))
     if events.sample and (last or done % plan.sample_every == 0):
         if stop():
             return False
         events.sample(done)
+    if result:  # told once all is done: a resumed run looks again
+        diary.write(done, result)
+        scores = (f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float))
+        diary.say("  ".join([f"step {done}", *scores]))
     return True

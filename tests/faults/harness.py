@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from segkd.training import checkpoint
@@ -121,6 +122,7 @@ class Job:
         self.folder.mkdir()
         return self
 
+    @cached_property
     def twin(self) -> Job:
         """The same in a folder beside it, for a second run at the same time; its bytes are its own: they hold its path."""
         return Job(self.forks, self.arguments, self.folder.with_name(f"{self.folder.name}-twin"))

@@ -58,7 +58,7 @@ def test_killed_within_a_write(row, job, tmp_path, name):
 
 def stop_and_go_on(row: Row, it: Job, faults: list[Callable[[], None]]) -> None:
     """Killed by its fault, a run has lost nothing; two at a time, each with a core and a folder of its own."""
-    pair = [it, it.twin()]
+    pair = [it, it.twin]
     for first in range(0, len(faults), 2):
         runs = list(zip(pair, faults[first : first + 2], strict=False))
         for each, killed in [(each, each.fresh().start(fault)) for each, fault in runs]:

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,35 @@ def test_a_look_that_a_signal_forestalled_is_made_up_for(tmp_path, whole, at):
     go(tmp_path, again, events=loop.Events(again.look))
     assert files(tmp_path) == files(whole)
     assert diary_of(tmp_path) == diary_of(whole)
+
+
+@pytest.mark.parametrize("when", ["in an evaluation", "between evaluation and sample", "in a sample"])
+@pytest.mark.parametrize("at", [6, 12])
+def test_a_signal_in_a_look_leaves_no_trace(tmp_path, at, when):
+    """Saves, looks and samples are due at once, at the last step too."""
+
+    def played(folder, when=None):
+        game = Walk()
+
+        def look(step):
+            if step == at and when in ("in an evaluation", "between evaluation and sample"):
+                os.kill(os.getpid(), signal.SIGTERM)
+            if step == at and when == "in an evaluation":
+                raise Stopped(signal.SIGTERM)
+            return game.look(step)
+
+        def sample(step):
+            if step == at and when == "in a sample":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return go(tmp_path / folder, game, plan(look=3, sample=3), loop.Events(look, sample))
+
+    played("whole")
+    with suppress(Stopped):  # in the last step it is the caller who notices
+        played("stopped", when)
+    assert played("stopped") == at
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+    assert diary_of(tmp_path / "stopped") == diary_of(tmp_path / "whole")
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, whole):
