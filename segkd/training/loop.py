@@ -220,11 +220,11 @@ def run(
 def watch(game: Game, done: int, plan: Plan, diary: Diary, well: bool, due: bool) -> str | None:
     """What is wrong with the game before it is saved, if anything; a young game that never was well may take its time.
 
-    Off the run's rhythm (not `due`) only what is wrong is written down.
+    Off the run's rhythm (not `due`) nothing is written down: an uninterrupted run would not have looked there.
     """
     seen, wrong = ranks.told(game.vitals())
     told = wrong is not None and (well or 2 * done >= plan.steps)
-    if due or told:
+    if due:
         diary.write(done, seen | ({"wrong": wrong} if told else {}))
     if told:
         diary.say(f"warning: step {done}: {wrong}", always=True)
