@@ -41,6 +41,10 @@ class Plan:
     rollback: int = 0
     log_every: int = 10
 
+    def due(self, every: int, done: int) -> bool:
+        """Whether what comes each `every` steps, and after the last one, comes after `done` steps."""
+        return done == self.steps or done % every == 0
+
 
 @dataclass(frozen=True)
 class Events:
@@ -181,14 +185,11 @@ def run(
 
     def settle(done: int, well: bool, looked: bool) -> tuple[int, bool]:
         """What a step leaves behind, or the step that the run goes back to; vitals are told after looks, once."""
-        wrong = watch(game, done, plan, diary, well, looked and is_due(done))
+        wrong = watch(game, done, plan, diary, well, looked and plan.due(plan.save_every, done))
         if wrong and well and plan.rollback:
             return go_back(wrong)
         save(done, looked, well or wrong is None)
         return done, well or wrong is None
-
-    def is_due(done: int) -> bool:
-        return done == plan.steps or done % plan.save_every == 0
 
     done, well = start.step, start.well
     stop.agree()
@@ -204,16 +205,16 @@ def run(
         except NumbersError as error:
             done, well = go_back(str(error))
             continue
-        done, last = done + 1, done + 1 == plan.steps
+        done += 1
         stop.agree()
         events.check()
-        if last or done % plan.log_every == 0:
+        if plan.due(plan.log_every, done):
             diary.write(done, values)
         diary.progress(done, values)
         looked = look(done, plan, events, diary, stop)
-        if is_due(done) or stop():
+        if plan.due(plan.save_every, done) or stop():
             done, well = settle(done, well, looked)
-        if stop() and not last:
+        if stop() and done < plan.steps:
             raise Stopped(stop.signum)
 
 
@@ -248,15 +249,15 @@ def step_back(game: Game, folder: Path, plan: Plan, why: str) -> Standing:
 
 def look(done: int, plan: Plan, events: Events, diary: Diary, stop: StopFlag) -> bool:
     """Evaluate and sample where due after `done` steps; False when a signal came before all of it was done."""
-    last, result = done == plan.steps, {}
-    if events.evaluate and (last or done % plan.eval_every == 0):
+    result: dict[str, object] | None = {}
+    if events.evaluate and plan.due(plan.eval_every, done):
         try:
             result = None if stop() else events.evaluate(done)
         except Stopped:
             result = None  # the step itself is finished, and will be saved
         if result is None:
             return False
-    if events.sample and (last or done % plan.sample_every == 0):
+    if events.sample and plan.due(plan.sample_every, done):
         if stop():
             return False
         events.sample(done)
