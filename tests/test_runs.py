@@ -183,6 +183,15 @@ def test_the_audit_counts_over_all_parts_of_a_run(tiny, distil, monkeypatch):
     assert distil(case="noise")["real_images_for_training"] == 1
 
 
+def test_images_that_a_stream_opens_anew_are_no_more_for_that(distil, tmp_path):
+    shown, folder = distil(case="kd"), tmp_path / "run"
+    last = checkpoint.listed(folder / "checkpoints")[0]
+    for path in (folder / "summary.json", last):
+        path.unlink()
+    assert distil(case="kd")["real_images_for_training"] == shown["real_images_for_training"] > 0
+    assert checkpoint.listed(folder / "checkpoints")[0] == last
+
+
 def test_the_headline_is_what_the_recipe_says(distil, tmp_path):
     averaged = distil(*MEASURED, name="ema")
     last = distil(*MEASURED, "run.headline=last", name="last")

@@ -55,7 +55,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
 
 def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path) -> dict:
     """The run itself, in each of its processes."""
-    opened_before = _opened()
+    opened_before = _opened(recipe)
     teacher = build.teacher_of(recipe.teacher, options.trust_pickle)
     teacher = teacher.to(bench.device, memory_format=torch.channels_last)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
@@ -70,9 +70,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
         start, diary = begin(folder, recipe, options, bench, game, facts)
         with audit.phase("training"):
             looks = _events(folder, recipe, game, teacher, watch, bench, stop, lock)
-            # A stream opens its images in every part of a run, which are no more for that: the summary tells its length.
-            shown = recipe.synth.kind == "images"
-            events = replace(looks, opened=lambda: 0 if shown else _opened() - opened_before)
+            events = replace(looks, opened=lambda: _opened(recipe) - opened_before)
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, bench, diary.seconds)
         student = ranks.common(game.student.headline if recipe.run.headline == "ema" else game.student.network)
@@ -154,8 +152,13 @@ def _scores(
     return {name: known[network] for name, network in networks.items()}
 
 
-def _opened() -> int:
-    """Images opened or rendered for training in this process so far; it may have done other runs before this one."""
+def _opened(recipe: DistillRecipe) -> int:
+    """Images opened or rendered for training in this process so far; it may have done other runs before this one.
+
+    A stream's are not counted here: each part of a run opens them, and they are no more for that.
+    """
+    if recipe.synth.kind == "images":
+        return 0
     return audit.count("training") + audit.count("rendered")
 
 
