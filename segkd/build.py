@@ -72,8 +72,7 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
 
 def network_of(model: blocks.Model | blocks.Student, classes: int) -> nn.Module:
     """The network of a recipe block, with random weights drawn from torch's global generator."""
-    options = {key: value for key, value in model.options.items()}
-    return create_network(model.arch, model.encoder, classes, options)
+    return create_network(model.arch, model.encoder, classes, model.options)
 
 
 def start_from(network: nn.Module, weights: str | None) -> None:
@@ -262,8 +261,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         refine=Refine(synth.refine, low, high).to(device),
         replay=Replay(synth.replay, torch.bfloat16 if bf16 else torch.float32, "flip" in synth.augment) if synth.replay else None,
         latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
-        device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad),
-        checkpointing=run.checkpointing,
+        device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad), checkpointing=run.checkpointing,
     )  # fmt: skip
 
 

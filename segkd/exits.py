@@ -51,7 +51,9 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return 130, ["segkd: stopped"]
     if _out_of_memory(error):
-        advice = "lower run.batch, or the size of the images (synth.size, train.crop), or set run.checkpointing=true"
+        advice = (
+            "lower run.batch, or the size of the images (synth.size, train.crop), or distil with run.checkpointing=true"
+        )
         return 6, [f"segkd: out of memory at a peak of {largest_mb()} MB: {advice}; what was saved so far is good"]
     if isinstance(error, OSError) and error.errno in STORAGE:
         return 5, [f"segkd: {error.filename or 'disk'}: {error.strerror}; free space, and run the same command again"]

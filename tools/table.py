@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
+from string import ascii_lowercase
 from typing import Any
 
 import click
@@ -134,7 +135,7 @@ def recovery(group: Group, bar: tuple[str, float] | None) -> str:
 def runs_table(groups: list[Group], bar: tuple[str, float] | None) -> str:
     """A row for each group of runs, and the machines below: by letters, where not all rows are from the same."""
     machines = dict.fromkeys(place(run) for group in groups for run in group)
-    letters = dict(zip(machines, "abcdefghijklmnopqrstuvwxyz", strict=False)) if len(machines) > 1 else {}
+    letters = dict(zip(machines, ascii_lowercase, strict=False)) if len(machines) > 1 else {}
     heads = ["run", "real training images", "steps", "teacher", "mIoU (EMA)", "last", "recovery", "minutes", "MB"]
     lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
     for group in groups:

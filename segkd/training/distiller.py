@@ -119,9 +119,9 @@ class Distiller:
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
             x = self._images(z, step, index)
-            seen = self._apart(self._teach, x, needs | {"t"})
+            seen = self._checkpointed(self._teach, x, needs | {"t"})
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-            view = self._view({"z": z, "x": x, **seen, **self._apart(self._study, x, needs)})
+            view = self._view({"z": z, "x": x, **seen, **self._checkpointed(self._study, x, needs)})
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
             # What is to be kept must be sound also where no term looks at it.
@@ -196,7 +196,7 @@ class Distiller:
             seen["t"] = self._shown(seen["kept"])
         return seen
 
-    def _apart(
+    def _checkpointed(
         self, side: Callable[[Tensor, set[str]], dict[str, object]], x: Tensor, needs: set[str]
     ) -> dict[str, object]:
         """One side of a view; with `checkpointing` its activations are not kept for the backward pass."""
