@@ -239,7 +239,12 @@ def comma_separated(scores: dict[str, Any]) -> str:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--out", required=True, metavar="DIR", help="Folder for the drawings; made if it is missing.")
 @click.option("--teacher", metavar="MODEL", help="A second network, drawn beside the first.")
-@click.option("--masks", type=click.Path(exists=True, file_okay=False), metavar="DIR", help="Ground truth, STEM.png.")
+@click.option(
+    "--masks",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Ground truth, STEM.png; of the ids or colours that a dataset.yaml there or above says.",
+)
 @click.option(
     "--kind", type=click.Choice(["panel", "mask", "overlay"]), default="panel", show_default=True,
     help="All side by side with a legend, a palette PNG of class ids, or the image tinted.",

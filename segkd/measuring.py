@@ -19,6 +19,7 @@ from segkd import build
 from segkd.data import nyuv2
 from segkd.data.camvid import VOID
 from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, Classes, disagreement, known_as
+from segkd.data.folder import Labels, labels_around
 from segkd.data.images import read_image, read_mask
 from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
@@ -226,11 +227,15 @@ def _bench(device: str, precision: Precision) -> tuple[torch.device, bool]:
 
 @dataclass(frozen=True)
 class Job:
-    """One image to be drawn: its file, its ground truth if there is one, and the file that will show it."""
+    """One image to be drawn: its file, its ground truth if there is one, and the file that will show it.
+
+    `labels` says what the ground truth's file holds, where a `dataset.yaml` does; else the classes do.
+    """
 
     image: Path
     truth: Path | None
     out: Path
+    labels: Labels | None = None
 
 
 def plan_drawings(
@@ -239,21 +244,25 @@ def plan_drawings(
     """What `visualize` will read and write, with every input read once, so that a bad one stops all before the first.
 
     The images are named one by one or by their folder (not its subfolders). A drawing is called STEM_KIND.png;
-    images that share a stem get STEM-2, STEM-3 and so on, in the order given.
+    images that share a stem get STEM-2, STEM-3 and so on, in the order given. Masks mean what the `dataset.yaml` in
+    their folder or above it says, else they hold ids as the data set of these classes does.
 
     Raises:
-        DataError: a file that is missing or damaged, a folder without images, an image without mask, or a label that
-            is neither one of `classes` nor ignore.
+        DataError: a file that is missing or damaged, a folder without images, an image without mask, a label that is
+            neither one of `classes` nor ignore, or a `dataset.yaml` of other classes.
         UsageError: a drawing would replace one of the images.
     """
     images = list(dict.fromkeys(image for source in sources for image in _images(Path(source))))
+    labels = None if masks is None else labels_around(Path(masks))
+    if labels is not None and (wrong := disagreement(classes.names, labels.classes, "model")):
+        raise DataError(wrong)
     taken: set[str] = set()
     jobs = []
     for image in images:
         truth = None if masks is None else Path(masks) / f"{image.stem}.png"
         if truth is not None and not truth.is_file():
             raise DataError(f"{truth}: no such mask for {image}")
-        jobs.append(Job(image, truth, Path(out) / f"{_free(image.stem, taken)}_{kind}.png"))
+        jobs.append(Job(image, truth, Path(out) / f"{_free(image.stem, taken)}_{kind}.png", labels))
     inputs = {path.resolve() for job in jobs for path in (job.image, job.truth) if path is not None}
     for job in jobs:
         if job.out.resolve() in inputs:
@@ -343,9 +352,11 @@ def _read(job: Job, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]:
     image = read_image(job.image, apply_orientation=job.truth is None)
     if job.truth is None:
         return image, None
-    truth = read_mask(job.truth)
+    truth = read_mask(job.truth) if job.labels is None else job.labels.read(job.truth)
     if truth.shape != image.shape[:2]:
         raise DataError(f"{job.truth}: the mask is {truth.shape}, the image {image.shape[:2]} (height, width)")
+    if job.labels is not None:
+        return image, truth
     if classes in (NYUV2_13, NYUV2_40):
         return image, nyuv2.class_ids(str(job.truth), truth, len(classes))
     if classes == CAMVID:

@@ -309,6 +309,29 @@ def test_a_student_of_nyuv2_is_known_by_its_class_names(sets: dict[str, str], ca
     assert (_read(job, NYUV2_13)[1] == truth).all()
 
 
+@pytest.mark.parametrize(
+    ("described", "mask"),
+    [
+        ("remap: {7: b, 0: a, 12: ignore}", np.array([[7, 12], [0, 7]], np.uint8)),
+        ("labels: colours\nignore: [[9, 9, 9]]", np.array([[[2] * 3, [9] * 3], [[1] * 3, [3] * 3]], np.uint8)),
+    ],
+    ids=["remap", "colours"],
+)
+def test_ground_truth_means_what_its_folder_says(here: Path, described: str, mask: np.ndarray) -> None:
+    """A description beside the masks outranks what the model's classes would have made of the ids."""
+    (here / "own/images/val").mkdir(parents=True)
+    (here / "own/masks/val").mkdir(parents=True)
+    classes = "classes: {a: [1, 1, 1], b: [[2, 2, 2], [3, 3, 3]]}\n"
+    (here / "own/dataset.yaml").write_text(classes + described + "\n")
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save("own/images/val/x.png")
+    Image.fromarray(mask).save("own/masks/val/x.png")
+    two = listed("two", ["a", "b"])
+    (job,) = plan_drawings(["own/images/val"], "out", "panel", two, "own/masks/val")
+    assert _read(job, two)[1].tolist() == [[1, IGNORE], [0, 1]]
+    with pytest.raises(DataError, match="classes disagree: model 11, data 2"):
+        plan_drawings(["own/images/val"], "out", "panel", CAMVID, "own/masks/val")
+
+
 def draw(*sources: str, kind: str = "mask", masks: str | None = None, teacher: Model | None = None) -> list[Path]:
     jobs = plan_drawings(sources, "out", kind, CAMVID, masks)
     visualize(BRIGHTNESS, jobs, kind, teacher=teacher, device="cpu", precision="fp32")

@@ -30,17 +30,25 @@ def _colour(value: Any) -> Colour | None:
     return None
 
 
-def _classes(value: Any) -> dict[str, Colour | None]:
-    """Names in the order of their ids, with their colours where these are given."""
+def _colours(value: Any) -> tuple[Colour, ...]:
+    """One colour, or a list of them; empty where it is neither."""
+    found = [_colour(value)] if _colour(value) else [_colour(item) for item in value] if isinstance(value, list) else []
+    return tuple(colour for colour in found if colour) if all(found) else ()
+
+
+def _classes(value: Any) -> dict[str, tuple[Colour, ...]]:
+    """Names in the order of their ids, with their colours where these are given; the first is drawn."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        found: dict[str, Colour | None] = dict.fromkeys(value)
+        found: dict[str, tuple[Colour, ...]] = dict.fromkeys(value, ())
         twice = next((name for name in found if value.count(name) > 1), None)
-    elif isinstance(value, dict) and all(_colour(colour) for colour in value.values()):
-        found = {name: _colour(colour) for name, colour in value.items()}
-        colours = list(found.values())
-        twice = next((name for name, colour in found.items() if colours.count(colour) > 1), None)
+    elif isinstance(value, dict) and all(_colours(colours) for colours in value.values()):
+        found = {name: _colours(colours) for name, colours in value.items()}
+        every = [colour for colours in found.values() for colour in colours]
+        twice = next((name for name, colours in found.items() if any(every.count(c) > 1 for c in colours)), None)
     else:
-        raise ValueError("expected a list of names, or NAME: [red, green, blue] with 0 to 255 for each class")
+        raise ValueError(
+            "expected a list of names, or NAME: [red, green, blue] with 0 to 255 for each class, or a list of these"
+        )
     if twice is not None:
         raise ValueError(f"'{twice}', or its colour, stands twice")
     if not 2 <= len(found) <= UNKNOWN or "" in found or _TO_IGNORE in found:
@@ -79,7 +87,7 @@ class Description(Block):
     """A data set in a folder."""
 
     classes: Annotated[dict[str, Any], BeforeValidator(_classes)] = Field(
-        description="names in the order of their ids; or NAME: [r, g, b]"
+        description="names in the order of their ids; or NAME: [r, g, b], or a list of colours for one class"
     )
     labels: Literal["ids", "colours"] = Field("ids", description="what the masks hold")
     remap: Annotated[dict[int, Any], BeforeValidator(_remap)] = Field(
@@ -96,7 +104,7 @@ class Description(Block):
     @field_validator("labels")
     @classmethod
     def _coloured(cls, labels: str, info: ValidationInfo) -> str:
-        if labels == "colours" and None in info.data.get("classes", {}).values():
+        if labels == "colours" and () in info.data.get("classes", {}).values():
             raise ValueError("the classes have no colours: write NAME: [red, green, blue] for each")
         return labels
 
@@ -122,7 +130,8 @@ class Description(Block):
             raise ValueError(
                 f"labels are {labels}: expected {'[red, green, blue] each' if labels == 'colours' else 'ids'}"
             )
-        taken = set(classes.values()) if labels == "colours" else remap.keys() if remap else set(range(len(classes)))
+        coloured = {colour for colours in classes.values() for colour in colours}
+        taken = coloured if labels == "colours" else remap.keys() if remap else set(range(len(classes)))
         if both := [item for item in ignore if item in taken]:
             raise ValueError(
                 f"{shown(both[0])} is a class; remap says which ids are classes, where these are not from 0"
@@ -143,7 +152,7 @@ class Description(Block):
 
     def class_list(self, name: str) -> Classes:
         """The classes, drawn in their declared colours or in generated ones."""
-        colours = tuple(colour for colour in self.classes.values() if colour is not None)
+        colours = tuple(colours[0] for colours in self.classes.values() if colours)
         return Classes(name, tuple(self.classes), colours) if colours else listed(name, list(self.classes))
 
     def id_table(self) -> np.ndarray:
@@ -159,7 +168,7 @@ class Description(Block):
         """The class or `IGNORE` of each declared colour; None where masks hold ids."""
         if self.labels == "ids":
             return None
-        places = {colour: place for place, colour in enumerate(self.classes.values())}
+        places = {colour: place for place, colours in enumerate(self.classes.values()) for colour in colours}
         return places | dict.fromkeys(self.ignore or (), IGNORE)
 
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from segkd.data.description import FILE, IMAGES, MASKS, UNKNOWN, Description, read_description
 from segkd.data.images import read_image, read_mask
 from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
@@ -14,6 +16,44 @@ from segkd.foundation.errors import DataError
 
 _IMAGES = (".png", ".jpg", ".jpeg")
 _MASKS = (".png",)
+_ABOVE = 3
+"""How far above a folder of masks its description is looked for."""
+
+
+class Labels:
+    """How the masks of a described folder become class ids.
+
+    Attributes:
+        classes: what the ids stand for.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Read the description in `root`. Raises DataError for one that is missing or has mistakes."""
+        self.description, self._source = read_description(root), root / FILE
+        self.classes = self.description.class_list(root.resolve().name)
+        self._table, self._colours = self.description.id_table(), self.description.colour_map()
+
+    def read(self, path: Path) -> np.ndarray:
+        """The mask (H,W) uint8 in a file, `IGNORE` where it does not count.
+
+        Raises:
+            DataError: a damaged file, or an id or colour that the description does not know.
+        """
+        mask = read_mask(path, colour_map=self._colours)
+        if self._colours is not None:
+            return mask
+        ids = self._table[mask]
+        if not (allowed := ids != UNKNOWN).all():
+            raise label_error(str(path), mask, allowed, f"{self._source} has no such id")
+        return ids
+
+
+def labels_around(masks: Path) -> Labels | None:
+    """Those that the nearest `dataset.yaml` describes, in a folder of masks or up to three above it; None without one."""
+    folder = masks.resolve()
+    roots = (folder, *folder.parents[:_ABOVE])
+    root = next((place for place in roots if (place / FILE).is_file()), None)
+    return None if root is None else Labels(root)
 
 
 class Folder(FileSet):
@@ -36,10 +76,9 @@ class Folder(FileSet):
             DataError: a mistake in the description, no such split, an empty one, or files that do not match.
         """
         self.root, self.split = Path(root), split
-        description = read_description(self.root)
-        self.classes = description.class_list(self.root.resolve().name)
-        self.pairs = _pairs(self.root, split, description, report)
-        self._table, self._colours = description.id_table(), description.colour_map()
+        self._labels = Labels(self.root)
+        self.classes = self._labels.classes
+        self.pairs = _pairs(self.root, split, self._labels.description, report)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -51,12 +90,8 @@ class Folder(FileSet):
             DataError: a damaged file, two sizes, or an id or colour that the description does not know.
         """
         path, mask_path = self.pairs[index]
-        image, mask = read_image(path), read_mask(mask_path, colour_map=self._colours)
+        image, mask = read_image(path), self._labels.read(mask_path)
         check_size(mask_path, mask, image)
-        if self._colours is None:
-            raw, mask = mask, self._table[mask]
-            if not (allowed := mask != UNKNOWN).all():
-                raise label_error(str(mask_path), raw, allowed, f"{self.root / FILE} has no such id")
         return Sample(path.relative_to(self.root).as_posix(), image, mask)
 
 

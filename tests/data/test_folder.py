@@ -149,6 +149,19 @@ def test_colours(root: Path, kind: str):
     refused(root, "RGB mask" if kind == "rgb" else "label 9 at pixel|label 8 at pixel|label 6 at pixel")
 
 
+def test_several_colours_of_one_class(root: Path):
+    table = np.array([(128, 64, 128), (64, 0, 64), (0, 0, 142)], np.uint8)
+    for seed, stem in enumerate(("b", "a", "c.d")):
+        write(root / "masks" / "train" / f"{stem}.png", table[ids(seed)])
+    (root / "dataset.yaml").write_text(
+        "classes: {road: [[128, 64, 128], [64, 0, 64]], car: [0, 0, 142]}\nlabels: colours\n"
+    )
+    data = Folder(root, "train")
+    assert data.classes.names == ("road", "car") and data.classes.palette == ((128, 64, 128), (0, 0, 142))
+    for sample, seed in zip(data, (1, 0, 2), strict=True):
+        assert np.array_equal(sample.mask, ids(seed) // 2)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -203,6 +216,12 @@ def test_every_fault_is_reported_where_asked(root: Path):
         ("classes: {road: [1, 2, 3], car: [1, 2, 256]}\n", ":1: classes: expected"),
         ("classes: {road: [1, 2, 3], car: [1, 2, true]}\n", ":1: classes: expected"),
         ("classes: {road: [1, 2, 3], car: [1, 2, 3]}\n", ":1: classes: 'road', or its colour, stands twice"),
+        (
+            "classes: {road: [[1, 2, 3], [4, 5, 6]], car: [[4, 5, 6]]}\n",
+            ":1: classes: 'road', or its colour, stands twice",
+        ),
+        ("classes: {road: [[1, 2, 3], [1, 2]], car: [4, 5, 6]}\n", ":1: classes: expected"),
+        ("classes: {road: [], car: [4, 5, 6]}\n", ":1: classes: expected"),
         (
             "classes:\n  road: [1, 2, 3]\n  road: [3, 2, 1]\n  car: [1, 1, 1]\n",
             ":3: road: duplicate key, first given at",
