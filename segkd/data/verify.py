@@ -114,5 +114,5 @@ def _note_strangers(name: Name, root: Path, sets: Sequence[Dataset], report: Rep
     nyuv2 = [root / folder for folder in ("images", "labels40", "labels13") if name == "nyuv2"]
     for folder in nyuv2 or sorted({path.parent for path in known}):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path not in known and path.stem not in frames:
+            if path not in known and path.stem not in frames and not path.name.startswith("."):
                 report(DataError(f"{path}: belongs to no split"))

@@ -119,7 +119,8 @@ def expand_root(root: str) -> Path:
     if "${SEGKD_DATA}" in root:
         folder = os.environ.get("SEGKD_DATA", "")
         if not folder:
-            raise UsageError(f"{root}: set the environment variable SEGKD_DATA to the folder of the data sets")
+            remedy = "set the environment variable SEGKD_DATA to the folder of the data sets, or name it: data.root=DIR"
+            raise UsageError(f"{root}: {remedy}")
         root = root.replace("${SEGKD_DATA}", folder)
     return Path(root).expanduser()
 

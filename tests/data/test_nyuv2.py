@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from segkd.data.classes import IGNORE, NYUV2_13, NYUV2_40
+from segkd.data.folder import Folder
 from segkd.data.nyuv2 import NYUv2, frames_of
 from segkd.data.resize import resize_protocol
 from segkd.foundation.errors import DataError
@@ -42,6 +43,20 @@ def refused(root: Path, words: str, split: str = "train", classes: int = 40) -> 
         list(NYUv2(root, split, classes))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("classes", [13, 40])
+def test_a_folder_of_ones_own_gives_the_same_masks(nyu: Any, official: Path, prepared: Path, classes: int):
+    names = (NYUV2_13 if classes == 13 else NYUV2_40).names
+    table = {0: "ignore"} | {place + 1: name for place, name in enumerate(names)}
+    described = {"classes": list(names), "remap": table, "images": "images", "masks": f"labels{classes}"}
+    (prepared / "dataset.yaml").write_text(json.dumps(described))
+    own = {Path(sample.name).stem: sample for sample in Folder(prepared, "train")}
+    read = NYUv2(official, "train", classes)
+    assert own.keys() == {f"{frame:04d}" for frame in read.ids}
+    for frame, sample in zip(read.ids, read, strict=True):
+        assert np.array_equal(own[f"{frame:04d}"].image, sample.image)
+        assert np.array_equal(own[f"{frame:04d}"].mask, sample.mask)
 
 
 @pytest.mark.parametrize("classes", [13, 40])

@@ -101,6 +101,7 @@ def test_faults_of_nyuv2_are_told_once_for_both_labellings(nyu: Any, tmp_path: P
     assert lines[0] == "images/0001.png: missing image" and sum("0001" in line for line in lines) == 1
     write(root / "images/0001.png", nyu.images[0])
     write(root / "labels13/0009.png", nyu.ids(13)[0])
+    (root / "images/.DS_Store").write_bytes(b"no image, and none of its business")
     assert check("nyuv2", root) == ["labels13/0009.png: belongs to no split"]
     (root / "labels13/0009.png").unlink()
     write(root / "labels13/0004.png", np.full((12, 16), 14, np.uint8))

@@ -78,8 +78,9 @@ class _Folder(Archive):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         for file in sorted(path.rglob("*")):
-            if file.is_file():
-                self._add(file.relative_to(path).as_posix(), file.stat().st_size)
+            name = file.relative_to(path)
+            if file.is_file() and not any(part.startswith(".") for part in name.parts):
+                self._add(name.as_posix(), file.stat().st_size)
 
     def _open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb")

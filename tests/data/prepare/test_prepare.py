@@ -23,6 +23,8 @@ from segkd.data.prepare import PUBLIC, Patience, Source, prepare
 from segkd.data.verify import verify
 from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import RunLock
+from segkd.recipe import load
+from segkd.runs.folder import labelled
 
 COUNTS = {"camvid": {"train": 4, "val": 2, "test": 3}, "nyuv2": {"trainval": 3, "test": 2}}
 MAT = "nyu_depth_v2_labeled.mat"
@@ -268,6 +270,25 @@ def test_the_known_hash_of_the_split_is_that_of_the_file(real: Path):
     known = PUBLIC["nyuv2"]["splits.mat"]
     data = (real / "nyuv2_meta" / "splits.mat").read_bytes()
     assert (known.bytes, known.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_another_split_than_the_published_is_told(official: Path, root: Path):
+    known = {name: Source(f"http://127.0.0.1:9/{name}") for name in (MAT, *SMALL)}
+    known["splits.mat"] = Source("http://127.0.0.1:9/splits.mat", None, "0" * 64)
+    said: list[str] = []
+    prepare("nyuv2", root, str(official / MAT), public={"nyuv2": known}, counts=COUNTS, say=said.append)
+    (warning,) = (line for line in said if line.startswith("warning"))
+    assert warning.endswith(f"not the published splits.mat, whose sha256 is {'0' * 64}")
+    is_nyuv2(root, official)
+
+
+@pytest.mark.parametrize(("recipe", "test"), [("nyuv2_cpu", 2), ("camvid_cpu", 3)])
+def test_a_shipped_recipe_reads_what_was_prepared(official: Path, tutorial: Path, root: Path, recipe: str, test: int):
+    name = recipe.partition("_")[0]
+    bring(name, root, official if name == "nyuv2" else tutorial)
+    loaded = load(recipe, [f"data.root={root}"], "distill")
+    data = labelled(loaded, "test")
+    assert len(data) == len(list(data)) == test and data.classes.name == loaded.teacher.classes
 
 
 @pytest.mark.parametrize("kind", ["mat", "renamed mat", "folder", "zip", "gztar", "public", "mat url", "mixed"])
