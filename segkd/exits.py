@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from segkd.foundation.errors import RecipeError, SegkdError
-from segkd.foundation.memory import largest_mb
+from segkd.foundation.memory import largest_mb, out_of_memory
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -50,7 +50,7 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
         return 2, [f"segkd: {' '.join(error.format_message().split()).rstrip('.')}{see}"]
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return 130, ["segkd: stopped"]
-    if _out_of_memory(error):
+    if out_of_memory(error):
         advice = (
             "lower run.batch, or the size of the images (synth.size, train.crop), or distil with run.checkpointing=true"
         )
@@ -69,11 +69,3 @@ def _one_line(error: BaseException) -> str:
 def pipe_closed(error: BaseException) -> bool:
     """The reader of our output went away: a flush says so plainly, click (and nothing else here) exits."""
     return isinstance(error, (BrokenPipeError, SystemExit))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """On the host or on the device; torch and oneDNN say the former with a plain RuntimeError."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    no_room_for_code = str(error) == "could not create a primitive"  # oneDNN's word, once it has a descriptor of it
-    return isinstance(error, RuntimeError) and (no_room_for_code or "DefaultCPUAllocator: can't allocate" in str(error))

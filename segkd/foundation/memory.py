@@ -60,6 +60,14 @@ def available_mb() -> float | None:
     return min(left, default=None)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says so, on the host or on the device; torch and oneDNN say the former with a plain RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    no_room_for_code = str(error) == "could not create a primitive"  # oneDNN's word, once it has a descriptor of it
+    return isinstance(error, RuntimeError) and (no_room_for_code or "DefaultCPUAllocator: can't allocate" in str(error))
+
+
 def _status(name: str) -> float | None:
     with contextlib.suppress(OSError, StopIteration, MemoryError):  # the last: it is asked for where none is left
         lines = Path("/proc/self/status").read_text().splitlines()

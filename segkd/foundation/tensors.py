@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from segkd.foundation.errors import one_line
+from segkd.foundation.memory import out_of_memory
 
 MOST_PICKLE = 8_000_000
 """Bytes of the pickle in a checkpoint, without the tensors' own: enough for twenty thousand of them."""
@@ -73,6 +74,8 @@ def load_pickled(source: Path | bytes) -> Any:
     except OSError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
+        if out_of_memory(error):
+            raise
         raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
     for tensor in _tensors_in(loaded):
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -89,7 +92,7 @@ def _check_steps(file: BinaryIO) -> None:
                     raise ValueError(f"its pickle has more than {MOST_STEPS} steps")
                 if step.name == "GLOBAL" and not _is_known(argument):
                     raise ValueError(f"it asks for {argument.replace(' ', '.')}")
-        except (UnicodeDecodeError, OverflowError, MemoryError) as error:
+        except (UnicodeDecodeError, OverflowError) as error:
             raise ValueError("damaged pickle") from error
 
 

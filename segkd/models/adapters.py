@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.foundation.errors import RecipeError, TeacherError, one_line
+from segkd.foundation.memory import out_of_memory
 from segkd.models.quick import quicken
 from segkd.models.segnet import UPSAMPLES, SegNet
 
@@ -43,6 +44,8 @@ def create_network(arch: str, encoder: str | None, classes: int, options: Mappin
     try:
         network = smp.create_model(arch, encoder_name=encoder, encoder_weights=None, classes=classes, **options)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0][:160]
         raise RecipeError([f"model {arch} with encoder {encoder}: smp cannot build it: {reason}"]) from error
     # timm refuses what it does not know; smp's own encoders would ignore a misspelt option

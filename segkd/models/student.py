@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from segkd.foundation.errors import StorageError, TeacherError, one_line
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
+from segkd.foundation.memory import out_of_memory
 from segkd.foundation.tensors import load_safetensors
 from segkd.models.adapters import Adapter, is_local, load_weights, pad_to_multiple
 from segkd.models.segnet import SegNet
@@ -121,6 +122,8 @@ def load_student(folder: str | Path) -> LoadedStudent:
     except TeacherError:
         raise
     except Exception as error:  # a damaged folder fails in many ways; all mean the same to the user
+        if out_of_memory(error):
+            raise
         raise TeacherError(f"{folder}: not a readable student ({type(error).__name__}: {one_line(error)})") from error
 
 

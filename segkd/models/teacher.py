@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.foundation.errors import TeacherError, one_line
+from segkd.foundation.memory import out_of_memory
 from segkd.foundation.tensors import load_pickled, load_safetensors
 from segkd.models.adapters import Adapter
 
@@ -68,6 +69,8 @@ def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = Fals
     try:
         state = torch.load(path, map_location="cpu", weights_only=False) if trust_pickle else load_pickled(path)
     except Exception as error:  # with trust, torch raises many kinds for a damaged file
+        if out_of_memory(error):
+            raise
         raise TeacherError(
             f"{path}: not loadable without pickle ({one_line(error)});"
             " save a state_dict as .safetensors, or pass --trust-pickle if you trust its source"

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from segkd.cli import main
 from segkd.training import checkpoint
@@ -48,6 +49,39 @@ def numpy_host(*given, **options):
 
 def plain(*given, **options):
     raise MemoryError
+
+
+LOADS = {"torch": torch_cpu, "device": torch_device, "host": plain}
+
+
+@pytest.mark.row("O1", 2)
+@pytest.mark.parametrize("kind", LOADS)
+def test_no_memory_to_read_a_file_is_no_damage_to_it(row, tiny, tmp_path, monkeypatch, capsys, own_threads, kind):
+    """A good checkpoint is not passed over, and a good teacher not called unreadable, because memory ran out."""
+    teacher = tmp_path / "teacher.pt"
+    torch.save(load_file(tiny.folder / "teacher.safetensors"), teacher)
+    recipe = tmp_path / "recipe.yaml"
+    overrides = [
+        "run.threads=1",
+        "run.steps=2",
+        "run.save_every=1",
+        "game.student_moves=1",
+        f"run.dir={tmp_path / 'run'}",
+    ]
+    recipe.write_text(tiny.recipe("noise", *overrides).to_yaml())
+    assert main(["distill", str(recipe), "--quiet"]) == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    before = {path: path.read_bytes() for path in checkpoint.listed(tmp_path / "run" / "checkpoints")}
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", LOADS[kind])
+        assert main(["distill", str(recipe), "--quiet"]) == 6
+        assert re.fullmatch(SAID, capsys.readouterr().err.splitlines()[-1])
+        assert {path: path.read_bytes() for path in checkpoint.listed(tmp_path / "run" / "checkpoints")} == before
+        row.count()
+        assert main(["distill", str(recipe), "--quiet", f"teacher.weights={teacher}", "run.dir=new"]) == 6
+        row.count()
+    assert main(["distill", str(recipe), "--quiet"]) == 0
 
 
 PLACES = {
