@@ -25,7 +25,7 @@ from segkd.foundation.files import RunLock, append, atomic_write, check_target
 from segkd.recipe import DistillRecipe, load
 from segkd.runs.folder import bench_of
 from segkd.training import checkpoint, loop
-from segkd.training.distiller import Distiller
+from segkd.training.distiller import Distiller, unsound
 from segkd.training.player import Player, snapshot
 
 
@@ -72,6 +72,7 @@ def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
                 for name, player in (("student", game.student), ("synth", game.synth))
                 if player is not None
             ),
+            "looks at what is kept": looks_at_what_is_kept(game, moves),
             "looks at the folder": seconds(lock.check),
             "the diary": seconds(lambda: append(folder / "diary", line)) / loop.Plan.log_every,
             "looks for a collapse": seconds(game.vitals) / recipe.run.save_every,
@@ -91,6 +92,14 @@ def snapshots(game: Distiller, moves: list[str]) -> float:
     return sum(
         seconds(lambda modules=modules: snapshot(modules)) * moves.count(name) for name, modules in written.items()
     )
+
+
+def looks_at_what_is_kept(game: Distiller, moves: list[str]) -> float:
+    """The seconds that it takes to see that the images and logits which a step puts into the bank are finite."""
+    if game.replay is None or not len(game.replay):
+        return 0.0
+    images, logits = (kept[0].float() for kept in (game.replay.images, game.replay.logits))
+    return seconds(lambda: unsound(images, logits)) * (moves.count("keep") + moves.count("synth"))
 
 
 @click.command()

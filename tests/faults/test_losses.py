@@ -139,11 +139,7 @@ def test_losses_and_their_gradients_are_finite_where_inputs_are_extreme(row):
     for name, loss in (LOSSES | terms()).items():
         for kind, pair in EXTREMES.items():
             student, teacher = (logits.detach().clone().requires_grad_() for logits in pair)
-            try:
-                value = loss(student, teacher)
-            except ValueError:
-                row.count()
-                continue
+            value = loss(student, teacher)
             assert value.shape == () and value.isfinite(), (name, kind, value)
             gradients = torch.autograd.grad(value, [student, teacher], allow_unused=True)
             found = [gradient for gradient in gradients if gradient is not None]
