@@ -18,10 +18,14 @@ from segkd.training.log import Diary
 
 
 class Game(Protocol):
-    """What is played: one supervised player (`teaching`) or a student against a synthesiser (`distiller`)."""
+    """What is played: one supervised player (`teaching`) or a student against a synthesiser (`distiller`).
+
+    `notes` are lines about the step, such as why a move was refused; the loop tells them and takes them away.
+    """
 
     bf16: bool
     attempt: int
+    notes: list[str]
 
     def play(self, step: int) -> dict[str, float]: ...
     def vitals(self) -> tuple[dict[str, float], str | None]: ...
@@ -188,7 +192,10 @@ def run(
         wrong = watch(game, done, plan, diary, well, looked and plan.due(plan.save_every, done))
         if wrong and well and plan.rollback:
             return go_back(wrong)
-        save(done, looked, well or wrong is None)
+        try:
+            save(done, looked, well or wrong is None)
+        except NumbersError as error:
+            return go_back(str(error))
         return done, well or wrong is None
 
     done, well = start.step, start.well
@@ -203,9 +210,11 @@ def run(
         try:
             values = game.play(done)
         except NumbersError as error:
+            tell_notes(game, done + 1, diary)
             done, well = go_back(str(error))
             continue
         done += 1
+        tell_notes(game, done, diary)
         stop.agree()
         events.check()
         if plan.due(plan.log_every, done):
@@ -214,8 +223,16 @@ def run(
         looked = look(done, plan, events, diary, stop)
         if plan.due(plan.save_every, done) or stop():
             done, well = settle(done, well, looked)
-        if stop() and done < plan.steps:
+        if stop() and (done < plan.steps or not looked):
             raise Stopped(stop.signum)
+
+
+def tell_notes(game: Game, done: int, diary: Diary) -> None:
+    """Write down what the game has to say about the step that made `done`, each line once."""
+    for note in game.notes:
+        diary.write(done, {"note": note})
+        diary.say(f"warning: {note}", always=True)
+    game.notes.clear()
 
 
 def watch(game: Game, done: int, plan: Plan, diary: Diary, well: bool, due: bool) -> str | None:

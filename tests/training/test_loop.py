@@ -34,6 +34,7 @@ class Walk:
     def __init__(self, signal_at: int | None = None, number: int = signal.SIGTERM, nan_at: int | None = None) -> None:
         self.x, self.velocity, self.played = torch.zeros(8), torch.zeros(8), []
         self.signal_at, self.number, self.nan_at, self.best = signal_at, number, nan_at, -math.inf
+        self.notes: list[str] = []
 
     def play(self, step: int) -> dict[str, float]:
         generator = torch.Generator().manual_seed(seed_for(self.attempt, step, 0, "walk"))
@@ -129,7 +130,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, whole, at, number)
     assert diary_of(tmp_path) == diary_of(whole)
 
 
-@pytest.mark.parametrize("at", [3, 7])
+@pytest.mark.parametrize("at", [3, 7, 11])
 def test_a_look_that_a_signal_forestalled_is_made_up_for(tmp_path, whole, at):
     game = Walk(signal_at=at)
     with pytest.raises(Stopped):
@@ -162,7 +163,7 @@ def test_a_signal_in_a_look_leaves_no_trace(tmp_path, at, when):
         return go(tmp_path / folder, game, plan(look=3, sample=3), loop.Events(look, sample))
 
     played("whole")
-    with suppress(Stopped):  # in the last step it is the caller who notices
+    with suppress(Stopped):  # where all that was due was done in the last step, it is the caller who notices
         played("stopped", when)
     assert played("stopped") == at
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
@@ -191,6 +192,58 @@ def test_a_signal_in_the_last_step_finds_the_run_finished(tmp_path, whole):
     game = Walk(signal_at=11)
     go(tmp_path, game)
     assert checkpoint.newest(tmp_path / "checkpoints")[0]["step"] == 12
+
+
+def test_what_a_step_has_to_say_is_written_at_once_and_once(tmp_path, capsys):
+    class Wordy(Walk):
+        def play(self, step: int) -> dict[str, float]:
+            if step in (2, 3, 7):
+                self.notes += [f"step {step}: one", f"step {step}: two"]
+            return super().play(step)
+
+    game = Wordy(signal_at=7)
+    with pytest.raises(Stopped):
+        go(tmp_path, game, events=loop.Events(game.look))
+    again = Wordy()
+    go(tmp_path, again, events=loop.Events(again.look))
+    told = [(line["step"], line["note"]) for line in diary_of(tmp_path) if "note" in line]
+    assert told == [(step + 1, f"step {step}: {which}") for step in (2, 3, 7) for which in ("one", "two")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: step ")]
+    assert said == [f"warning: {note}" for _, note in told]
+
+
+def test_what_was_said_before_a_rollback_is_not_repeated(tmp_path, capsys):
+    class Wordy(Sick):
+        def play(self, step: int) -> dict[str, float]:
+            if step == 7 and not self.attempt:
+                self.notes.append("step 7: refused")
+                raise NumbersError("step 7: diverged")
+            return super().play(step)
+
+    go(tmp_path, Wordy(range(0)), plan(rollback=1))
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: step 7: refused", "warning: rolled back to step 6: step 7: diverged"
+    ]  # fmt: skip
+    assert not [line for line in diary_of(tmp_path) if "note" in line]  # that step is no part of the run any more
+
+
+@pytest.mark.parametrize("rollback", [0, 1])
+def test_a_state_that_cannot_be_saved_is_gone_back_from(tmp_path, whole, rollback):
+    class Once(Walk):
+        def play(self, step: int) -> dict[str, float]:
+            self.nan_at = 8 if self.attempt == 0 else None
+            return super().play(step)
+
+    game = Once()
+    if not rollback:
+        with pytest.raises(NumbersError, match="step 9: game.x is not finite"):
+            go(tmp_path, game)
+        assert checkpoint.newest(tmp_path / "checkpoints")[0]["step"] == 6
+        return
+    go(tmp_path, game, plan(rollback=1))
+    assert game.played == [*range(9), *range(6, 12)] and torch.isfinite(final_x(tmp_path)).all()
+    (why,) = (line["rolled_back"] for line in diary_of(tmp_path) if "rolled_back" in line)
+    assert why.startswith("step 9: game.x is not finite")
 
 
 def test_a_finished_run_plays_no_more(tmp_path, whole):
