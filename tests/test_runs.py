@@ -69,7 +69,7 @@ def test_a_run_leaves_behind_what_it_should(tiny, distil, tmp_path):
     assert chosen == {
         "recipe": "tiny", "method": "ddad", "variant": "segkd", "seed": 0, "steps": 4, "precision": "fp32", "refused_moves": 0,
     }  # fmt: skip
-    assert summary["real_images_for_training"] == 0 and summary["real_images_for_evaluation"] == 2
+    assert summary["real_images_for_training"] == 0 and summary["real_images_for_evaluation"] == 4
     assert summary["student_miou"] == summary["student_miou_ema"] and 0 <= summary["agreement"] <= 1
     assert summary["recovery"] == pytest.approx(summary["student_miou"] / summary["teacher_miou"])
     assert len(summary["per_class"]) == len(summary["teacher_per_class"]) == 11
@@ -116,6 +116,28 @@ def test_a_finished_run_is_measured_again_on_something_else(distil, tmp_path, ca
     assert student_bytes(folder) == student
     assert distil("run.steps=1", "data.name=camvid", "data.final=test") == summary
     assert not capsys.readouterr().err
+
+
+def test_a_kill_while_a_finished_run_is_measured_again_leaves_no_old_scores(distil, tmp_path, monkeypatch, capsys):
+    class Killed(BaseException):
+        pass
+
+    def killed(*given, **options):
+        raise Killed
+
+    verb = sys.modules[runs.distill.__module__]
+    distil("run.steps=1", "data.name=camvid", "data.final=test")
+    for name in ("_judge", "save_network"):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(verb, name, killed)
+            distil("run.steps=1", "data.name=camvid", "data.final=val")
+        assert not (tmp_path / "run" / "summary.json").exists()
+    summary = distil("run.steps=1", "data.name=camvid", "data.final=val")
+    shutil.rmtree(tmp_path / "run" / "student")
+    capsys.readouterr()
+    again = distil("run.steps=1", "data.name=camvid", "data.final=val")
+    assert "student: missing, though the run was finished; made again" in capsys.readouterr().err
+    assert again["student_miou"] == summary["student_miou"] and (tmp_path / "run" / "student").is_dir()
 
 
 def test_without_an_average_the_student_is_measured_once(distil, monkeypatch):

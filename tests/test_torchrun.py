@@ -94,6 +94,28 @@ def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_pa
 
 @LINUX
 @pytest.mark.faults
+def test_asked_to_stop_both_save_and_say_so_where_torchrun_has_a_code_of_its_own(recipe, tmp_path):
+    whole, again = tmp_path / "run", tmp_path / "again"
+    assert start(recipe).communicate(timeout=300) and (whole / "summary.json").exists()
+    run = start(recipe, f"run.dir={again}")
+    while len(checkpoint.listed(again / "checkpoints")) < 2:
+        assert run.poll() is None
+        time.sleep(0.02)
+    began = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=PATIENCE)
+    assert run.returncode != 0 and time.monotonic() - began < 25
+    assert json.loads((again / "summary.json").read_text()) == {"exit_code": 143}
+    assert not (again / "student").exists()
+
+    run = start(recipe, f"run.dir={again}")
+    assert run.communicate(timeout=300) and run.returncode == 0
+    assert student(again) == student(whole)
+    assert json.loads((again / "summary.json").read_text())["student_miou"] is not None
+
+
+@LINUX
+@pytest.mark.faults
 def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_bytes(recipe, tmp_path):
     whole, again = tmp_path / "run", tmp_path / "again"
     assert start(recipe).communicate(timeout=300) and (whole / "summary.json").exists()

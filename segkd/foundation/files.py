@@ -70,6 +70,16 @@ def append(path: str | Path, text: str) -> None:
         raise StorageError(write_failure(path, len(payload), error)) from error
 
 
+def remove(path: str | Path) -> None:
+    """Removes a file, if it is there, so that it stays removed after a power cut. Raises StorageError."""
+    path = Path(path)
+    try:
+        path.unlink(missing_ok=True)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be removed: {error.strerror or error}") from error
+
+
 def make_folder(path: str | Path) -> None:
     """Makes a folder and those above it. Raises StorageError if it cannot be made, or is a symlink or no folder."""
     path = Path(path)

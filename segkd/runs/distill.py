@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from segkd import build
-from segkd.data import procedural
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, ranks
@@ -27,6 +26,7 @@ from segkd.runs.folder import (
     bench_of,
     finish,
     finished,
+    images_measured,
     labelled,
     plan_of,
     ran_on,
@@ -88,7 +88,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
             "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
             "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
             "real_images_for_training": _real_images(recipe, game, start.opened + opened),
-            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name not in procedural.KINDS else 0,
+            "real_images_for_evaluation": images_measured(recipe, watch, final),
             "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
         })  # fmt: skip
 
@@ -112,7 +112,7 @@ def _events(
             networks = {"ema": game.student.headline, "last": game.student.network}
             found = _scores(networks, recipe, teacher, watch, bench, stop)
             values |= {f"val_miou_{name}": result["miou"] for name, result in found.items()}
-        return values | ({"notes": game.notes[-3:]} if game.notes else {})
+        return values
 
     def sample(step: int) -> None:
         if ranks.rank():

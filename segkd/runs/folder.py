@@ -16,18 +16,21 @@ import torch
 from torch import nn
 
 from segkd import __version__, build
+from segkd.data import procedural
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit, ranks
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
-from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
+from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
 from segkd.foundation.machine import machine
 from segkd.recipe import Recipe, TeachRecipe, differences, load
 from segkd.training import checkpoint, loop
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary, memory_mb
 
+EXIT_CODE = "exit_code"
+"""All that a `summary.json` says where a signal stopped a run of several processes: torchrun ends with a code of its own."""
 RECIPE_HASH = "# sha256 of what follows: "
 MEASURING = ("data.name", "data.final", "data.size")
 """What a finished run's networks were measured on; with another choice they are measured again."""
@@ -102,7 +105,12 @@ def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock | Guest]]:
         for place in (folder, folder / "checkpoints", folder / "samples"):
             sweep(place)
         ranks.wait()
-        yield stop, lock
+        try:
+            yield stop, lock
+        except Stopped as error:
+            if ranks.size() > 1:
+                atomic_write(folder / "summary.json", json.dumps({EXIT_CODE: error.exit_code}) + "\n")
+            raise
 
 
 class Guest:
@@ -115,7 +123,7 @@ class Guest:
 def finished(folder: Path, recipe: Recipe) -> dict | None:
     """The summary of a finished run; None for a run that is not finished, not begun, or to be measured on something else.
 
-    A damaged file of a finished run is named, and the run not finished then: its last checkpoint holds all that is needed.
+    A damaged or missing file of a finished run is named, and the run not finished then: its last checkpoint holds all that is needed.
 
     Raises:
         UsageError: the finished run had another recipe.
@@ -124,8 +132,14 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
     path = folder / "summary.json"
     if not path.is_file():
         return None
+    made = folder / ("model" if isinstance(recipe, TeachRecipe) else "student")
     try:
-        summary, before = json.loads(path.read_text("utf-8")), read_recipe(folder / "recipe.yaml")
+        summary = json.loads(path.read_text("utf-8"))
+        if EXIT_CODE in summary:
+            return None
+        if not made.is_dir():
+            raise StorageError(f"{made}: missing, though the run was finished")
+        before = read_recipe(folder / "recipe.yaml")
     except (OSError, ValueError, StorageError) as error:
         line = str(error) if isinstance(error, StorageError) else f"{path}: damaged ({error})"
         if not checkpoint.listed(folder / "checkpoints"):
@@ -195,6 +209,9 @@ def begin(
     text = recipe.to_yaml()
     head = "".join(f"# {key}: {value}\n" for key, value in about.items()) + RECIPE_HASH + sha256(text.encode())
     if not ranks.rank():
+        remove(
+            folder / "summary.json"
+        )  # that of a run which is to be measured on something else: it is not finished now
         atomic_write(folder / "recipe.yaml", f"{head}\n{text}")
     return start, diary
 
@@ -249,6 +266,13 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
     with audit.phase("evaluation"):
         classes = build.classes_of(recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes)
         return Labelled(build.dataset(recipe.data.name, recipe.data.root, split, classes), recipe.data.size)
+
+
+def images_measured(recipe: Recipe, watch: Labelled | None, final: Labelled | None) -> int:
+    """How many real images a run opens to measure: those of the split that it watches, and of its final one."""
+    if recipe.data.name in procedural.KINDS:
+        return 0
+    return sum(len(data) for data in {recipe.data.watch: watch, recipe.data.final: final}.values() if data is not None)
 
 
 def score(

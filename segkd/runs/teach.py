@@ -11,12 +11,24 @@ from safetensors.torch import save as safetensors_bytes
 from segkd import build
 from segkd.data import procedural
 from segkd.foundation import audit
-from segkd.foundation.errors import UsageError
-from segkd.foundation.files import atomic_write, make_folder, sweep
+from segkd.foundation.errors import StorageError, UsageError
+from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
 from segkd.models.student import save_network
 from segkd.recipe import TeachRecipe, expand_root
-from segkd.runs.folder import Options, begin, bench_of, finish, finished, labelled, plan_of, ran_on, run_folder, score
+from segkd.runs.folder import (
+    Options,
+    begin,
+    bench_of,
+    finish,
+    finished,
+    images_measured,
+    labelled,
+    plan_of,
+    ran_on,
+    run_folder,
+    score,
+)  # fmt: skip
 from segkd.training import loop
 from segkd.training.teaching import Teaching
 
@@ -39,12 +51,14 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
         game, network = build.teaching_of(recipe, bench.device, bench.bf16)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
     with run_folder(recipe) as (stop, lock):
+        if recipe.output is not None:
+            check_output(Path(recipe.output))
         start, diary = begin(folder, recipe, options, bench, game, {})
 
         def look(step: int) -> dict[str, object]:
             miou = score(game.player.headline, watch, recipe, bench, mean, std, stop)["miou"]
             best = game.offer(miou, step, game.player.headline)
-            return {"val_miou": miou, "val_best": best, **({"notes": game.notes[-3:]} if game.notes else {})}
+            return {"val_miou": miou, "val_best": best}
 
         events = loop.Events(look if watch is not None else None, check=lock.check)
         loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
@@ -62,7 +76,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
             "recipe": options.name or folder.name, "method": "labels", "variant": None,
             **_scores(recipe, game, result), **_sizes(network, result),
             "real_images_for_training": 0 if recipe.data.name in procedural.KINDS else len(game.samples),
-            "real_images_for_evaluation": len(final) if final is not None and recipe.data.name not in procedural.KINDS else 0,
+            "real_images_for_evaluation": images_measured(recipe, watch, final),
             "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
         }  # fmt: skip
         if recipe.output is not None:
@@ -94,6 +108,19 @@ def rounded(network: Adapter) -> dict[str, torch.Tensor]:
         key: value.half() if value.is_floating_point() and "running_" not in key else value
         for key, value in network.network.state_dict().items()
     }
+
+
+def check_output(path: Path) -> None:
+    """Make the folder of a teacher's file and of its card. Raises StorageError where they could not be written at the end."""
+    make_folder(path.parent)
+    for file in (path, path.with_suffix(".md")):
+        refuse_irregular(file)
+    probe = path.parent / f".tmp-{path.name}-{os.getpid()}"  # whether one may write there, only writing tells
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(f"{write_failure(path, 0, error)}; choose another output") from error
 
 
 def write_teacher(path: Path, network: Adapter, recipe: TeachRecipe, summary: dict) -> None:

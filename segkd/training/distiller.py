@@ -135,6 +135,7 @@ class Distiller:
     def _keep_move(self, step: int, index: int) -> dict[str, Tensor]:
         """More images for the bank, by the averaged synthesiser where there is one (arXiv:2209.10359)."""
         maker = self.synth.headline if self.synth is not None else self.synthesiser
+        saved = snapshot([self.method])
         with untouched_statistics(maker):
             x = self._images(self._latents(step, index), step, index, maker.train())
         values: dict[str, Tensor] = {}
@@ -143,7 +144,7 @@ class Distiller:
         sound = all(torch.isfinite(value) for value in values.values())
         bad = unsound(x, kept)
         refused = "judges are not finite" if bad is None and ranks.any_of(not sound) else bad
-        self._settle("keep", step, refused, values, [], [])
+        self._settle("keep", step, refused, values, [self.method], saved)
         if refused is None:
             self.replay.keep(x, kept)
         return {}

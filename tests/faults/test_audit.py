@@ -45,7 +45,8 @@ def test_training_opens_no_real_image(row, tiny: Tiny, nowhere: Tiny, tmp_path: 
     summary = runs.distill(tiny.recipe(case, *LITTLE, *measured), QUIET)
     assert summary["real_images_for_training"] == (4 if shows_images else 0)
     assert (opened() > before) == shows_images
-    assert summary["real_images_for_evaluation"] == 2 and audit.count("evaluation") > looked
+    assert summary["real_images_for_evaluation"] == 4  # two of val, two of test, each with its mask
+    assert audit.count("evaluation") - looked == 2 * summary["real_images_for_evaluation"]
     row.count()
 
     before = opened()

@@ -20,8 +20,9 @@ from segkd.foundation.errors import StorageError
 from segkd.runs.folder import run_folder
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
+from segkd.training.teaching import Teaching
 from tests.faults.child import Disk
-from tests.faults.harness import PLAIN
+from tests.faults.harness import PLAIN, TEACH
 
 SHORT = ("run.threads=1", "run.steps=3", "run.save_every=1", "run.eval_every=9", "run.sample_every=1")
 
@@ -122,6 +123,43 @@ def test_a_place_that_cannot_be_written(row, tiny, tmp_path, monkeypatch, capsys
     for folder in (run.parent, run, run / "checkpoints"):
         if folder.is_dir() and not folder.is_symlink():
             folder.chmod(0o755)
+
+
+# What stands in a teacher's way; `made` is the folder of its file.
+OUTPUT: dict[str, Callable[[Path, Path, Path], object]] = {
+    "model is a link": lambda run, made, other: run.mkdir() or (run / "model").symlink_to(other),
+    "its file is a folder": lambda run, made, other: (made / "t.safetensors").mkdir(parents=True),
+    "its file is a link": lambda run, made, other: made.mkdir() or (made / "t.safetensors").symlink_to(other / "notes"),
+    "its card is a fifo": lambda run, made, other: made.mkdir() or os.mkfifo(made / "t.md"),
+    "its folder is a file": lambda run, made, other: made.write_text("precious"),
+    "its folder is read-only": lambda run, made, other: made.mkdir() or made.chmod(0o555),
+}
+
+
+@pytest.mark.row("W2-3", 1)
+@pytest.mark.parametrize("place", OUTPUT)
+def test_a_teacher_that_could_not_be_written_at_the_end(row, tiny, tmp_path, monkeypatch, capsys, place):
+    run, made, other, played = tmp_path / "here" / "run", tmp_path / "here" / "made", tmp_path / "other", []
+    run.parent.mkdir()
+    other.mkdir()
+    (other / "notes").write_text("precious")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(TEACH.replace("ROOT", str(tiny.folder / "camvid")))
+    OUTPUT[place](run, made, other)
+    here, there = contents(run.parent), contents(other)
+    monkeypatch.setattr(Teaching, "play", lambda game, step: played.append(step))
+    for _ in row:
+        with plain_user() if os.geteuid() == 0 else nullcontext():
+            code = main(
+                ["teach", str(recipe), "--quiet", "run.steps=3", f"run.dir={run}", f"output={made}/t.safetensors"]
+            )
+        told = capsys.readouterr().err.splitlines()
+        assert (code, len(told), played) == (5, 1, []), told
+        assert str(run / "model" if "model" in place else made) in told[0]
+        after = contents(run.parent)
+        assert contents(other) == there and {name: after.get(name) for name in here} == here
+    if made.is_dir():
+        made.chmod(0o755)
 
 
 @pytest.mark.faults
