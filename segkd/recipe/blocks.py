@@ -225,13 +225,12 @@ class Game(Block):
     latent: Literal["per_move", "per_step"] = Field("per_move", description="how often latents are drawn")
     logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")
 
-    @field_validator("synth_moves", "keep_moves")
+    @field_validator("synth_moves")
     @classmethod
-    def _few(cls, moves: int, info: ValidationInfo) -> int:
-        before = sum(info.data.get(name, 0) for name in ("student_moves", "synth_moves"))
-        if moves + before > 16:
+    def _few(cls, synth_moves: int, info: ValidationInfo) -> int:
+        if synth_moves + info.data.get("student_moves", 0) > 16:
             raise ValueError("more than 16 moves a step: checkpoints exist only between steps")
-        return moves
+        return synth_moves
 
 
 class Data(Block):

@@ -130,7 +130,6 @@ RANGES = {
     "weights.kd": [-0.1, float("inf"), float("nan")],
     "game.student_moves": [0, -1, 16],
     "game.synth_moves": [-1, 16, 12],
-    "game.keep_moves": [-1, 16, 11],
     "game.temperature": [0, -1.0, float("inf")],
     "game.ramp": [-0.1, 1.1],
     "student.ema": [1.0, -0.1, float("nan")],
