@@ -19,6 +19,7 @@ from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageErro
 from segkd.foundation.files import sha256
 from segkd.models.student import load_student
 from segkd.recipe import load
+from segkd.runs.folder import run_folder
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
@@ -168,6 +169,27 @@ def test_a_damaged_file_of_a_finished_run_is_made_again(distil, tmp_path, capsys
     with pytest.raises(StorageError, match=f"{name}: damaged .*no checkpoint is there; name another run.dir") as error:
         distil("run.steps=1")
     assert one_line(error)
+
+
+def test_the_first_lines_of_a_run_say_what_it_will_take(distil, capsys):
+    distil(*MEASURED, "game.keep_moves=2", options=runs.Options())
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plan: ")]
+    assert re.fullmatch(
+        r"plan: 4 steps take \d+\.\d minutes, looks and saves not counted; a step: 2 student of \S+ s and \S+ MB,"
+        r" 1 synth of \S+ s and \S+ MB, 2 keep of \S+ s and \S+ MB", said[0]
+    ), said  # fmt: skip
+    assert re.fullmatch(r"plan: \S+ MB with a full bank; about \d+ images a batch fit 90% of \S+ MB", said[1])
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(("resume", "words"), [("auto", "the same command resumes"), ("never", "with --resume auto")])
+def test_who_stops_a_run_is_told_how_it_goes_on(tiny, tmp_path, resume, words):
+    with (
+        pytest.raises(Stopped, match=words) as caught,
+        run_folder(tiny.recipe("noise", f"run.dir={tmp_path / 'run'}"), resume),
+    ):
+        raise Stopped(signal.SIGTERM)
+    assert caught.value.exit_code == 143 and one_line(caught)
 
 
 def test_without_labels_the_scores_are_null(distil):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+_forgotten_mb = 0.0
 
 
 def hold() -> bool:
@@ -39,11 +40,13 @@ def largest_mb() -> int:
     peak = peak_mb()
     if peak is None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return int(peak)
+    return int(max(peak, _forgotten_mb))
 
 
 def forget_peak() -> None:
-    """Let `peak_mb` begin anew, where the system can."""
+    """Let `peak_mb` begin anew, where the system can; `largest_mb` remembers."""
+    global _forgotten_mb
+    _forgotten_mb = max(peak_mb() or 0.0, _forgotten_mb)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -33,6 +33,7 @@ from segkd.runs.folder import (
     run_folder,
     score,
 )  # fmt: skip
+from segkd.runs.planning import outlook
 from segkd.training import checkpoint, loop, plan
 from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
@@ -65,12 +66,17 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
     with audit.phase("training"):
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
     # All that can be wrong with the input has been said by now: only then is anything written.
-    with run_folder(recipe) as (stop, lock):
+    with run_folder(recipe, options.resume) as (stop, lock):
         facts = {"teacher sha256": sha256(Path(expand_root(recipe.teacher.weights)))}
         start, diary = begin(folder, recipe, options, bench, game, facts)
         with audit.phase("training"):
             looks = _events(folder, recipe, game, teacher, watch, bench, stop, lock)
-            events = replace(looks, opened=lambda: _opened(recipe) - opened_before)
+            first = plan.FirstSteps(game)
+            events = replace(
+                looks,
+                opened=lambda: _opened(recipe) - opened_before,
+                outlook=lambda: outlook(recipe, bench, first, loop.OUTLOOK),
+            )
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, bench, diary.seconds)
         student = ranks.common(game.student.headline if recipe.run.headline == "ema" else game.student.network)

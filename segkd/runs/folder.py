@@ -79,10 +79,11 @@ def bench_of(recipe: Recipe, folder: Path | None = None) -> Bench:
 
 
 @contextmanager
-def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock | Guest]]:
+def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag, RunLock | Guest]]:
     """The run folder, made, locked and free of what killed runs have left, with signals noticed while the block runs.
 
-    Of several processes the first has it, and the others wait until it does.
+    Of several processes the first has it, and the others wait until it does. Where `resume` is not auto, who stopped the
+    run is told that the same command would not go on with it.
 
     Raises:
         StorageError: it cannot be made, another process runs in it, or what it holds could not be replaced at the end.
@@ -110,6 +111,9 @@ def run_folder(recipe: Recipe) -> Iterator[tuple[StopFlag, RunLock | Guest]]:
         except Stopped as error:
             if ranks.size() > 1:
                 atomic_write(folder / "summary.json", json.dumps({EXIT_CODE: error.exit_code}) + "\n")
+            if resume != "auto":
+                signum = error.signum
+                raise Stopped(signum, f"stopped by signal {signum}: with --resume auto the run goes on") from error
             raise
 
 

@@ -1,11 +1,11 @@
-"""`segkd distill RECIPE --plan`: what a run would take, measured on games apart; nothing is written."""
+"""What a run takes: for `segkd distill RECIPE --plan` measured on games apart, for its first lines on its own steps."""
 
 from __future__ import annotations
 
 import torch
 
 from segkd import build
-from segkd.foundation import memory
+from segkd.foundation import memory, ranks
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, with_values
 from segkd.runs.folder import Bench, bench_of
@@ -41,6 +41,22 @@ def planned(recipe: DistillRecipe, trust_pickle: bool = False) -> list[str]:
         most = plan.largest_batch(small, large, SPARE * left)
         lines.append(f"the most at batch {batch}: {peaks[batch]:,.0f} MB, the full bank included")
         lines.append(f"the largest batch for {SPARE:.0%} of {left:,.0f} MB: {most}")
+    return lines
+
+
+def outlook(recipe: DistillRecipe, bench: Bench, first: plan.FirstSteps, steps: int) -> list[str]:
+    """The first lines of a run: what its own first `steps` steps have shown of its moves, its length and its memory."""
+    game, costs = first.game, first.costs(steps)
+    step = sum(cost.times * cost.seconds for cost in costs.values())
+    moves = ", ".join(f"{cost.times} {name} of {cost.seconds:.2g} s and {_mb(cost)} MB" for name, cost in costs.items())
+    lines = [f"plan: {_steps(recipe, step)}, looks and saves not counted; a step: {moves}"]
+    left, peak = _left_mb(bench), max((cost.peak_mb or 0.0 for cost in costs.values()), default=0.0)
+    if left is not None and first.held_mb is not None and peak and ranks.size() == 1:
+        full = peak + plan.bank_mb(game)
+        most = plan.largest_batch((0, first.held_mb), (recipe.run.batch, full), SPARE * left)
+        lines.append(
+            f"plan: {full:,.0f} MB with a full bank; about {most} images a batch fit {SPARE:.0%} of {left:,.0f} MB"
+        )
     return lines
 
 

@@ -50,7 +50,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     with audit.phase("training"):
         game, network = build.teaching_of(recipe, bench.device, bench.bf16)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
-    with run_folder(recipe) as (stop, lock):
+    with run_folder(recipe, options.resume) as (stop, lock):
         if recipe.output is not None:
             check_output(Path(recipe.output))
         start, diary = begin(folder, recipe, options, bench, game, {})

@@ -54,14 +54,19 @@ class Plan:
 class Events:
     """What the loop calls when it is due, with the number of finished steps; `check` before anything is written.
 
-    `opened` tells how many images this process has opened for training.
+    `opened` tells how many images this process has opened for training; `outlook` what the run will take, in lines, once
+    its first `OUTLOOK` steps have shown it.
     """
 
     evaluate: Callable[[int], dict[str, object]] | None = None
     sample: Callable[[int], None] | None = None
     check: Callable[[], None] = lambda: None
     opened: Callable[[], int] = lambda: 0
+    outlook: Callable[[], list[str]] = list
 
+
+OUTLOOK = 2
+"""Steps after which a run, or a resumed part of one, can tell what it will take: one that warms up, and one more."""
 
 FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every")
 """What may change between the parts of a run: where it writes, how often it saves and looks, and what measures it."""
@@ -206,7 +211,9 @@ def run(
         if not look(done, plan, events, diary, stop):
             raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
         done, well = settle(done, well, looked=True)
+    played, foretold = 0, []
     while done < plan.steps:
+        played += 1
         try:
             values = game.play(done)
         except NumbersError as error:
@@ -215,6 +222,10 @@ def run(
             continue
         done += 1
         tell_notes(game, done, diary)
+        if not foretold and played >= OUTLOOK:
+            foretold = events.outlook()
+            for line in foretold:
+                diary.say(line)
         stop.agree()
         events.check()
         if plan.due(plan.log_every, done):

@@ -5,12 +5,14 @@ A budget of time becomes a number of steps once, before step 1: schedules depend
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from segkd.foundation import memory
 from segkd.training.distiller import Distiller
@@ -56,6 +58,41 @@ def costs(game: Distiller, trials: int = 3) -> dict[str, Cost]:
     return found
 
 
+class FirstSteps:
+    """The costs of a run's own moves, seen while it plays its first steps: no step is played for them.
+
+    Attributes:
+        held_mb: what the process held before the first move; None where the system does not tell.
+    """
+
+    def __init__(self, game: Distiller) -> None:
+        self.game, self.held_mb = game, _held_mb(game.device)
+        self._moves, self._seen = dict(game._moves), {name: [] for name in game._moves}
+        for name, move in self._moves.items():
+            game._moves[name] = functools.partial(self._watched, name, move)
+
+    def _watched(self, name: str, move: Callable[[int, int], dict[str, Tensor]], step: int, index: int) -> object:
+        _forget_peak(self.game.device)
+        start = time.perf_counter()
+        values = move(step, index)
+        if self.game.device.type == "cuda":
+            torch.cuda.synchronize(self.game.device)
+        self._seen[name].append((time.perf_counter() - start, _peak_mb(self.game.device)))
+        return values
+
+    def costs(self, steps: int) -> dict[str, Cost]:
+        """What was seen in `steps` steps, of which the first warmed up; the moves are watched no more."""
+        self.game._moves.update(self._moves)
+        found = {}
+        for name, seen in self._seen.items():
+            times = len(seen) // steps
+            if times:
+                seconds, peaks = zip(*seen[times:], strict=True)
+                peak = None if None in peaks else max(peaks)
+                found[name] = Cost(times, statistics.median(seconds), peak)
+        return found
+
+
 def bank_mb(game: Distiller) -> float:
     """MB that the bank will still take until it is full."""
     bank = game.replay
@@ -71,6 +108,10 @@ def largest_batch(smaller: tuple[int, float], larger: tuple[int, float], most_mb
     if slope <= 0:
         return larger[0]  # too little to be measured: no more is promised than was seen
     return max(0, int((most_mb - larger[1]) / slope + larger[0]))
+
+
+def _held_mb(device: torch.device) -> float | None:
+    return torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else memory.resident_mb()
 
 
 def _forget_peak(device: torch.device) -> None:

@@ -43,6 +43,7 @@ del held
 assert memory.peak_mb() > before + 150
 memory.forget_peak()
 assert memory.peak_mb() < before + 150 and memory.available_mb() > 0
+assert memory.largest_mb() > before + 150  # a run's summary tells of the whole run
 """
 
 

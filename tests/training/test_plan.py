@@ -69,3 +69,16 @@ def test_the_bank_that_is_still_to_come(tiny):
 )
 def test_the_largest_batch(smaller, larger, most, batch):
     assert plan.largest_batch(smaller, larger, most) == batch
+
+
+def test_a_runs_own_first_steps_tell_its_costs_and_play_as_they_would(tiny):
+    game, plain = tiny.game("ddad.segkd", "game.keep_moves=1"), tiny.game("ddad.segkd", "game.keep_moves=1")
+    first = plan.FirstSteps(game)
+    for step in range(2):
+        assert game.play(step) == plain.play(step)
+    found = first.costs(2)
+    moves = game.method.moves(1)
+    assert {name: cost.times for name, cost in found.items()} == {name: moves.count(name) for name in moves}
+    assert all(cost.seconds > 0 and (cost.peak_mb is None or cost.peak_mb > 10) for cost in found.values())
+    assert game._moves.keys() == plain._moves.keys() and not any(hasattr(m, "func") for m in game._moves.values())
+    assert game.play(2) == plain.play(2)
