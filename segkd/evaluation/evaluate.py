@@ -1,6 +1,8 @@
 """Run a network over images and score its masks against labels."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -53,7 +55,7 @@ def evaluate(
     finite = torch.ones((), dtype=torch.bool, device=device)
     done, sizes, stopped = 0, set(), False
     with _judging(model):
-        for images, masks in _batches(_labelled(dataset, size), batch):
+        for images, masks in _ahead(_batches(_labelled(dataset, size), batch)):
             logits = network.logits(images)
             if logits.shape[1] != len(classes):
                 knows = f"the model knows {logits.shape[1]} classes"
@@ -164,6 +166,16 @@ def _batches(items: Iterable[tuple[np.ndarray, Item]], batch: int) -> Iterator[t
         elif sum(len(images) for images, _ in waiting.values()) == 4 * batch:
             yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape][0])))
     yield from waiting.values()
+
+
+def _ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items in order; another thread fetches the next one while one is used."""
+    source = iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(list, itertools.islice(source, 1))
+        while found := coming.result():
+            coming = reader.submit(list, itertools.islice(source, 1))
+            yield found[0]
 
 
 def _report(counts: ConfusionMatrix, classes: Classes, images: int, sizes: set[tuple[int, ...]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -125,7 +126,7 @@ def test_few_images_wait_when_all_sizes_differ() -> None:
 
     data = Counted(sample(str(i), (4 + i, 5)) for i in range(40))
     assert evaluate(Reader(), data, **NORMAL, batch=2, progress=progress)["images"] == 40
-    assert most < 4 * 2
+    assert most < 4 * 2 + 2  # one batch is read ahead
 
 
 def test_protocol_reduces_large_images_only() -> None:
@@ -260,3 +261,38 @@ def test_camvid_scored_against_itself_is_perfect() -> None:
     first.classes, model.masks = data.classes, [one.mask for one in first]
     result = evaluate(model, first, **NORMAL, batch=1)
     assert result["miou"] == 1.0 and result["size"] == [256, 341]
+
+
+def test_the_next_batch_is_read_while_the_network_works() -> None:
+    """And no further ahead: a set that does not fit into memory is never in it as a whole."""
+    asked, seen = [], []
+
+    class Slow(Listed):
+        def __getitem__(self, index: int) -> Sample:
+            asked.append(index)
+            reached.set() if index == wanted[0] else None
+            return super().__getitem__(index)
+
+    class Waiting(Reader):
+        def forward(self, x: Tensor) -> Tensor:
+            assert reached.wait(10), "nothing was read meanwhile"
+            seen.append(len(asked))
+            wanted[0] = min(wanted[0] + 2, 5)
+            reached.clear() if wanted[0] not in asked else None
+            return super().forward(x)
+
+    wanted, reached = [3], threading.Event()
+    evaluate(Waiting(), Slow(sample(str(i), seed=i) for i in range(6)), **NORMAL, batch=2)
+    assert asked == list(range(6)) and seen == [4, 6, 6]
+
+
+def test_a_bad_image_is_told_in_its_turn_and_a_stop_leaves_nothing_running() -> None:
+    samples = [sample(str(i), seed=i) for i in range(6)]
+    samples[4].mask[0, 0] = 77
+    done: list[int] = []
+    with pytest.raises(DataError, match=r"4: label 77"):
+        evaluate(Reader(), Listed(samples), **NORMAL, batch=2, progress=lambda step, total: done.append(step))
+    assert done == [2, 4]
+    before = threading.active_count()
+    assert evaluate(Reader(), Listed(samples[:4]), **NORMAL, batch=1, stop=lambda: True) is None
+    assert threading.active_count() == before
