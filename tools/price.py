@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from segkd import build
 from segkd.cli import OVERRIDES, main
 from segkd.foundation.files import RunLock, append, atomic_write, check_target
+from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, load
 from segkd.runs.folder import bench_of
 from segkd.training import checkpoint, loop
@@ -123,7 +124,7 @@ def price(recipe: str, overrides: tuple[str, ...], file: Path | None) -> None:
     for name, share in list(found.items())[4:]:
         click.echo(f"  {name:<32}{100 * share:6.3f} % of a step")
     if file is not None:
-        atomic_write(file, json.dumps(found, indent=1) + "\n")
+        atomic_write(file, json.dumps({**found, "times_a_plain_save": save, "machine": machine()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
