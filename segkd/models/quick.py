@@ -141,7 +141,7 @@ class _DepthwiseTaps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.dilation = dilation
         rows = _rows(x)
         y = torch.zeros_like(rows)
@@ -151,14 +151,18 @@ class _DepthwiseTaps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_y: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, to_y: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        rows, slopes = _rows(x), _rows(to_y)
-        to_rows, to_weight = torch.zeros_like(rows), torch.zeros_like(weight)
-        for row, column, source, target in _taps(weight.shape[-2:], x.shape[-2:], ctx.dilation):
-            to_rows[source].addcmul_(slopes[target], weight[:, 0, row, column].to(rows.dtype))
-            to_weight[:, 0, row, column] = (rows[source] * slopes[target]).flatten(0, 2).sum(0)
-        return to_rows.to(x.dtype).permute(0, 3, 1, 2), to_weight, None
+        slopes, rows = _rows(to_y), None if x is None else _rows(x)
+        to_rows = torch.zeros_like(slopes) if ctx.needs_input_grad[0] else None
+        to_weight = None if rows is None else torch.zeros_like(weight)
+        for row, column, source, target in _taps(weight.shape[-2:], to_y.shape[-2:], ctx.dilation):
+            if to_rows is not None:
+                to_rows[source].addcmul_(slopes[target], weight[:, 0, row, column].to(slopes.dtype))
+            if rows is not None:
+                to_weight[:, 0, row, column] = (rows[source] * slopes[target]).flatten(0, 2).sum(0)
+        to_x = None if to_rows is None else to_rows.to(to_y.dtype).permute(0, 3, 1, 2)
+        return to_x, to_weight, None
 
 
 class _DenseTaps(torch.autograd.Function):
