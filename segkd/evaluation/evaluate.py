@@ -62,7 +62,7 @@ def evaluate(
                 raise DataError(f"{knows}, the data set {len(classes)} ({classes.name})")
             # Not argmax, which is several times slower on the CPU; a NaN anywhere shows in the largest logit.
             largest, predicted = logits.max(1)
-            finite &= largest.isfinite().all()
+            finite &= torch.stack(largest.aminmax()).isfinite().all()
             counts.update(predicted, torch.from_numpy(np.stack(masks)).to(device))
             done += len(images)
             sizes.add(masks[0].shape)

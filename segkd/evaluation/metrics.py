@@ -39,6 +39,9 @@ class ConfusionMatrix:
             raise ValueError(f"num_classes must lie in 1..{IGNORE} ({IGNORE} marks ignored pixels), got {num_classes}")
         self.num_classes = num_classes
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        # Where a label counts: its own row, for ignored pixels one that is dropped, and -1 where it is none.
+        rows = [*range(num_classes), *[-1] * (IGNORE - num_classes), num_classes]
+        self._row_of = torch.tensor(rows, dtype=torch.int64, device=device)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add a batch: `prediction` and `target` (N,H,W), integers, on the matrix's device.
@@ -48,13 +51,14 @@ class ConfusionMatrix:
         count = self.num_classes
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
-        prediction, target = prediction.long().flatten(1), target.long().flatten(1)
-        ignored = target == IGNORE
+        if not prediction.numel():
+            return
+        prediction, target = prediction.long().flatten(1), target.flatten(1)
+        (least, most), (low, high) = prediction.aminmax(), target.aminmax()
+        target = self._row_of[target.long().clamp(0, IGNORE)]
         # Checked here because a stray label C would otherwise pass for the ignored class, and be dropped in silence.
-        illegal = (prediction < 0) | (prediction >= count) | (target < 0) | ((target >= count) & ~ignored)
-        if illegal.any():
+        if (least < 0) | (most >= count) | (low < 0) | (high > IGNORE) | (target.amin() < 0):
             raise ValueError(f"a prediction is outside 0..{count - 1}, or a target neither there nor {IGNORE}")
-        target = target.masked_fill(ignored, count)
         for predicted, labelled in zip(prediction.split(_EXACT_PIXELS, 1), target.split(_EXACT_PIXELS, 1), strict=True):
             counts = confusion_matrix(predicted, labelled, count + 1)
             self.matrix += counts[:, :count, :count].to(torch.int64).sum(0)
