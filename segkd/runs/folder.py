@@ -127,7 +127,8 @@ class Guest:
 def finished(folder: Path, recipe: Recipe) -> dict | None:
     """The summary of a finished run; None for a run that is not finished, not begun, or to be measured on something else.
 
-    A damaged or missing file of a finished run is named, and the run not finished then: its last checkpoint holds all that is needed.
+    A damaged or missing file of a finished run is named, and the run not finished then: its last checkpoint holds all that
+    is needed.
 
     Raises:
         UsageError: the finished run had another recipe.
@@ -139,6 +140,8 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
     made = folder / ("model" if isinstance(recipe, TeachRecipe) else "student")
     try:
         summary = json.loads(path.read_text("utf-8"))
+        if not isinstance(summary, dict):
+            raise ValueError("no summary of a run")
         if EXIT_CODE in summary:
             return None
         if not made.is_dir():
@@ -213,9 +216,8 @@ def begin(
     text = recipe.to_yaml()
     head = "".join(f"# {key}: {value}\n" for key, value in about.items()) + RECIPE_HASH + sha256(text.encode())
     if not ranks.rank():
-        remove(
-            folder / "summary.json"
-        )  # that of a run which is to be measured on something else: it is not finished now
+        # A finished run that is to be measured on something else is not finished now: its old scores must not outlive it.
+        remove(folder / "summary.json")
         atomic_write(folder / "recipe.yaml", f"{head}\n{text}")
     return start, diary
 
