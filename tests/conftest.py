@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import resource
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,21 @@ run: {{steps: 4, batch: 2, device: cpu, precision: fp32, save_every: 2, eval_eve
 SMALL = {"synth.width": 4, "game.student_moves": 2}
 SEGNET = ("student.arch=SegNet", "student.encoder=null",
           "student.options={channels: null, stem_width: null, decoder_channels: null, width: 2}")  # fmt: skip
+
+
+CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the tests keep in the user's cache is kept apart, for all processes of the session."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="segkd-")
+        os.environ["XDG_CACHE_HOME"] = config.stash[CACHE].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if CACHE in config.stash:
+        config.stash[CACHE].cleanup()
 
 
 @pytest.fixture

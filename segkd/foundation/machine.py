@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from segkd.foundation.files import sha256
+
+WORDS = ("fp32", "bf16")
 
 
 def machine() -> str:
@@ -22,14 +28,45 @@ def machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores{gpu}"
 
 
-@functools.cache
 def quicker_in_bf16() -> bool:
-    """Whether this processor convolves in bf16 sooner than in fp32, measured once: some have such units, and slow ones.
+    """Whether this processor convolves in bf16 sooner than in fp32: some have such units, and slow ones.
 
-    Without AMX an Intel Xeon has bf16 products at half the rate of fp32's; an AMD EPYC has them at twice the rate.
+    Without AMX an Intel Xeon has bf16 products at half the rate of fp32's; an AMD EPYC has them at twice the rate. It is
+    measured once on a machine with a version of torch and a number of threads, and kept in the user's cache: where both
+    are nearly as quick, a run that is begun again must not come out in the other one.
     """
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
+    about = f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    return _kept(f"precision-{sha256(about.encode())[:16]}", _measured)
+
+
+def _kept(name: str, find: Callable[[], bool]) -> bool:
+    """What the first process that ever asked has found; found anew where there is no folder to keep it in."""
+    lacking = (OSError, RuntimeError, ValueError)  # nothing kept, or no home, no right to write there, a damaged file
+    with contextlib.suppress(*lacking):
+        return WORDS.index((cache() / name).read_text()) == 1
+    found = find()
+    with contextlib.suppress(*lacking):
+        path = cache() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".tmp-{name}-{os.getpid()}")
+        fresh.write_text(WORDS[found])
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)  # unlike a replacement it fails where another process was first
+        fresh.unlink()
+        return WORDS.index(path.read_text()) == 1
+    return found
+
+
+def cache() -> Path:
+    """The folder of what segkd may forget. Raises RuntimeError where the user has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segkd"
+
+
+@functools.cache
+def _measured() -> bool:
+    """Which of the two is quicker now."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         maps, kernel = torch.randn(4, 64, 48, 64), torch.randn(64, 64, 3, 3)
     both = (maps.bfloat16(), kernel.bfloat16()), (maps, kernel)

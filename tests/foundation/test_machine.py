@@ -10,11 +10,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def unknown():
+def unknown(monkeypatch, tmp_path):
     """Every test measures anew, and leaves nothing of it to others."""
-    machine.quicker_in_bf16.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    measured = machine._measured
+    measured.cache_clear()
     yield
-    machine.quicker_in_bf16.cache_clear()
+    measured.cache_clear()
 
 
 @pytest.mark.parametrize(("bf16", "fp32", "chosen"), [(1.0, 2.0, True), (2.0, 1.0, False)])
@@ -43,3 +45,47 @@ def test_measuring_draws_no_random_numbers():
 def test_more_work_takes_longer():
     maps, kernel = torch.randn(2, 32, 16, 16), torch.randn(32, 32, 3, 3)
     assert 0 < machine._seconds(maps, kernel) < machine._seconds(maps.repeat(8, 1, 4, 4), kernel)
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    """A machine on which the next measurement says `answers[0]`."""
+    answers: list[bool] = []
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(machine, "_measured", lambda: answers.pop(0))
+    return answers
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_measured_first_holds_for_this_machine(measuring, monkeypatch, tmp_path, first):
+    measuring += [first, not first]
+    assert [machine.quicker_in_bf16() for _ in range(3)] == [first] * 3
+    monkeypatch.setattr(machine, "machine", lambda: "another processor, 2 cores")
+    assert machine.quicker_in_bf16() is not first
+    assert {path.read_text() for path in (tmp_path / "cache" / "segkd").iterdir()} == {"fp32", "bf16"}
+
+
+def test_of_two_processes_that_measure_at_once_both_take_what_the_first_has_found(measuring, monkeypatch, tmp_path):
+    def meanwhile():
+        monkeypatch.setattr(machine, "_measured", lambda: True)
+        assert machine.quicker_in_bf16() is True
+        return False
+
+    monkeypatch.setattr(machine, "_measured", meanwhile)
+    assert machine.quicker_in_bf16() is True
+    assert len(list((tmp_path / "cache" / "segkd").iterdir())) == 1
+
+
+@pytest.mark.parametrize("fault", ["a file in its place", "damaged", "no home"])
+def test_without_a_cache_it_is_measured_each_time(measuring, monkeypatch, tmp_path, fault):
+    measuring += [True, False, True]
+    if fault == "a file in its place":
+        (tmp_path / "cache").write_text("precious")
+    elif fault == "damaged":
+        assert machine.quicker_in_bf16() is True
+        next((tmp_path / "cache" / "segkd").iterdir()).write_text("")
+        measuring.insert(0, True)
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(machine.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert [machine.quicker_in_bf16() for _ in range(3)] == [True, False, True]
