@@ -98,6 +98,14 @@ def table(entries: Iterable[Entry]) -> list[list[str]]:
     return lines
 
 
+PAGE = """\
+# The fault matrix
+
+What the fault suite has tried, as it wrote it down: T0 is a part of every `pytest`, T1 is `pytest -m faults`. N is what a
+row owes, and some rows run more. A row passes when every fault comes out as it should: equal bytes after a resume, or one
+line and its exit code.
+
+"""
 HEAD = ["row", "fault", "tier", "N", "run", "passed", "seconds", "machine"]
 
 
@@ -113,4 +121,4 @@ def merge(file: Path, fresh: dict[str, Entry]) -> None:
     known = joined({test: Entry(**values) for test, values in before.items()}, fresh)
     data.write_text(json.dumps({test: asdict(entry) for test, entry in sorted(known.items())}, indent=1) + "\n")
     rows = [HEAD, ["---"] * 3 + ["---:"] * 4 + ["---"], *table(known.values())]
-    file.write_text("".join(f"| {' | '.join(cells)} |\n" for cells in rows))
+    file.write_text(PAGE + "".join(f"| {' | '.join(cells)} |\n" for cells in rows))

@@ -51,7 +51,8 @@ def test_another_tier(row):
 
 def cells(file: Path) -> dict[str, dict[str, str]]:
     """The rows of a Markdown table by their names."""
-    lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in file.read_text().splitlines()]
+    text = [line for line in file.read_text().splitlines() if line.startswith("|")]
+    lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text]
     return {line[0]: dict(zip(HEAD, line, strict=True)) for line in lines[2:]}
 
 
