@@ -183,20 +183,29 @@ def test_of_two_processes_one_goes_on(row, tiny, tmp_path):
     for race in row:
         begun = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(tmp_path / str(race))})})
         start = time.monotonic() + 0.01
-        children = []
+        children, ended, (held, release) = [], {}, os.pipe()
         for _ in range(2):
             pid = os.fork()  # it runs no torch operation
             if pid == 0:
                 while time.monotonic() < start:
                     pass
                 try:
+                    os.close(release)
                     with run_folder(begun):
-                        time.sleep(0.1)
+                        os.read(
+                            held, 1
+                        )  # until the test lets go: however busy the machine, the other one has tried then
                     os._exit(0)
                 except StorageError as error:
                     os._exit(5 if "in use by process" in str(error) and "\n" not in str(error) else 1)
             children.append(pid)
-        assert sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children) == [0, 5]
+        while not ended and time.monotonic() < start + 30:
+            time.sleep(0.001)
+            ended = dict(found for found in (os.waitpid(pid, os.WNOHANG) for pid in children) if found[0])
+        os.close(release)
+        ended |= dict(os.waitpid(pid, 0) for pid in children if pid not in ended)
+        os.close(held)
+        assert sorted(map(os.waitstatus_to_exitcode, ended.values())) == [0, 5]
 
 
 @pytest.mark.faults
