@@ -49,6 +49,15 @@ def recipe(tiny, tmp_path) -> Path:
     return file
 
 
+def under_way(recipe: Path, folder: Path) -> subprocess.Popen:
+    """A run that has saved its first step."""
+    run = start(recipe, f"run.dir={folder}")
+    while len(checkpoint.listed(folder / "checkpoints")) < 2:
+        assert run.poll() is None
+        time.sleep(0.02)
+    return run
+
+
 def student(folder: Path) -> bytes:
     return (folder / "student" / "model.safetensors").read_bytes()
 
@@ -97,10 +106,7 @@ def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_pa
 def test_asked_to_stop_both_save_and_say_so_where_torchrun_has_a_code_of_its_own(recipe, tmp_path):
     whole, again = tmp_path / "run", tmp_path / "again"
     assert start(recipe).communicate(timeout=300) and (whole / "summary.json").exists()
-    run = start(recipe, f"run.dir={again}")
-    while len(checkpoint.listed(again / "checkpoints")) < 2:
-        assert run.poll() is None
-        time.sleep(0.02)
+    run = under_way(recipe, again)
     began = time.monotonic()
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=PATIENCE)
@@ -119,12 +125,7 @@ def test_asked_to_stop_both_save_and_say_so_where_torchrun_has_a_code_of_its_own
 def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_bytes(recipe, tmp_path):
     whole, again = tmp_path / "run", tmp_path / "again"
     assert start(recipe).communicate(timeout=300) and (whole / "summary.json").exists()
-    run = start(recipe, f"run.dir={again}")
-    while not checkpoint.listed(again / "checkpoints") or "step-00000000" in str(
-        checkpoint.listed(again / "checkpoints")[0]
-    ):
-        assert run.poll() is None
-        time.sleep(0.02)
+    run = under_way(recipe, again)
     began = time.monotonic()
     os.kill(workers(run.pid)[-1], signal.SIGKILL)
     run.communicate(timeout=PATIENCE)

@@ -76,30 +76,22 @@ def time_to_quality(
     if who == "segkd":
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
         student = game.student.headline if recipe.run.headline == "ema" else game.student.network
-        found = reach(
-            lambda step: _finished(game.play(step), bench.device), lambda: miou(student), share * best,
-            every=every, limit=limit, steps=recipe.run.steps, say=say,
-        )  # fmt: skip
+        step_of, steps, precision = game.play, recipe.run.steps, bench.precision
     else:
         torch.manual_seed(recipe.run.seed)
         loop = pair.reference(recipe, bench.device)
-        found = reach(
-            lambda step: _finished(loop.play(), bench.device), lambda: miou(loop.student), share * best,
-            every=every, limit=limit, say=say,
-        )  # fmt: skip
-    precision = bench.precision if who == "segkd" else "fp32"
+        student, steps, precision = loop.student, None, "fp32"
+
+        def step_of(step: int) -> None:
+            loop.play()
+
+    def play(step: int) -> None:
+        step_of(step)
+        if bench.device.type == "cuda":
+            torch.cuda.synchronize(bench.device)
+
+    found = reach(play, lambda: miou(student), share * best, every=every, limit=limit, steps=steps, say=say)
     return {
-        "who": who,
-        "seed": recipe.run.seed,
-        "precision": precision,
-        "teacher_miou": best,
-        "share": share,
-        "limit": limit,
+        "who": who, "seed": recipe.run.seed, "precision": precision, "teacher_miou": best, "share": share, "limit": limit,
         **found,
-    }
-
-
-def _finished(done: object, device: torch.device) -> object:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return done
+    }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,15 +46,8 @@ def costs(game: Distiller, trials: int = 3) -> dict[str, Cost]:
     game.play(0)
     moves, found = game.method.moves(1), {}
     for name in dict.fromkeys(moves):
-        _forget_peak(game.device)
-        seconds = []
-        for trial in range(trials):
-            start = time.perf_counter()
-            game._moves[name](1, trial)
-            if game.device.type == "cuda":
-                torch.cuda.synchronize(game.device)
-            seconds.append(time.perf_counter() - start)
-        found[name] = Cost(moves.count(name), statistics.median(seconds), _peak_mb(game.device))
+        seen = [_seen(functools.partial(game._moves[name], 1, trial), game.device)[1:] for trial in range(trials)]
+        found[name] = _cost(moves.count(name), seen)
     return found
 
 
@@ -72,25 +65,31 @@ class FirstSteps:
             game._moves[name] = functools.partial(self._watched, name, move)
 
     def _watched(self, name: str, move: Callable[[int, int], dict[str, Tensor]], step: int, index: int) -> object:
-        _forget_peak(self.game.device)
-        start = time.perf_counter()
-        values = move(step, index)
-        if self.game.device.type == "cuda":
-            torch.cuda.synchronize(self.game.device)
-        self._seen[name].append((time.perf_counter() - start, _peak_mb(self.game.device)))
+        values, *seen = _seen(functools.partial(move, step, index), self.game.device)
+        self._seen[name].append(seen)
         return values
 
     def costs(self, steps: int) -> dict[str, Cost]:
         """What was seen in `steps` steps, of which the first warmed up; the moves are watched no more."""
         self.game._moves.update(self._moves)
-        found = {}
-        for name, seen in self._seen.items():
-            times = len(seen) // steps
-            if times:
-                seconds, peaks = zip(*seen[times:], strict=True)
-                peak = None if None in peaks else max(peaks)
-                found[name] = Cost(times, statistics.median(seconds), peak)
-        return found
+        times = {name: len(seen) // steps for name, seen in self._seen.items()}
+        return {name: _cost(count, self._seen[name][count:]) for name, count in times.items() if count}
+
+
+def _seen(move: Callable[[], object], device: torch.device) -> tuple[object, float, float | None]:
+    """What a move returns, its seconds, and the most MB that were held meanwhile."""
+    _forget_peak(device)
+    start = time.perf_counter()
+    values = move()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return values, time.perf_counter() - start, _peak_mb(device)
+
+
+def _cost(times: int, seen: Sequence[Sequence[float | None]]) -> Cost:
+    """Of a move that is played `times` a step, from the seconds and MB of some."""
+    seconds, peaks = zip(*seen, strict=True)
+    return Cost(times, statistics.median(seconds), None if None in peaks else max(peaks))
 
 
 def bank_mb(game: Distiller) -> float:

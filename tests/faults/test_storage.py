@@ -192,9 +192,8 @@ def test_of_two_processes_one_goes_on(row, tiny, tmp_path):
                 try:
                     os.close(release)
                     with run_folder(begun):
-                        os.read(
-                            held, 1
-                        )  # until the test lets go: however busy the machine, the other one has tried then
+                        # Until the test lets go: however busy the machine, the other one has tried then.
+                        os.read(held, 1)
                     os._exit(0)
                 except StorageError as error:
                     os._exit(5 if "in use by process" in str(error) and "\n" not in str(error) else 1)
