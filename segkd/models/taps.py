@@ -65,26 +65,25 @@ class BatchNormTap:
 
     def __init__(self, network: nn.Module) -> None:
         self.layers = batchnorm_layers(network)
-        self.statistics: list[BatchStatistics] = []
 
     @contextmanager
     def open(self) -> Iterator[list[BatchStatistics]]:
         """Listen to the forwards inside the block; yields the list that fills, in the order of execution."""
-        self.statistics = []
-        handles = [m.register_forward_pre_hook(self._listener(name)) for name, m in self.layers.items()]
+        found: list[BatchStatistics] = []
+        handles = [m.register_forward_pre_hook(self._listener(name, found)) for name, m in self.layers.items()]
         try:
-            yield self.statistics
+            yield found
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _listener(self, name: str):  # noqa: ANN202 - a hook
+    def _listener(self, name: str, found: list[BatchStatistics]):  # noqa: ANN202 - a hook
         def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0]
             if x.shape[-1] * x.shape[-2] == 1:
                 return
             mean, var = _Moments.apply(x)
-            self.statistics.append(BatchStatistics(name, mean, var, module.running_mean, module.running_var))
+            found.append(BatchStatistics(name, mean, var, module.running_mean, module.running_var))
 
         return listen
 

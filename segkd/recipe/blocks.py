@@ -275,9 +275,7 @@ class Run(Block):
     device: Text = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
-    checkpointing: bool = Field(
-        False, description="gradient checkpointing: a synth move takes less memory and more time"
-    )
+    checkpointing: bool = Field(False, description="gradient checkpointing: moves take less memory and more time")
     sync_bn: bool = Field(False, description="BatchNorm of student and synthesiser over the batches of all processes")
 
     @field_validator("steps")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
@@ -15,6 +14,7 @@ from segkd.foundation import ranks
 from segkd.foundation.precision import wide
 from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.methods.base import FIELDS, Method, View
+from segkd.models.recompute import Context, recomputing
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
 from segkd.synthesis.bank import Replay
@@ -44,8 +44,8 @@ class Distiller:
         sizes: sizes (H,W) drawn in turn, one a step.
         replay: keeps the teacher's logits at its head's resolution where it can, a sixteenth of the memory at stride 4.
         at_head: compare logits at the resolution of the heads, which both networks must share.
-        checkpointing: a synth move keeps the activations of one network at a time, and computes those of teacher and student
-            again in its backward pass (arXiv:1604.06174): the same values in less memory.
+        checkpointing: the networks' activations are computed again in backward passes, block by block (arXiv:1604.06174): the
+            same values in less memory.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class Distiller:
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
             x = self._images(z, step, index)
-            seen = self._checkpointed(self._teach, x, needs | {"t"})
+            seen = self._teach(x, needs | {"t"})
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-            view = self._view({"z": z, "x": x, **seen, **self._checkpointed(self._study, x, needs)})
+            view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
             # What is to be kept must be sound also where no term looks at it.
@@ -181,27 +181,24 @@ class Distiller:
     def _images(self, z: Tensor, step: int, index: int, maker: nn.Module | None = None) -> Tensor:
         """Images (N,3,H,W), augmented, of this step's size."""
         torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("synthesis")))
-        with self._autocast():
-            x = (maker or self.synthesiser)(z, self.sizes[step % len(self.sizes)])
+        maker = maker or self.synthesiser
+        with self._recomputing(maker), self._autocast():
+            x = maker(z, self.sizes[step % len(self.sizes)])
         return self.augment(wide(x), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
 
     def _teach(self, x: Tensor, needs: set[str]) -> dict[str, object]:
         """The teacher's side of a view, and its logits as a bank keeps them; taps are open only where a term looks."""
         with ExitStack() as taps, self._autocast():
             seen: dict[str, object] = {}
+            listen = self.bn_tap.open if "statistics" in needs else nullcontext
             if "statistics" in needs:
-                seen["statistics"] = taps.enter_context(self.bn_tap.open())
+                seen["statistics"] = taps.enter_context(listen())
             if "t_features" in needs:
                 seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
+            taps.enter_context(self._recomputing(self.teacher.network, listen))
             seen["kept"] = self.teacher(x, at_head=self.keeps_heads)
             seen["t"] = self._shown(seen["kept"])
         return seen
-
-    def _checkpointed(
-        self, side: Callable[[Tensor, set[str]], dict[str, object]], x: Tensor, needs: set[str]
-    ) -> dict[str, object]:
-        """One side of a view; with `checkpointing` its activations are not kept for the backward pass."""
-        return checkpoint(side, x, needs, use_reentrant=False) if self.checkpointing else side(x, needs)
 
     def _shown(self, kept: Tensor) -> Tensor:
         """The teacher's logits as the terms look at them."""
@@ -215,6 +212,7 @@ class Distiller:
             seen: dict[str, object] = {}
             if "s_features" in needs:
                 seen["s_features"] = taps.enter_context(FeatureTap(self.student.network.network).open())
+            taps.enter_context(self._recomputing(self.student.network))
             seen["s"] = self.student.network(x, at_head=self.at_head)
         return seen
 
@@ -226,6 +224,9 @@ class Distiller:
             return self._study(images, {"s"})["s"]
 
         return View(values, teacher, student)
+
+    def _recomputing(self, network: nn.Module, again: Callable[[], Context] = nullcontext) -> Context:
+        return recomputing(network, again) if self.checkpointing else nullcontext()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

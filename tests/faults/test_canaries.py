@@ -28,8 +28,8 @@ class Canary:
 CANARIES = {
     "hook leak": Canary(
         "segkd/models/taps.py",
-        "            yield self.statistics\n        finally:\n            for handle in handles:\n                handle.remove()",
-        "            yield self.statistics\n        finally:\n            pass",
+        "            yield found\n        finally:\n            for handle in handles:\n                handle.remove()",
+        "            yield found\n        finally:\n            pass",
         f"{FAULTS}/test_players.py::test_no_hook_is_left_behind[ddad.segkd]",
     ),
     "balance over N only": Canary(

@@ -23,8 +23,14 @@ from segkd.models.sync import SyncedBatchNorm2d, synced
 from segkd.training.player import Optimizer, Player, Schedule
 from tests.conftest import Tiny
 
-ALONE = ("synth.augment=[]", "synth.replay=0", "game.keep_moves=0", "run.batch=8", "run.sync_bn=true",
+ALONE = ("synth.augment=[]", "synth.replay=0", "game.keep_moves=0", "run.batch=8",
          "student.options.decoder_aspp_dropout=0.0")  # fmt: skip
+GAMES = {  # dtype, how near processes come to one, whether networks use the statistics of batches, and what the recipe says
+    "float64": (torch.float64, 1e-10, True, "run.sync_bn=true"),
+    "fp32": (torch.float32, 1e-4, True, "run.sync_bn=true"),
+    "checkpointed": (torch.float64, 1e-10, True, "run.sync_bn=true", "run.checkpointing=true"),
+    "networks in eval mode": (torch.float64, 1e-10, False),
+}
 
 
 def enter(rank: int, size: int, folder: str, work: Callable[[], object]) -> None:
@@ -80,36 +86,45 @@ def test_terms_are_those_of_the_whole_batch(processes, size):
             torch.testing.assert_close(part[name][1] / size, slope[rank * each : (rank + 1) * each], rtol=0, atol=1e-12)
 
 
-def gradients(tiny: Tiny, dtype: torch.dtype) -> dict[str, list[Tensor]]:
-    """Of the first move of each player, from the same weights."""
+def first_moves(tiny: Tiny, name: str) -> dict[str, tuple[list[Tensor], dict[str, Tensor]]]:
+    """Gradients and terms of the first move of each player, from the same weights."""
+    dtype, _, training, *overrides = GAMES[name]
     found = {}
-    for name in ("student", "synth"):
-        game = tiny.game("ddad.segkd", *ALONE)
+    for player in ("student", "synth"):
+        game = tiny.game("ddad.segkd", *ALONE, *overrides)
         for module in (game.teacher, game.student.network, game.synthesiser):
             module.to(dtype)
+            if not training:
+                module.eval().train = lambda mode=True, module=module: module
         latents = game._latents
         game._latents = lambda step, index, latents=latents: latents(step, index).to(dtype)
-        player, caught = getattr(game, name), []
-        parameters = list(player.network.parameters())
+        side, caught = getattr(game, player), []
+        parameters = list(side.network.parameters())
 
         def step(parameters=parameters, caught=caught) -> None:
             caught.extend(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters)
 
-        player.optimizer.step = step
-        player.average = None
-        game._moves[name](0, 0)
-        found[name] = caught
+        side.optimizer.step = step
+        side.average = None
+        values = game._moves[player](0, 0)
+        found[player] = caught, {term: value.detach() for term, value in values.items()}
     return found
 
 
+@pytest.mark.parametrize("name", GAMES)
 @pytest.mark.parametrize("size", [2, 4])
-def test_first_gradients_are_those_of_one_process(processes, tiny, size):
-    one, parts = gradients(tiny, torch.float64), [part["gradients"] for part in processes[size]]
-    for player, whole in one.items():
+def test_first_moves_are_those_of_one_process(processes, tiny, size, name):
+    one, near = first_moves(tiny, name), GAMES[name][1]
+    for player, (whole, values) in one.items():
         assert max(float(g.abs().max()) for g in whole) > 1e-4
-        for part in parts:
-            assert len(part[player]) == len(whole) > 10
-            assert max(float((a - b).abs().max()) for a, b in zip(part[player], whole, strict=True)) < 1e-10
+        for part in processes[size]:
+            gradients, terms = part[name][player]
+            assert len(gradients) == len(whole) > 10
+            assert max(float((a - b).abs().max()) for a, b in zip(gradients, whole, strict=True)) < near
+            if player == "synth":  # a student's term is that of its own images; their mean is taken of gradients
+                assert terms.keys() == values.keys()
+                for term, value in values.items():
+                    assert float(terms[term]) == pytest.approx(float(value), abs=near)
 
 
 def updates(bad: int) -> tuple[list[str | None], Tensor]:
@@ -155,7 +170,7 @@ def test_batchnorm_over_all_processes(processes):
 
 
 def everything(tiny: Tiny) -> dict[str, object]:
-    found = {"terms": terms(), "gradients": gradients(tiny, torch.float64)}
+    found = {"terms": terms(), **{name: first_moves(tiny, name) for name in GAMES}}
     return found if ranks.size() > 2 else {**found, "updates": updates(bad=1), "normalised": normalised(torch.float64)}
 
 
