@@ -20,7 +20,7 @@ from segkd.foundation.files import sha256
 from segkd.models.student import load_student
 from segkd.recipe import load
 from segkd.runs.folder import run_folder
-from segkd.training import checkpoint
+from segkd.training import checkpoint, tune
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
 
@@ -291,24 +291,27 @@ def test_a_named_checkpoint_winds_the_run_back(tiny, distil, tmp_path):
     assert student_bytes(folder) == wanted
 
 
-def test_what_auto_chose_first_it_chooses_to_the_end(distil, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("chosen", ["fp32", "bf16", "bf16, student in fp32"])
+def test_what_auto_chose_first_it_chooses_to_the_end(chosen, distil, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
 
-    def part(bf16):
+    def part(bf16, in_fp32=()):
         monkeypatch.setattr(build, "quicker_in_bf16", lambda: bf16)
+        monkeypatch.setattr(tune, "quicker_in_fp32", lambda game: frozenset(in_fp32))
         return distil("run.precision=auto")["precision"], capsys.readouterr().err
 
-    assert part(bf16=False) == ("fp32", "")
+    first = {"fp32": (False, ()), "bf16": (True, ()), "bf16, student in fp32": (True, ("student",))}[chosen]
+    assert part(*first) == (chosen, "")
     wanted = student_bytes(folder)
     for path in (folder / "summary.json", checkpoint.listed(folder / "checkpoints")[0]):
         path.unlink()
-    assert part(bf16=True) == ("fp32", "")
+    assert part(bf16=True, in_fp32=("teacher",)) == (chosen, "")
     assert student_bytes(folder) == wanted
     (folder / "summary.json").unlink()
     text = (folder / "recipe.yaml").read_text()
     (folder / "recipe.yaml").write_text(re.sub(r"# machine: .*", "# machine: another", text, count=1))
-    chosen, said = part(bf16=True)
-    assert chosen == "bf16" and "precision was fp32 and is bf16" in said
+    now, said = part(bf16=True, in_fp32=("teacher",))
+    assert now == "bf16, teacher in fp32" and f"precision was {chosen} and is {now}" in said
 
 
 def test_another_recipe_in_the_folder_is_refused_by_its_key(distil, tmp_path):

@@ -26,7 +26,7 @@ from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe
-from segkd.runs.folder import bench_of
+from segkd.runs.folder import bench_of, settled
 
 VERBS = {"segkd --help": ("--help",), "segkd recipes validate quickstart": ("recipes", "validate", "quickstart")}
 
@@ -46,6 +46,7 @@ def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str],
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # fp32 in TF32, as torch's convolutions are anyway
     plain, game = pair.reference(recipe, device), pair.distiller(recipe, device, bench.bf16)
+    settled(bench, game)
     say("memory of both loops, each in a process of its own")
     memory = {who: peak_mb(recipe, who, device) for who in ("segkd", "reference")}
     kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bench.bf16 else {})}

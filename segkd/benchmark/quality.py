@@ -12,7 +12,7 @@ from segkd import build
 from segkd.benchmark import pair
 from segkd.foundation.errors import TeacherError, UsageError
 from segkd.recipe import DistillRecipe
-from segkd.runs.folder import bench_of, labelled, score
+from segkd.runs.folder import bench_of, labelled, score, settled
 from segkd.training.guard import StopFlag
 
 Measure = Callable[[], float]
@@ -75,8 +75,9 @@ def time_to_quality(
     say(f"{who}, seed {recipe.run.seed}: the teacher has {best:.4f} on {recipe.data.watch}")
     if who == "segkd":
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
+        settled(bench, game)
         student = game.student.headline if recipe.run.headline == "ema" else game.student.network
-        step_of, steps, precision = game.play, recipe.run.steps, bench.precision
+        step_of, steps, precision = game.play, recipe.run.steps, game.precision
     else:
         torch.manual_seed(recipe.run.seed)
         loop = pair.reference(recipe, bench.device)

@@ -35,14 +35,16 @@ def quicker_in_bf16() -> bool:
     measured once on a machine with a version of torch and a number of threads, and kept in the user's cache: where both
     are nearly as quick, a run that is begun again must not come out in the other one.
     """
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    about = f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    return _kept(f"precision-{sha256(about.encode())[:16]}", _measured)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and bf16_is_quicker("a convolution", _measured)
 
 
-def _kept(name: str, find: Callable[[], bool]) -> bool:
-    """What the first process that ever asked has found; found anew where there is no folder to keep it in."""
+def bf16_is_quicker(about: str, find: Callable[[], bool]) -> bool:
+    """What the first process that ever asked on this machine about `about` has found.
+
+    It is found anew where there is no folder to keep it in.
+    """
+    here = f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads: {about}"
+    name = f"precision-{sha256(here.encode())[:16]}"
     lacking = (OSError, RuntimeError, ValueError)  # nothing kept, or no home, no right to write there, a damaged file
     with contextlib.suppress(*lacking):
         return WORDS.index((cache() / name).read_text()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from inspect import signature
 
 import torch
@@ -100,6 +101,7 @@ class Adapter(nn.Module):
         network: the wrapped module, with its own parameter names.
         stride: H and W of the network's input are padded to multiples of it.
         head_stride: how much smaller than the image the head's logits are.
+        in_fp32: the network is computed in fp32 under autocast too.
     """
 
     def __init__(self, network: nn.Module, classes: int, stride: int | None = None) -> None:
@@ -108,9 +110,16 @@ class Adapter(nn.Module):
         self.classes = classes
         self.stride = stride if stride is not None else network_stride(network)
         self.head_stride = head_stride(network)
+        self.in_fp32 = False
 
     def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
         """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,3,H,W)."""
+        kind = images.device.type
+        wide = self.in_fp32 and torch.amp.is_autocast_available(kind)  # not on the device "meta"
+        with torch.autocast(kind, enabled=False) if wide else nullcontext():
+            return self._logits(images, at_head)
+
+    def _logits(self, images: Tensor, at_head: bool) -> Tensor:
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images, self.stride)
         if at_head and self.head_stride > 1:

@@ -32,6 +32,7 @@ from segkd.runs.folder import (
     ran_on,
     run_folder,
     score,
+    settled,
 )  # fmt: skip
 from segkd.runs.planning import outlook
 from segkd.training import checkpoint, loop, plan
@@ -65,6 +66,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
         recipe = with_values(recipe, {"run.steps": _steps_of_budget(recipe, folder, teacher, bench)})
     with audit.phase("training"):
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
+        bench = settled(bench, game)
     # All that can be wrong with the input has been said by now: only then is anything written.
     with run_folder(recipe, options.resume) as (stop, lock):
         facts = {"teacher sha256": sha256(Path(expand_root(recipe.teacher.weights)))}
@@ -78,7 +80,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
                 outlook=lambda: outlook(recipe, bench, first, loop.OUTLOOK),
             )
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
-        time_and_place = ran_on(recipe, bench, diary.seconds)
+        time_and_place = ran_on(recipe, game, diary.seconds)
         student = ranks.common(game.student.headline if recipe.run.headline == "ema" else game.student.network)
         classes = build.classes_of(recipe.teacher.classes)
         if not ranks.rank():
@@ -180,6 +182,7 @@ def _steps_of_budget(recipe: DistillRecipe, folder: Path, teacher: Teacher, benc
     if found is not None:
         return found[0]["recipe"]["run"]["steps"]
     trial = build.distiller_of(with_values(recipe, {"run.steps": 10}), teacher, bench.device, bench.bf16)
+    settled(bench, trial)
     return ranks.told(plan.steps_for(recipe.run.budget, trial.play))
 
 

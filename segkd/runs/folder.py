@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,8 @@ from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
 from segkd.foundation.machine import machine
 from segkd.recipe import Recipe, TeachRecipe, differences, load
-from segkd.training import checkpoint, loop
+from segkd.training import checkpoint, loop, tune
+from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary, memory_mb
 
@@ -52,13 +53,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how networks run, resolved before step 1."""
+    """Where and how networks run, resolved before step 1.
+
+    `in_fp32` names networks that run in fp32 where the others run in bf16; None: `settled` is to measure which.
+    """
 
     device: torch.device
     bf16: bool
+    in_fp32: frozenset[str] | None = frozenset()
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Literal["fp32", "bf16"]:
         return "bf16" if self.bf16 else "fp32"
 
 
@@ -73,9 +78,19 @@ def bench_of(recipe: Recipe, folder: Path | None = None) -> Bench:
     device = build.device_of(recipe.run.device)
     here = {"machine": machine(), "device": str(device)}
     before = about_run(folder) if folder is not None and recipe.run.precision == "auto" else {}
-    if here.items() <= before.items() and before.get("precision") in ("bf16", "fp32"):
-        return Bench(device, before["precision"] == "bf16")
-    return Bench(device, build.bf16_of(recipe.run.precision, device))
+    if here.items() <= before.items() and (words := before.get("precision", "").split(", "))[0] in ("bf16", "fp32"):
+        return Bench(device, words[0] == "bf16", frozenset(word.removesuffix(" in fp32") for word in words[1:]))
+    bf16 = build.bf16_of(recipe.run.precision, device)
+    return Bench(device, bf16, None if bf16 and recipe.run.precision == "auto" else frozenset())
+
+
+def settled(bench: Bench, game: Distiller) -> Bench:
+    """The bench, once it is known which of the game's networks run in fp32; from now on they do."""
+    names = bench.in_fp32
+    if names is None:
+        names = ranks.told(frozenset() if ranks.rank() else tune.quicker_in_fp32(game))
+    tune.keep_in_fp32(game, names)
+    return replace(bench, in_fp32=names)
 
 
 @contextmanager
@@ -211,7 +226,7 @@ def begin(
     ranks.wait()  # until all have read what the first is about to replace
     about = {
         "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": machine(),
-        "device": str(bench.device), "precision": bench.precision, "threads": torch.get_num_threads(), "processes": ranks.size(), **facts,
+        "device": str(bench.device), "precision": game.precision, "threads": torch.get_num_threads(), "processes": ranks.size(), **facts,
     }  # fmt: skip
     text = recipe.to_yaml()
     head = "".join(f"# {key}: {value}\n" for key, value in about.items()) + RECIPE_HASH + sha256(text.encode())
@@ -228,11 +243,11 @@ def plan_of(recipe: Recipe) -> loop.Plan:
     return loop.Plan(run.steps, run.save_every, run.eval_every, run.sample_every, run.keep, run.rollback)
 
 
-def ran_on(recipe: Recipe, bench: Bench, diary_seconds: float) -> dict[str, object]:
+def ran_on(recipe: Recipe, game: loop.Game, diary_seconds: float) -> dict[str, object]:
     """The part of a summary that both kinds of run have: how long, with how much memory, on what."""
     return {
         "seed": recipe.run.seed, "steps": recipe.run.steps, "batch": recipe.run.batch, "seconds": round(diary_seconds, 1),
-        "peak_memory_mb": memory_mb(), "machine": machine(), "torch": str(torch.__version__), "precision": bench.precision,
+        "peak_memory_mb": memory_mb(), "machine": machine(), "torch": str(torch.__version__), "precision": game.precision,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from segkd import build
 from segkd.foundation import memory, ranks
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, with_values
-from segkd.runs.folder import Bench, bench_of
+from segkd.runs.folder import Bench, bench_of, settled
 from segkd.training import plan
 from segkd.training.plan import Cost
 
@@ -21,12 +21,12 @@ def planned(recipe: DistillRecipe, trust_pickle: bool = False) -> list[str]:
     bench = bench_of(recipe)
     batch = recipe.run.batch
     other = max(2, batch // 2) if batch > 2 else 2 * batch
-    costs, full = {}, {}
+    costs, full, precision = {}, {}, ""
     for size in sorted((batch, other)):  # the smaller first: memory that was held once may stay held
-        costs[size], full[size] = _costs(recipe, size, bench, trust_pickle)
+        costs[size], full[size], precision = _costs(recipe, size, bench, trust_pickle)
     here, step = costs[batch], sum(cost.times * cost.seconds for cost in costs[batch].values())
     lines = [
-        f"{machine()}, {torch.get_num_threads()} threads, {bench.precision}",
+        f"{machine()}, {torch.get_num_threads()} threads, {precision}",
         f"{'move':<10}{'a step':>8}{'seconds':>10}{f'MB at {batch}':>12}{f'MB at {other}':>12}",
         *(
             f"{name:<10}{cost.times:>8}{cost.seconds:>10.3f}{_mb(cost):>12}{_mb(costs[other][name]):>12}"
@@ -60,12 +60,13 @@ def outlook(recipe: DistillRecipe, bench: Bench, first: plan.FirstSteps, steps: 
     return lines
 
 
-def _costs(recipe: DistillRecipe, batch: int, bench: Bench, trust_pickle: bool) -> tuple[dict[str, Cost], float]:
-    """The moves of a game of that batch, and what its bank will still take."""
+def _costs(recipe: DistillRecipe, batch: int, bench: Bench, trust_pickle: bool) -> tuple[dict[str, Cost], float, str]:
+    """The moves of a game of that batch, what its bank will still take, and its precision."""
     recipe = with_values(recipe, {"run.batch": batch, **({"run.steps": 10} if recipe.run.budget else {})})
     teacher = build.teacher_of(recipe.teacher, trust_pickle).to(bench.device, memory_format=torch.channels_last)
     game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
-    return plan.costs(game), plan.bank_mb(game)
+    settled(bench, game)
+    return plan.costs(game), plan.bank_mb(game), game.precision
 
 
 def _steps(recipe: DistillRecipe, step: float) -> str:

@@ -62,7 +62,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
 
         events = loop.Events(look if watch is not None else None, check=lock.check)
         loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
-        time_and_place = ran_on(recipe, bench, diary.seconds)
+        time_and_place = ran_on(recipe, game, diary.seconds)
         network.load_state_dict(game.best["network"] or game.player.headline.state_dict())
         network.eval()
         if recipe.output is not None:

@@ -75,6 +75,13 @@ class Distiller:
         self.needs = self._plan()
 
     @property
+    def precision(self) -> str:
+        """That of the networks, in words; `tune` has set which of them are exceptions."""
+        networks = {"teacher": self.teacher, "student": self.student.network}
+        others = [name for name, network in networks.items() if network.in_fp32]
+        return ", ".join(["bf16", *(f"{name} in fp32" for name in others)]) if self.bf16 else "fp32"
+
+    @property
     def seed(self) -> int:
         """That of the present attempt."""
         return seed_of_attempt(self.first_seed, self.attempt)

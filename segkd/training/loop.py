@@ -23,7 +23,7 @@ class Game(Protocol):
     `notes` are lines about the step, such as why a move was refused; the loop tells them and takes them away.
     """
 
-    bf16: bool
+    precision: str
     attempt: int
     notes: list[str]
 
@@ -157,7 +157,7 @@ def environment(game: Game) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": machine(),
-        "precision": "bf16" if game.bf16 else "fp32",
+        "precision": game.precision,
         "processes": ranks.size(),
     }
 

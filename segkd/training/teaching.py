@@ -81,6 +81,10 @@ class Teaching:
         self.notes: list[str] = []
 
     @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "fp32"
+
+    @property
     def seed(self) -> int:
         """That of the present attempt."""
         return seed_of_attempt(self.first_seed, self.attempt)

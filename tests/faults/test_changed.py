@@ -19,7 +19,7 @@ FREE = ("data.", "run.dir", "run.save_every", "run.eval_every")
 class Still:
     """A game that takes any state."""
 
-    bf16 = False
+    precision = "fp32"
 
     def state(self) -> dict:
         return {}

@@ -28,7 +28,7 @@ NOTHING = loop.Events()
 class Walk:
     """A random walk with momentum: every step depends on all before it."""
 
-    bf16 = False
+    precision = "fp32"
     attempt = 0
 
     def __init__(self, signal_at: int | None = None, number: int = signal.SIGTERM, nan_at: int | None = None) -> None:
@@ -328,7 +328,7 @@ def test_another_number_of_threads_is_a_warning_that_names_it(whole):
 
 def test_another_precision_is_a_warning_that_names_it(whole):
     game, said = Walk(), []
-    game.bf16 = True
+    game.precision = "bf16"
     assert go(whole, game, said=said) == 12
     assert [line.partition(":")[2] for line in said] == [
         " precision was fp32 and is bf16: the run goes on, but not to equal bytes"
