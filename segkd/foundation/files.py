@@ -9,8 +9,10 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from segkd.foundation.errors import StorageError, UsageError
 
@@ -29,15 +31,73 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     """
     path = Path(path)
     payload = data.encode() if isinstance(data, str) else data
-    refuse_irregular(path)
-    temporary = path.parent / f".tmp-{path.name}-{os.getpid()}"
+    _replace(path.parent, path.name, len(payload), lambda file: file.write(payload), lambda: path)
+
+
+def atomic_stream(folder: Path, start: str, end: str, needed: int, write: Callable[[Hashing], object]) -> Path:
+    """As `atomic_write` for what is written piece by piece, into a file called `start`, the SHA-256 of its bytes, and `end`.
+
+    Nothing is held in memory but the piece that is written.
+
+    Args:
+        needed: about how many bytes it will be, for the message of a full disk.
+        write: is given a file to write to; what it raises because that failed is told as any other failure.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        StorageError: as `atomic_write`.
+    """
+    hashing = Hashing()
+
+    def fill(file: BinaryIO) -> None:
+        hashing.file = file
+        try:
+            write(hashing)
+        except Exception as error:
+            if hashing.error is not None:
+                raise hashing.error from error
+            raise
+
+    return _replace(folder, f"{start}{end}", needed, fill, lambda: folder / f"{start}{hashing.digest.hexdigest()}{end}")
+
+
+class Hashing:
+    """A file to write to, which knows the hash of what was written, and why it could not be, whatever the writer says."""
+
+    def __init__(self) -> None:
+        self.file: BinaryIO | None = None
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.digest.update(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        """The whole is flushed at its end."""
+
+
+def _replace(
+    folder: Path, name: str, needed: int, write: Callable[[BinaryIO], object], target: Callable[[], Path]
+) -> Path:
+    """Let `write` fill a file beside its place, which is asked for at the end, and move it there. Raises StorageError."""
+    temporary = folder / f".tmp-{name}-{os.getpid()}"
     try:
-        _write_synced(temporary, payload)
+        _write_synced(temporary, write)
+        path = target()
+        refuse_irregular(path)
         os.replace(temporary, path)
-        fsync_folder(path.parent)
+        fsync_folder(folder)
+        return path
     except OSError as error:
         # Measured before the clean-up, which would make the free space look sufficient again.
-        message = write_failure(path, len(payload), error)
+        message = write_failure(folder / name, needed, error)
         raise StorageError(message) from error
     finally:
         # After a successful replace the name is gone, and there is nothing to remove.
@@ -45,11 +105,11 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
             temporary.unlink()
 
 
-def _write_synced(path: Path, payload: bytes) -> None:
+def _write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Creates `path` with the default permissions, never through a symlink, and syncs its bytes."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
-        file.write(payload)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from segkd.foundation.errors import NumbersError, StorageError, one_line
-from segkd.foundation.files import atomic_write, sha256
+from segkd.foundation.files import atomic_stream, sha256
 from segkd.foundation.tensors import load_pickled
 
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.ckpt")
@@ -30,11 +31,9 @@ def save(folder: Path, step: int, state: dict, keep: int) -> Path:
         raise NumbersError(
             f"step {step}: {bad} is not finite; the checkpoint is not written, the one before it is good"
         )
-    buffer = io.BytesIO()
-    torch.save(_plain(state), buffer)
-    data = buffer.getvalue()
-    path = folder / f"step-{step:08d}-{sha256(data)}.ckpt"
-    atomic_write(path, data)
+    plain = _plain(state)
+    size = sum(tensor.nbytes for tensor in _tensors(plain))
+    path = atomic_stream(folder, f"step-{step:08d}-", ".ckpt", size, partial(torch.save, plain))
     others = [old for old in listed(folder) if old != path]
     # A run that was wound back plays these steps again: `newest` must not find the abandoned ones.
     abandoned = [old for old in others if int(NAME.fullmatch(old.name)[1]) >= step]
@@ -100,6 +99,14 @@ def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return sys.intern(str(value)) if isinstance(value, str) else value
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
 
 
 def _not_finite(value: object, name: str):  # noqa: ANN202 - a generator of names

@@ -12,7 +12,17 @@ import pytest
 
 from segkd.foundation import files
 from segkd.foundation.errors import StorageError, UsageError
-from segkd.foundation.files import RunLock, append, atomic_write, check_target, make_folder, sha256, sweep
+from segkd.foundation.files import (
+    Hashing,
+    RunLock,
+    append,
+    atomic_stream,
+    atomic_write,
+    check_target,
+    make_folder,
+    sha256,
+    sweep,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -95,6 +105,34 @@ def test_disk_full_at_any_byte(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0
+
+
+def test_a_stream_is_named_by_its_hash(tmp_path: Path) -> None:
+    def write(file: Hashing) -> None:
+        for piece in (b"ab", memoryview(b"cd"), b""):
+            file.write(piece)
+
+    path = atomic_stream(tmp_path, "step-", ".ckpt", 4, write)
+    assert path == tmp_path / f"step-{sha256(b'abcd')}.ckpt" and path.read_bytes() == b"abcd"
+    assert names(tmp_path) == [path.name]
+
+
+def test_a_writer_that_swallows_the_failure_does_not_hide_it(tmp_path: Path, small_files) -> None:
+    def write(file: Hashing) -> None:
+        try:
+            for _ in range(100):
+                file.write(b"n" * 10_000)
+        except OSError:
+            raise RuntimeError("writing failed somewhere") from None
+
+    with (
+        small_files(99_999),
+        pytest.raises(StorageError, match=r"step-\.ckpt: cannot write: File too large \(1000000 bytes"),
+    ):
+        atomic_stream(tmp_path, "step-", ".ckpt", 1_000_000, write)
+    with pytest.raises(ZeroDivisionError):
+        atomic_stream(tmp_path, "step-", ".ckpt", 1, lambda file: 1 / 0)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling symlink", "folder", "fifo"])
