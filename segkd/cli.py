@@ -86,13 +86,13 @@ def distill(
 
     loaded = recipes.load(recipe, overrides, "distill")  # before torch: a slip is told at once
     folder = loaded.run.dir
+    memory.hold(sparing=loaded.run.checkpointing)
     if plan:
         from segkd import runs
 
         for line in runs.planned(loaded, trust_pickle):
             click.echo(line)
         return
-    memory.hold()
     from segkd import api
 
     summary = api.distill(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)

@@ -29,7 +29,7 @@ def bench(overrides: tuple[str, ...], pair: str, turns: int, file: Path | None) 
     recipe = load(pair, overrides, "distill")  # before torch: a slip is told at once
     if file is not None:
         check_target(file)
-    memory.hold()
+    memory.hold(sparing=recipe.run.checkpointing)
     from segkd.benchmark import benchmark, described
 
     found = {

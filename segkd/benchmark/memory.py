@@ -26,6 +26,7 @@ def _peak(recipe: DistillRecipe, who: str, device: str, threads: int) -> float:
     torch.conv2d(torch.zeros(1, 1, 3, 3, device=place), torch.zeros(1, 1, 3, 3, device=place))  # kernels are loaded
     before = memory.resident_mb() or 0.0
     if who == "segkd":
+        memory.hold(sparing=recipe.run.checkpointing)  # as the run's command does
         game = pair.distiller(recipe, place, bf16=False)
         for step in range(1, 1 + STEPS):
             game.play(step)

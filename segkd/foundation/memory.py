@@ -8,21 +8,27 @@ import resource
 import sys
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+LARGE = 2**18
+"""Bytes of a tensor that is given back as soon as it is freed, where memory is spared."""
 _forgotten_mb = 0.0
 
 
-def hold() -> bool:
+def hold(sparing: bool = False) -> bool:
     """Let the C library keep what is freed for the next tensor of the size, from now on; False where it cannot.
 
     By default glibc returns large tensors to the system at once and gets the next ones page by page: a tenth of a
     training step on a CPU. What is held grows where tensors that stay lie between the freed: the replay bank lies apart.
+
+    Args:
+        sparing: let it give back every large tensor as it is freed instead, so that no more is held than is in use.
     """
+    options = [(M_MMAP_THRESHOLD, LARGE)] if sparing else [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)]
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library, or another system
         return False
-    return bool(set_option(M_MMAP_MAX, 0)) and bool(set_option(M_TRIM_THRESHOLD, 2**31 - 1))
+    return all([set_option(*option) for option in options])
 
 
 def resident_mb() -> float | None:

@@ -31,6 +31,28 @@ def test_freed_memory_is_held():
     assert new_pages("hold") < 0.1 * new_pages()
 
 
+HELD = """
+import numpy as np
+from segkd.foundation import memory
+
+assert memory.hold(sparing=True)
+memory.forget_peak()
+before, kept = memory.resident_mb(), []
+for turn in range(40):
+    large = np.ones(2_000_000 - 5_000 * turn)  # 16 MB and less
+    kept.append(np.ones(10_000))  # lies behind it
+    del large
+print(memory.resident_mb() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_is_spared():
+    """Arrays of many sizes come and go, and small ones stay between them."""
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 8
+
+
 PEAK = """
 import numpy as np
 from segkd.foundation import memory
