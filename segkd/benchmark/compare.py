@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from segkd.benchmark.reference import STUDENT_MOVES
 from segkd.data.classes import Classes
 from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate
-from segkd.foundation.machine import machine
+from segkd.foundation.machine import machine, seconds_of
 from segkd.recipe import DistillRecipe
 from segkd.runs.folder import bench_of, settled
 
@@ -54,8 +53,8 @@ def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str],
     flops = {"reference": _flops(plain.play), "segkd": _flops(lambda: game.play(1))}
     times: dict[str, list[float]] = {"reference": [], "segkd": []}
     for turn in range(alternations):
-        times["reference"].append(_seconds(plain.play, device))
-        times["segkd"].append(_seconds(lambda step=2 + turn: game.play(step), device))
+        times["reference"].append(seconds_of(plain.play, device))
+        times["segkd"].append(seconds_of(lambda step=2 + turn: game.play(step), device))
         say(
             f"turn {turn + 1}/{alternations}: reference {times['reference'][-1]:.2f} s, segkd {times['segkd'][-1]:.2f} s"
         )
@@ -108,14 +107,6 @@ def described(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _seconds(action: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    action()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
 def _flops(play: Callable[[], object]) -> int:
     """Floating-point operations of one step, which warms up beside."""
     with FlopCounterMode(display=False) as counter:
@@ -127,7 +118,7 @@ def _peak_flops(dtype: torch.dtype, device: torch.device) -> float:
     """Floating-point operations a second of a product of square matrices, which keeps the device busy for milliseconds."""
     side = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    times = [_seconds(lambda: left @ right, device) for _ in range(6)]
+    times = [seconds_of(lambda: left @ right, device) for _ in range(6)]
     return 2 * side**3 / statistics.median(times[1:])
 
 
@@ -169,7 +160,7 @@ def _evaluator(
 
     training = network.training
     network.eval()
-    times = [(_seconds(judge, device), _seconds(forward, device)) for _ in range(1 + turns)][1:]
+    times = [(seconds_of(judge, device), seconds_of(forward, device)) for _ in range(1 + turns)][1:]
     network.train(training)
     whole, bare = (statistics.median(column) for column in zip(*times, strict=True))
     return {"evaluator_seconds": whole, "forward_seconds": bare, "images_per_s": len(data) / whole}
@@ -184,4 +175,4 @@ def _start(words: tuple[str, ...]) -> float:
     def run() -> None:
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
 
-    return statistics.median([_seconds(run, torch.device("cpu")) for _ in range(4)][1:])
+    return statistics.median([seconds_of(run, torch.device("cpu")) for _ in range(4)][1:])

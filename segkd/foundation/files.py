@@ -31,6 +31,7 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     """
     path = Path(path)
     payload = data.encode() if isinstance(data, str) else data
+    refuse_irregular(path)
     _replace(path.parent, path.name, len(payload), lambda file: file.write(payload), lambda: path)
 
 
@@ -60,7 +61,12 @@ def atomic_stream(folder: Path, start: str, end: str, needed: int, write: Callab
                 raise hashing.error from error
             raise
 
-    return _replace(folder, f"{start}{end}", needed, fill, lambda: folder / f"{start}{hashing.digest.hexdigest()}{end}")
+    def target() -> Path:
+        path = folder / f"{start}{hashing.digest.hexdigest()}{end}"
+        refuse_irregular(path)
+        return path
+
+    return _replace(folder, f"{start}{end}", needed, fill, target)
 
 
 class Hashing:
@@ -91,7 +97,6 @@ def _replace(
     try:
         _write_synced(temporary, write)
         path = target()
-        refuse_irregular(path)
         os.replace(temporary, path)
         fsync_folder(folder)
         return path

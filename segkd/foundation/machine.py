@@ -66,6 +66,15 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segkd"
 
 
+def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+    """How long an action takes, until the device has done all of it."""
+    began = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
 @functools.cache
 def _measured() -> bool:
     """Which of the two is quicker now."""

@@ -26,14 +26,14 @@ def save(folder: Path, step: int, state: dict, keep: int) -> Path:
         NumbersError: a tensor is not finite; what is on the disk stays as it is.
         StorageError: the folder cannot be written; the checkpoints before this one are whole.
     """
-    bad = next(_not_finite(state, ""), None)
+    tensors = list(_tensors(state))
+    bad = next((name for name, value in tensors if value.is_floating_point() and not torch.isfinite(value).all()), None)
     if bad is not None:
         raise NumbersError(
             f"step {step}: {bad} is not finite; the checkpoint is not written, the one before it is good"
         )
-    plain = _plain(state)
-    size = sum(tensor.nbytes for tensor in _tensors(plain))
-    path = atomic_stream(folder, f"step-{step:08d}-", ".ckpt", size, partial(torch.save, plain))
+    size = sum(value.nbytes for _, value in tensors)
+    path = atomic_stream(folder, f"step-{step:08d}-", ".ckpt", size, partial(torch.save, _plain(state)))
     others = [old for old in listed(folder) if old != path]
     # A run that was wound back plays these steps again: `newest` must not find the abandoned ones.
     abandoned = [old for old in others if int(NAME.fullmatch(old.name)[1]) >= step]
@@ -101,21 +101,13 @@ def _plain(value: object) -> object:
     return sys.intern(str(value)) if isinstance(value, str) else value
 
 
-def _tensors(value: object) -> Iterator[torch.Tensor]:
+def _tensors(value: object, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a state, each with the path that leads to it."""
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inner)
-
-
-def _not_finite(value: object, name: str):  # noqa: ANN202 - a generator of names
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            yield name
+        yield name, value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _not_finite(inner, f"{name}.{key}".lstrip("."))
+            yield from _tensors(inner, f"{name}.{key}".lstrip("."))
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
-            yield from _not_finite(inner, f"{name}[{index}]")
+            yield from _tensors(inner, f"{name}[{index}]")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from collections.abc import Collection
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from segkd.foundation.machine import bf16_is_quicker
+from segkd.foundation.machine import bf16_is_quicker, seconds_of
 from segkd.models.adapters import Adapter
-from segkd.models.recompute import recomputing
 from segkd.models.taps import untouched_statistics
 from segkd.training.distiller import Distiller
 
@@ -43,14 +40,13 @@ def keep_in_fp32(game: Distiller, names: Collection[str]) -> None:
 
 def _bf16_wins(game: Distiller, network: Adapter, shape: tuple[int, ...]) -> bool:
     devices = [game.device] if game.device.type == "cuda" else []
-    memory = recomputing(network.network) if game.checkpointing else nullcontext()
     times: dict[bool, list[float]] = {False: [], True: []}
-    with torch.random.fork_rng(devices), untouched_statistics(network), memory:
+    with torch.random.fork_rng(devices), untouched_statistics(network), game._recomputing(network.network):
         images = torch.randn(shape, device=game.device).contiguous(memory_format=torch.channels_last)
         for _ in range(1 + TRIALS):  # in turn, so that what else the machine does just now slows both
             for in_fp32, seconds in times.items():
                 network.in_fp32 = in_fp32
-                seconds.append(_seconds(partial(_both_ways, network, images), game.device))
+                seconds.append(seconds_of(partial(_both_ways, network, images), game.device))
     network.in_fp32 = False
     return min(times[False][1:]) < min(times[True][1:])
 
@@ -61,11 +57,3 @@ def _both_ways(network: Adapter, images: Tensor) -> None:
     with torch.autocast(images.device.type, torch.bfloat16):
         logits = network(images)
     torch.autograd.grad(logits.float().square().mean(), learning, allow_unused=True)
-
-
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began

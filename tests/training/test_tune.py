@@ -22,15 +22,13 @@ def test_networks_that_bf16_slows_down_are_named_and_asked_once(tiny, monkeypatc
         asked.append(name)
         return 2.0 if network.in_fp32 == (name not in slow) else 1.0
 
-    monkeypatch.setattr(tune, "_seconds", seconds)
+    monkeypatch.setattr(tune, "seconds_of", seconds)
     assert tune.quicker_in_fp32(game) == set(slow)
     assert set(asked) == {"teacher", "student"}
     asked.clear()
     assert tune.quicker_in_fp32(game) == set(slow) and not asked
-    assert (
-        tune.quicker_in_fp32(tiny.game("ddad.segkd", "run.batch=4", bf16=True)) == set() or asked
-    )  # another batch: anew
-    assert asked
+    tune.quicker_in_fp32(tiny.game("ddad.segkd", "run.batch=4", bf16=True))
+    assert asked  # another batch: anew
 
 
 @pytest.mark.parametrize("checkpointing", ["true", "false"])
