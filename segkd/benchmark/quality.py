@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from segkd import build
 from segkd.benchmark import pair
 from segkd.foundation.errors import TeacherError, UsageError
+from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe
 from segkd.runs.folder import bench_of, labelled, score, settled
 from segkd.training.guard import StopFlag
@@ -76,12 +78,18 @@ def time_to_quality(
     if who == "segkd":
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
         settled(bench, game)
-        student = game.student.headline if recipe.run.headline == "ema" else game.student.network
         step_of, steps, precision = game.play, recipe.run.steps, game.precision
+
+        def student() -> torch.nn.Module:
+            return game.student.headline if recipe.run.headline == "ema" else game.student.network
     else:
         torch.manual_seed(recipe.run.seed)
         loop = pair.reference(recipe, bench.device)
-        student, steps, precision = loop.student, None, "fp32"
+        steps, precision = None, "fp32"
+
+        def student() -> torch.nn.Module:
+            """A copy, for images of any size: an adapter makes the network that it wraps quicker."""
+            return Adapter(copy.deepcopy(loop.student), teacher.classes)
 
         def step_of(step: int) -> None:
             loop.play()
@@ -91,7 +99,7 @@ def time_to_quality(
         if bench.device.type == "cuda":
             torch.cuda.synchronize(bench.device)
 
-    found = reach(play, lambda: miou(student), share * best, every=every, limit=limit, steps=steps, say=say)
+    found = reach(play, lambda: miou(student()), share * best, every=every, limit=limit, steps=steps, say=say)
     return {
         "who": who, "seed": recipe.run.seed, "precision": precision, "teacher_miou": best, "share": share, "limit": limit,
         **found,
