@@ -1,9 +1,10 @@
-"""Layers that a CPU's library does slowly, computed in another order: the same values up to the rounding of sums.
+"""Layers that a library does slowly, a CPU's above all, computed in another order: the same values up to the rounding of sums.
 
 oneDNN has no kernels of its own for the gradients of dilated depthwise convolutions (up to a hundred times slower than
 plain ones), is twenty times slower for those of strided ones in bf16 than in fp32, and multiplies the zeros around the
 maps with all else when it makes the gradient of a dilated kernel. torch copies the gradient of an upsampling that was
-concatenated into another memory format than the maps have. Other devices compute as they always do.
+concatenated into another memory format than the maps have. Other devices compute as they always do, but for an ASPP's
+image pooling.
 """
 
 from __future__ import annotations
@@ -29,13 +30,20 @@ class QuickConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """As Conv2d: maps (N,C,H,W) to maps (N,D,h,w), in the dtype of the autocast that is on."""
-        if images.device.type != "cpu" or torch.compiler.is_exporting():
+        kind = images.device.type
+        quick = kind == "cpu" or (kind == "cuda" and self._splits(images.shape[-2:]))
+        if not quick or torch.compiler.is_exporting():
             return super().forward(images)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
         x, weight = images.to(dtype), self.weight.to(dtype)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(kind, enabled=False):
             y = self._convolved(x, weight)
         return y if self.bias is None else y + self.bias.to(dtype).view(1, -1, 1, 1)
+
+    def _splits(self, sides: tuple[int, ...]) -> bool:
+        """Whether maps of such sides are split into plain ones: the layer is depthwise and dilated, and they are large."""
+        dilation = self.dilation[0]
+        return self.groups > 1 and self.stride == (1, 1) and SMALLEST * dilation <= min(sides)
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         dilation, sides = self.dilation[0], x.shape[-2:]
@@ -45,7 +53,8 @@ class QuickConv2d(nn.Conv2d):
             return _DenseTaps.apply(x, weight, dilation) if tap_by_tap else _dilated(x, weight, dilation)
         if self.stride == (1, 1) and min(sides) < SMALLEST * dilation:
             return _DepthwiseTaps.apply(x, weight, dilation)
-        if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):  # only gradients are slow
+        asked = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        if x.device.type == "cpu" and not asked:  # only gradients are slow
             return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
         if self.stride == (1, 1):
             maps = F.conv2d(_apart(x, dilation), weight, padding=_half(self.kernel_size), groups=self.groups)
@@ -65,6 +74,19 @@ class QuickUpsample(nn.Upsample):
         return y
 
 
+class QuickPooling(nn.Sequential):
+    """The image pooling of an ASPP, whose one pixel is repeated: interpolated, it would leave the maps' memory format.
+
+    The maps that it is concatenated with would leave theirs, on every device.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """As the ASPP's own: maps (N,C,H,W) to maps (N,D,H,W), the same everywhere."""
+        y = super().forward(maps).expand(-1, -1, *maps.shape[-2:])
+        last = maps.is_contiguous(memory_format=torch.channels_last)
+        return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def quicken(network: nn.Module) -> nn.Module:
     """The network itself, in which such layers are of the classes above from now on; names and tensors stay as they are."""
     for module in network.modules():
@@ -72,7 +94,19 @@ def quicken(network: nn.Module) -> nn.Module:
             module.__class__ = QuickConv2d
         elif type(module) is nn.Upsample:
             module.__class__ = QuickUpsample
+        elif type(module).__name__ == "ASPPPooling" and _is_image_pooling(module):
+            module.__class__ = QuickPooling
     return network
+
+
+def _is_image_pooling(module: nn.Module) -> bool:
+    """Whether it is built as smp's and torchvision's are: a row of layers that begins by averaging all pixels."""
+    first = next(module.children(), None)
+    return (
+        isinstance(module, nn.Sequential)
+        and isinstance(first, nn.AdaptiveAvgPool2d)
+        and first.output_size in (1, (1, 1))
+    )
 
 
 def _is_slow(layer: nn.Conv2d) -> bool:
