@@ -262,6 +262,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         replay=Replay(synth.replay, torch.bfloat16 if bf16 else torch.float32, "flip" in synth.augment) if synth.replay else None,
         latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
         device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad), checkpointing=run.checkpointing,
+        recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
     )  # fmt: skip
 
 

@@ -60,6 +60,5 @@ def watched(game: Distiller, device: torch.device) -> Phases:
         if player is not None:
             player.update = phases.timed("backward", player.update)
             player.optimizer.step = phases.timed("optimiser", player.optimizer.step)
-            if player.average is not None:
-                player.average.update_parameters = phases.timed("optimiser", player.average.update_parameters)
+            player._follow = phases.timed("optimiser", player._follow)
     return phases

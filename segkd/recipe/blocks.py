@@ -276,6 +276,9 @@ class Run(Block):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
     checkpointing: bool = Field(False, description="gradient checkpointing: moves take less memory and more time")
+    cuda_graphs: bool = Field(
+        True, description="on one GPU: networks are recorded once and replayed; moves take more memory and less time"
+    )
     sync_bn: bool = Field(False, description="BatchNorm of student and synthesiser over the batches of all processes")
 
     @field_validator("steps")

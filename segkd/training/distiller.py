@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
 from segkd.foundation import ranks
+from segkd.foundation.buffers import put_back, snapshot
 from segkd.foundation.precision import wide
 from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.methods.base import FIELDS, Method, View
 from segkd.models.recompute import Context, recomputing
+from segkd.models.recorded import Recorded
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
 from segkd.training.guard import Refusals
-from segkd.training.player import Player, frozen, put_back, snapshot
+from segkd.training.player import Player, frozen
 
 Size = tuple[int, int]
 
@@ -46,13 +48,14 @@ class Distiller:
         at_head: compare logits at the resolution of the heads, which both networks must share.
         checkpointing: the networks' activations are computed again in backward passes, block by block (arXiv:1604.06174): the
             same values in less memory.
+        recording: on a GPU, what teacher and student compute in every move is replayed as CUDA graphs: the same values sooner.
     """
 
     def __init__(
         self, method: Method, teacher: Teacher, student: Player, synthesiser: nn.Module, synth: Player | None, *,
         augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size],
         batch: int, seed: int, device: torch.device, bf16: bool, at_head: bool, refusals: Refusals,
-        checkpointing: bool = False,
+        checkpointing: bool = False, recording: bool = False,
     ) -> None:  # fmt: skip
         self.method, self.teacher, self.student, self.synthesiser, self.synth = (
             method,
@@ -64,7 +67,8 @@ class Distiller:
         self.augment, self.refine, self.replay = augment, refine, replay
         self.latent, self.latent_per_step = latent, latent_per_step
         self.sizes, self.batch, self.first_seed, self.device = list(sizes), batch, seed, device
-        self.attempt, self.checkpointing = 0, checkpointing
+        self.attempt, self.checkpointing, self.recording = 0, checkpointing, recording
+        self._recorded = {"teacher": Recorded(teacher), "student": Recorded(student.network)}
         self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
         # A mirrored image's padding would be on its other side.
         unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
@@ -108,9 +112,9 @@ class Distiller:
                 seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
             else:
                 x = self._images(z, step, index)
-                seen = self._teach(x, needs)
+                seen = self._teach(x, needs, self.recording)
         torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-        view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
+        view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, self.recording)})
         total, values = self.method.loss("student", view, step)
         self._settle("student", step, self.student.update(total, step), values, written, saved)
         return values
@@ -126,9 +130,9 @@ class Distiller:
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
             x = self._images(z, step, index)
-            seen = self._teach(x, needs | {"t"})
+            seen = self._teach(x, needs | {"t"}, self.recording)
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-            view = self._view({"z": z, "x": x, **seen, **self._study(x, needs)})
+            view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, self.recording)})
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
             # What is to be kept must be sound also where no term looks at it.
@@ -147,7 +151,7 @@ class Distiller:
             x = self._images(self._latents(step, index), step, index, maker.train())
         values: dict[str, Tensor] = {}
         x = self.refine(x, self._judged(step, values))
-        kept = self._teach(x, {"t"})["kept"]
+        kept = self._teach(x, {"t"}, self.recording)["kept"]
         sound = all(torch.isfinite(value) for value in values.values())
         bad = unsound(x, kept)
         refused = "judges are not finite" if bad is None and ranks.any_of(not sound) else bad
@@ -193,8 +197,11 @@ class Distiller:
             x = maker(z, self.sizes[step % len(self.sizes)])
         return self.augment(wide(x), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
 
-    def _teach(self, x: Tensor, needs: set[str]) -> dict[str, object]:
-        """The teacher's side of a view, and its logits as a bank keeps them; taps are open only where a term looks."""
+    def _teach(self, x: Tensor, needs: set[str], recording: bool = False) -> dict[str, object]:
+        """The teacher's side of a view, and its logits as a bank keeps them; taps are open only where a term looks.
+
+        `recording`: it is this move's first look, and gradients, if any, come back before the next move's.
+        """
         with ExitStack() as taps, self._autocast():
             seen: dict[str, object] = {}
             listen = self.bn_tap.open if "statistics" in needs else nullcontext
@@ -203,7 +210,11 @@ class Distiller:
             if "t_features" in needs:
                 seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
             taps.enter_context(self._recomputing(self.teacher.network, listen))
-            seen["kept"] = self.teacher(x, at_head=self.keeps_heads)
+            if recording and not seen:
+                kept = self._recorded["teacher"](x, at_head=self.keeps_heads).clone()  # for a bank, say
+            else:
+                kept = self.teacher(x, at_head=self.keeps_heads)
+            seen["kept"] = kept
             seen["t"] = self._shown(seen["kept"])
         return seen
 
@@ -211,8 +222,8 @@ class Distiller:
         """The teacher's logits as the terms look at them."""
         return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
 
-    def _study(self, x: Tensor, needs: set[str]) -> dict[str, object]:
-        """The student's side of a view."""
+    def _study(self, x: Tensor, needs: set[str], recording: bool = False) -> dict[str, object]:
+        """The student's side of a view; `recording` as for the teacher's."""
         if not needs & {"s", "s_features"}:
             return {}
         with ExitStack() as taps, self._autocast():
@@ -220,7 +231,8 @@ class Distiller:
             if "s_features" in needs:
                 seen["s_features"] = taps.enter_context(FeatureTap(self.student.network.network).open())
             taps.enter_context(self._recomputing(self.student.network))
-            seen["s"] = self.student.network(x, at_head=self.at_head)
+            student = self._recorded["student"] if recording and not seen else self.student.network
+            seen["s"] = student(x, at_head=self.at_head)
         return seen
 
     def _view(self, values: dict[str, object]) -> View:

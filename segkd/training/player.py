@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from segkd.foundation import ranks
 
@@ -85,9 +85,10 @@ class Player:
     def __post_init__(self) -> None:
         self.optimizer = self.optimizer_spec.build(self.network)
         if self.ema_decay > 0:
-            average = get_ema_multi_avg_fn(self.ema_decay)
-            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+            self.average = AveragedModel(self.network, use_buffers=True)
             self.average.requires_grad_(False)
+            self._numbers = _tensors(self.average.module, True), _tensors(self.network, True)
+            self._counts = _tensors(self.average.module, False), _tensors(self.network, False)
 
     @property
     def headline(self) -> nn.Module:
@@ -115,8 +116,23 @@ class Player:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            self._follow()
         return None
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Let the average follow the network; counts of batches, which mean nothing on average, are the network's.
+
+        The first update is the library's, which copies. It would go over all tensors again at each, one by one, while a
+        GPU waits.
+        """
+        if not self.average.n_averaged:
+            self.average.update_parameters(self.network)
+            return
+        torch._foreach_lerp_(*self._numbers, 1 - self.ema_decay)
+        if self._counts[0]:
+            torch._foreach_copy_(*self._counts)
+        self.average.n_averaged += 1
 
     def state(self) -> dict:
         """All that the player is: weights, buffers, optimiser, average."""
@@ -136,17 +152,9 @@ class Player:
             self.average.load_state_dict(state["average"])
 
 
-def snapshot(modules: list[nn.Module]) -> list[Tensor]:
-    """Copies of all buffers, taken before a move that may be refused."""
-    return [buffer.clone() for module in modules for buffer in module.buffers()]
-
-
-@torch.no_grad()
-def put_back(modules: list[nn.Module], saved: list[Tensor]) -> None:
-    """Write a snapshot back: a forward full of NaN has already written the running statistics."""
-    buffers = [buffer for module in modules for buffer in module.buffers()]
-    for buffer, value in zip(buffers, saved, strict=True):
-        buffer.copy_(value)
+def _tensors(network: nn.Module, numbers: bool) -> list[Tensor]:
+    """Parameters and buffers that hold numbers, or those that count."""
+    return [x for x in (*network.parameters(), *network.buffers()) if x.is_floating_point() == numbers]
 
 
 @contextmanager

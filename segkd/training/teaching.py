@@ -16,9 +16,10 @@ from segkd.data.classes import IGNORE
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform, draw_batch
 from segkd.evaluation.collapse import ASTRAY
+from segkd.foundation.buffers import put_back, snapshot
 from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.training.guard import Refusals
-from segkd.training.player import Player, put_back, snapshot
+from segkd.training.player import Player
 
 
 @dataclass(frozen=True)

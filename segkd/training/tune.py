@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segkd.foundation.machine import bf16_is_quicker, seconds_of
 from segkd.models.adapters import Adapter
+from segkd.models.recorded import Recorded
 from segkd.models.taps import untouched_statistics
 from segkd.training.distiller import Distiller
 
@@ -25,7 +26,7 @@ def quicker_in_fp32(game: Distiller) -> frozenset[str]:
     shape = (game.batch, 3, height, width)
     found = set()
     for name, network in (("teacher", game.teacher), ("student", game.student.network)):
-        about = f"{name} {network} at {shape} on {game.device}"
+        about = f"{name} {network} at {shape} on {game.device}{' in graphs' if game.recording else ''}"
         if not bf16_is_quicker(about, partial(_bf16_wins, game, network, shape)):
             found.add(name)
     return frozenset(found)
@@ -41,19 +42,20 @@ def keep_in_fp32(game: Distiller, names: Collection[str]) -> None:
 def _bf16_wins(game: Distiller, network: Adapter, shape: tuple[int, ...]) -> bool:
     devices = [game.device] if game.device.type == "cuda" else []
     times: dict[bool, list[float]] = {False: [], True: []}
+    forward = Recorded(network) if game.recording else network  # a host that is slow to launch hides the difference
     with torch.random.fork_rng(devices), untouched_statistics(network), game._recomputing(network.network):
         images = torch.randn(shape, device=game.device).contiguous(memory_format=torch.channels_last)
         for _ in range(1 + TRIALS):  # in turn, so that what else the machine does just now slows both
             for in_fp32, seconds in times.items():
                 network.in_fp32 = in_fp32
-                seconds.append(seconds_of(partial(_both_ways, network, images), game.device))
+                seconds.append(seconds_of(partial(_both_ways, network, forward, images), game.device))
     network.in_fp32 = False
     return min(times[False][1:]) < min(times[True][1:])
 
 
-def _both_ways(network: Adapter, images: Tensor) -> None:
+def _both_ways(network: Adapter, forward: Callable[[Tensor], Tensor], images: Tensor) -> None:
     """A forward and a backward pass, to the images where no parameter learns."""
     learning = [p for p in network.parameters() if p.requires_grad] or [images.requires_grad_()]
     with torch.autocast(images.device.type, torch.bfloat16):
-        logits = network(images)
+        logits = forward(images)
     torch.autograd.grad(logits.float().square().mean(), learning, allow_unused=True)

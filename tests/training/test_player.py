@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from segkd.training.player import Optimizer, Player, Schedule, frozen, put_back, snapshot
+from segkd.foundation.buffers import put_back, snapshot
+from segkd.training.player import Optimizer, Player, Schedule, frozen
 
 CONSTANT = Schedule("constant")
 SGD = Optimizer()
