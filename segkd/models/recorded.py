@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from segkd.foundation.buffers import put_back, snapshot
+from segkd.foundation.errors import TeacherError, one_line
+from segkd.foundation.memory import out_of_memory
 from segkd.models.adapters import Adapter
 
 WARM_UPS = 3
@@ -17,8 +19,8 @@ class Recorded:
     """An adapter whose forward and backward passes are CUDA graphs: one pair for each shape of images and mode.
 
     The kernels are those of the adapter, and so are the values. All graphs share memory: logits must be used, and their
-    backward pass must be over, before the next call. What cannot be recorded, such as a network that asks the GPU for a
-    number on its way, or one for whose graphs memory is short, runs as it is.
+    backward pass must be over, before the next call. A network that asks the GPU for a number on its way cannot be
+    recorded, and runs as it is.
     """
 
     def __init__(self, network: Adapter) -> None:
@@ -27,7 +29,11 @@ class Recorded:
         self._pool: object = None
 
     def __call__(self, images: Tensor, at_head: bool = False) -> Tensor:
-        """Logits of images (N,3,H,W) as the adapter's, under the autocast that is on; gradients as they are asked for."""
+        """Logits of images (N,3,H,W) as the adapter's, under the autocast that is on; gradients as they are asked for.
+
+        Raises:
+            TeacherError: the network cannot be recorded, for a reason that showed only then.
+        """
         network = self.network
         mode = network.training, network.in_fp32, torch.is_grad_enabled(), images.requires_grad
         key = (images.shape, images.dtype, at_head, *mode, *(p.requires_grad for p in network.parameters()))
@@ -37,7 +43,7 @@ class Recorded:
         return network(images, at_head=at_head) if replayed is None else replayed(images)
 
     def _record(self, images: Tensor, at_head: bool) -> nn.Module | None:
-        """A module that replays; None where there is no recording. Neither buffers nor random numbers move."""
+        """A module that replays; None where the host would wait. Neither buffers nor random numbers move."""
         saved, caching = snapshot([self.network]), torch.is_autocast_cache_enabled()
         sample = images.detach().clone().requires_grad_(images.requires_grad)
         whole = _AtOneHead(self.network, at_head)
@@ -46,23 +52,26 @@ class Recorded:
         try:
             with torch.random.fork_rng([images.device]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of streams that autograd's nodes were made on: no .grad is added to
-                _without_waiting(whole, sample)
+                if _waits(whole, sample):
+                    return None
                 return torch.cuda.make_graphed_callables(
                     whole, (sample,), num_warmup_iters=WARM_UPS, allow_unused_input=True, pool=self._pool
                 )
-        except RuntimeError:
-            return None
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise TeacherError(
+                f"the network cannot be recorded as a CUDA graph ({one_line(error, 200)}); set run.cuda_graphs=false"
+            ) from error
         finally:
             torch.set_autocast_cache_enabled(caching)
             put_back([self.network], saved)
 
 
-def _without_waiting(network: nn.Module, images: Tensor) -> None:
-    """A forward and a backward pass.
+def _waits(network: nn.Module, images: Tensor) -> bool:
+    """Whether the host waits for the GPU in a forward or a backward pass.
 
-    Raises:
-        RuntimeError: the host waits for the GPU in them. A recording would break off there, and leave torch's random
-            generator unusable.
+    A recording would break off there, and leave torch's random generator unusable.
     """
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
@@ -71,8 +80,13 @@ def _without_waiting(network: nn.Module, images: Tensor) -> None:
         asking = [x for x in (images, *network.parameters()) if x.requires_grad]
         if logits.requires_grad:
             torch.autograd.grad(logits, asking, torch.ones_like(logits), allow_unused=True)
+    except RuntimeError as error:
+        if "synchroniz" in str(error):
+            return True
+        raise
     finally:
         torch.cuda.set_sync_debug_mode(mode)
+    return False
 
 
 class _AtOneHead(nn.Module):
