@@ -87,6 +87,17 @@ def test_two_processes_make_one_run(recipe, tmp_path):
 
 
 @LINUX
+def test_two_processes_whose_batchnorm_is_one_draw_their_samples_together(recipe, tmp_path):
+    run = start(recipe, "run.sync_bn=true", "run.sample_every=1")
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 4
+    state = checkpoint.load(checkpoint.listed(tmp_path / "run" / "checkpoints")[0])
+    first, other = (part["student"]["network"] for part in (state["game"], state["others"][0]))
+    assert all(torch.equal(first[key], other[key]) for key in first)  # the statistics too are those of all images
+
+
+@LINUX
 @pytest.mark.slow
 def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_path):
     with socket.socket() as free:

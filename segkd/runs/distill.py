@@ -123,8 +123,6 @@ def _events(
         return values
 
     def sample(step: int) -> None:
-        if ranks.rank():
-            return
         save_samples(folder / "samples" / f"{step:08d}.png", game, teacher, classes)
 
     return loop.Events(look, sample, lock.check)
@@ -187,8 +185,10 @@ def _steps_of_budget(recipe: DistillRecipe, folder: Path, teacher: Teacher, benc
 
 
 def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, rows: int = 4) -> None:
-    """The grid of a step: synthetic image | teacher mask | student mask | disagreement."""
-    images = next(iter(game.held_out(1)))[:rows]
+    """The grid of a step: synthetic image | teacher mask | student mask | disagreement. The first process writes it."""
+    images = next(iter(game.held_out(1)))[:rows]  # by all, whose BatchNorm may be one
+    if ranks.rank():
+        return
     guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.masks(images))
     low, high = (value.view(1, 3, 1, 1).to(images.device) for value in input_range(teacher.mean, teacher.std))
     pixels = (
