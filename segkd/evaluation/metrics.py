@@ -55,8 +55,7 @@ class ConfusionMatrix:
             return
         prediction, target = prediction.long().flatten(1), target.flatten(1)
         (least, most), (low, high) = prediction.aminmax(), target.aminmax()
-        target = target.long() if target.dtype == torch.uint8 else target.long().clamp(0, IGNORE)
-        target = self._row_of[target]
+        target = self._row_of[target.long().clamp(0, IGNORE)]
         # Checked here because a stray label C would otherwise pass for the ignored class, and be dropped in silence.
         if (least < 0) | (most >= count) | (low < 0) | (high > IGNORE) | (target.amin() < 0):
             raise ValueError(f"a prediction is outside 0..{count - 1}, or a target neither there nor {IGNORE}")

@@ -47,16 +47,17 @@ class QuickConv2d(nn.Conv2d):
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         dilation, sides = self.dilation[0], x.shape[-2:]
+        splits = self._splits(sides)
         if self.groups == 1:
             x = x.contiguous(memory_format=torch.channels_last)
             tap_by_tap = weight.requires_grad and _useful(self.kernel_size, sides, dilation) < USEFUL
             return _DenseTaps.apply(x, weight, dilation) if tap_by_tap else _dilated(x, weight, dilation)
-        if self.stride == (1, 1) and min(sides) < SMALLEST * dilation:
+        if self.stride == (1, 1) and not splits:
             return _DepthwiseTaps.apply(x, weight, dilation)
         asked = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         if x.device.type == "cpu" and not asked:  # only gradients are slow
             return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
-        if self.stride == (1, 1):
+        if splits:
             maps = F.conv2d(_apart(x, dilation), weight, padding=_half(self.kernel_size), groups=self.groups)
             return _together(maps, dilation, x.shape)
         wide = torch.promote_types(x.dtype, torch.float32)
