@@ -221,10 +221,10 @@ class _DenseTaps(torch.autograd.Function):
             )[0]
         if ctx.needs_input_grad[1]:
             rows, slopes = x.permute(0, 2, 3, 1), to_y.permute(0, 2, 3, 1)
-            each = weight.new_zeros(*weight.shape[-2:], *weight.shape[:2])
+            each = weight.new_zeros(len(weight), *weight.shape[-2:], weight.shape[1])
             for row, column, source, target in _taps(weight.shape[-2:], x.shape[-2:], d):
-                torch.mm(slopes[target].flatten(0, 2).t(), rows[source].flatten(0, 2), out=each[row, column])
-            to_weight = each.permute(2, 3, 0, 1)
+                torch.mm(slopes[target].flatten(0, 2).t(), rows[source].flatten(0, 2), out=each[:, row, column])
+            to_weight = each.permute(0, 3, 1, 2)
         return to_x, to_weight, None
 
 

@@ -110,6 +110,9 @@ class Player:
             return f"gradient norm is {float(norm):.3g}"
         scale = 1.0 if self.optimizer_spec.clip is None else min(1.0, self.optimizer_spec.clip / (float(norm) + 1e-6))
         for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None and gradient.stride() != parameter.stride():
+                # Fused optimisers go over memory as it lies: they would move each weight by another one's gradient.
+                gradient = torch.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient if gradient is None or scale == 1.0 else gradient * scale
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimizer_spec.lr * self.schedule.factor(step, self.steps)

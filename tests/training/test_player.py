@@ -82,6 +82,27 @@ def test_adam_as_by_hand(name, decay):
         np.testing.assert_allclose(pulled(made, step, target), w, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_gradient_in_another_memory_format_moves_the_same_weights(name):
+    """Fused optimisers go over memory as it lies: with another format they would move weights by others' gradients."""
+    weights, slopes = torch.randn(8, 4, 3, 3), torch.randn(8, 4, 3, 3)
+    layer = nn.Conv2d(4, 8, 3, bias=False).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        layer.weight.copy_(weights)
+    made = Player("p", layer, Optimizer(name, lr=0.1, weight_decay=0.01), CONSTANT, 8)
+    for _ in range(3):
+        assert made.update((layer.weight.contiguous() * slopes).sum(), 0) is None
+    plain = nn.Parameter(weights.clone())
+    kind, more = {
+        "sgd": (torch.optim.SGD, {"momentum": 0.9}), "adam": (torch.optim.Adam, {}), "adamw": (torch.optim.AdamW, {}),
+    }[name]  # fmt: skip
+    optimizer = kind([plain], 0.1, weight_decay=0.01, fused=False, **more)
+    for _ in range(3):
+        plain.grad = slopes.clone()
+        optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), plain.detach())
+
+
 def test_clip_leaves_a_small_gradient_alone():
     loose, none = (Player("p", Weight([1.0, -2.0]), Optimizer(clip=clip), CONSTANT, 8) for clip in (100.0, None))
     for made in (loose, none):

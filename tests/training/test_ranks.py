@@ -127,6 +127,31 @@ def test_first_moves_are_those_of_one_process(processes, tiny, size, name):
                     assert float(terms[term]) == pytest.approx(float(value), abs=near)
 
 
+def played(tiny: Tiny, name: str) -> dict[str, Tensor]:
+    """The weights of both players after three steps."""
+    dtype, _, _, *overrides = GAMES[name]
+    game = tiny.game("ddad.segkd", *ALONE, *overrides)
+    for module in (game.teacher, game.student.network, game.synthesiser):
+        module.to(dtype)
+    latents, game.student.average = game._latents, None
+    game._latents = lambda step, index: latents(step, index).to(dtype)
+    for step in range(3):
+        game.play(step)
+    sides = {"student": game.student.network, "synth": game.synthesiser}
+    return {f"{side}.{key}": p.detach() for side, network in sides.items() for key, p in network.named_parameters()}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_three_steps_are_those_of_one_process(processes, tiny, size):
+    one = played(tiny, "float64")
+    for part in processes[size]:
+        assert part["played"].keys() == one.keys()
+        for key, whole in one.items():
+            torch.testing.assert_close(
+                part["played"][key], whole, rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+            )
+
+
 def updates(bad: int) -> tuple[list[str | None], Tensor]:
     """Three updates of a player, of which one loss is not finite in one process."""
     torch.manual_seed(0)
@@ -170,7 +195,7 @@ def test_batchnorm_over_all_processes(processes):
 
 
 def everything(tiny: Tiny) -> dict[str, object]:
-    found = {"terms": terms(), **{name: first_moves(tiny, name) for name in GAMES}}
+    found = {"terms": terms(), **{name: first_moves(tiny, name) for name in GAMES}, "played": played(tiny, "float64")}
     return found if ranks.size() > 2 else {**found, "updates": updates(bad=1), "normalised": normalised(torch.float64)}
 
 
