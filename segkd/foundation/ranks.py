@@ -117,6 +117,15 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def each(value: Tensor) -> Tensor:
+    """The tensors of all processes, stacked along a new first dimension."""
+    if size() == 1:
+        return value.unsqueeze(0)
+    found = [torch.empty_like(value) for _ in range(size())]
+    dist.all_gather(found, value)
+    return torch.stack(found)
+
+
 def wait() -> None:
     """Go on when all are here."""
     if size() > 1:
