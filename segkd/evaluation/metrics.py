@@ -39,9 +39,6 @@ class ConfusionMatrix:
             raise ValueError(f"num_classes must lie in 1..{IGNORE} ({IGNORE} marks ignored pixels), got {num_classes}")
         self.num_classes = num_classes
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-        # Where a label counts: its own row, for ignored pixels one that is dropped, and -1 where it is none.
-        rows = [*range(num_classes), *[-1] * (IGNORE - num_classes), num_classes]
-        self._row_of = torch.tensor(rows, dtype=torch.int64, device=device)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add a batch: `prediction` and `target` (N,H,W), integers, on the matrix's device.
@@ -53,12 +50,13 @@ class ConfusionMatrix:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
         if not prediction.numel():
             return
-        prediction, target = prediction.long().flatten(1), target.flatten(1)
-        (least, most), (low, high) = prediction.aminmax(), target.aminmax()
-        target = self._row_of[target.long().clamp(0, IGNORE)]
+        least, most = prediction.aminmax()
+        stray = (target < 0) | (target >= count) & (target != IGNORE)
         # Checked here because a stray label C would otherwise pass for the ignored class, and be dropped in silence.
-        if (least < 0) | (most >= count) | (low < 0) | (high > IGNORE) | (target.amin() < 0):
+        if (least < 0) | (most >= count) | stray.any():
             raise ValueError(f"a prediction is outside 0..{count - 1}, or a target neither there nor {IGNORE}")
+        # Ignored pixels have a row of their own, which is dropped.
+        prediction, target = prediction.flatten(1).long(), target.flatten(1).clamp(max=count).long()
         for predicted, labelled in zip(prediction.split(_EXACT_PIXELS, 1), target.split(_EXACT_PIXELS, 1), strict=True):
             counts = confusion_matrix(predicted, labelled, count + 1)
             self.matrix += counts[:, :count, :count].to(torch.int64).sum(0)
