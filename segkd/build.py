@@ -239,8 +239,9 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         raise RecipeError(
             [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
         )
-    if game.keep_moves and not synth.replay:
-        raise RecipeError(["game.keep_moves: there is no bank to keep images in; set synth.replay"])
+    if not synth.replay and (game.keep_moves or synth.replay_uint8):
+        key = "game.keep_moves" if game.keep_moves else "synth.replay_uint8"
+        raise RecipeError([f"{key}: there is no bank to keep images in; set synth.replay"])
     if synth.refine and not (game.keep_moves and method.terms("refine")):
         lacks = f"{recipe.method} has no term for it" if game.keep_moves else "nothing is kept; set game.keep_moves"
         raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}"])
@@ -259,11 +260,16 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         player_of("synth", synthesiser, synth.optimizer, synth.schedule, steps, synth.ema) if learns else None,
         augment=Augment(synth.augment, low, high, synth.collage_until).to(device),
         refine=Refine(synth.refine, low, high).to(device),
-        replay=Replay(synth.replay, torch.bfloat16 if bf16 else torch.float32, "flip" in synth.augment) if synth.replay else None,
+        replay=_bank_of(synth, bf16) if synth.replay else None,
         latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
         device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad), checkpointing=run.checkpointing,
         recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
     )  # fmt: skip
+
+
+def _bank_of(synth: blocks.Synth, bf16: bool) -> Replay:
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return Replay(synth.replay, dtype, "flip" in synth.augment, synth.replay_uint8)
 
 
 def _check_heads(teacher: Teacher, student: Adapter, sizes: Sequence[tuple[int, int]]) -> None:

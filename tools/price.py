@@ -99,7 +99,7 @@ def looks_at_what_is_kept(game: Distiller, moves: list[str]) -> float:
     """The seconds that it takes to see that the images and logits which a step puts into the bank are finite."""
     if game.replay is None or not len(game.replay):
         return 0.0
-    images, logits = (kept[0].float() for kept in (game.replay.images, game.replay.logits))
+    images, logits = game.replay.draw(game.batch)
     return seconds(lambda: unsound(images, logits)) * (moves.count("keep") + moves.count("synth"))
 
 

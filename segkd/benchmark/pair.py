@@ -53,7 +53,7 @@ def distiller(recipe: DistillRecipe, device: torch.device, bf16: bool) -> Distil
     if game.replay is not None:
         game.play(0)
         while 0 < len(game.replay) < game.replay.capacity:
-            game.replay.keep(game.replay.images[0].clone(), game.replay.logits[0].clone())
+            game.replay.keep(*game.replay.draw(recipe.run.batch))
     return game
 
 

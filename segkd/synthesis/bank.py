@@ -17,26 +17,34 @@ class Replay:
         capacity: batches kept.
         dtype: how they are stored; bf16 loses nothing for networks that run in it.
         flip: also draw mirrored images, with mirrored logits.
+        uint8: images are stored in 8 bits instead, from the least to the greatest value of each channel of an image, and
+            logits in bf16. Drawn pixels are then at most a 510th of that range away from those that were kept.
     """
 
-    def __init__(self, capacity: int, dtype: torch.dtype, flip: bool) -> None:
-        self.capacity, self.dtype, self.flip = capacity, dtype, flip
+    def __init__(self, capacity: int, dtype: torch.dtype, flip: bool, uint8: bool = False) -> None:
+        self.capacity, self.dtype, self.flip, self.uint8 = capacity, torch.bfloat16 if uint8 else dtype, flip, uint8
         self.images: list[Tensor] = []
         self.logits: list[Tensor] = []
+        self.spans: list[Tensor] = []  # with uint8: (N,2,3,1,1), the least value and the step of each channel
         self.next = 0
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def held(self) -> tuple[list[Tensor], ...]:
+        """What is stored, by kind; each list has one tensor a batch."""
+        return (self.images, self.logits, *((self.spans,) if self.uint8 else ()))
+
     def keep(self, images: Tensor, logits: Tensor) -> None:
         """Store one labelled batch."""
-        images = _apart(images.detach().to(self.dtype).contiguous(memory_format=torch.channels_last))
-        logits = _apart(logits.detach().to(self.dtype).contiguous())
-        if len(self.images) < self.capacity:
-            self.images.append(images)
-            self.logits.append(logits)
-        else:
-            self.images[self.next], self.logits[self.next] = images, logits
+        images, *spans = _in_8_bits(images.detach()) if self.uint8 else (images.detach().to(self.dtype),)
+        images, logits = (
+            images.contiguous(memory_format=torch.channels_last),
+            logits.detach().to(self.dtype).contiguous(),
+        )
+        for kind, part in zip(self.held, (images, logits, *spans), strict=True):
+            kind[self.next : self.next + 1] = [_apart(part)]
         self.next = (self.next + 1) % self.capacity
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -46,8 +54,8 @@ class Replay:
         picks = torch.randint(len(alike), (batch,)).tolist()
         places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
         chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
-        images = wide(torch.stack([self.images[i][q] for i, q in chosen]))
-        logits = wide(torch.stack([self.logits[i][q] for i, q in chosen]))
+        images, logits, *spans = (torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held)
+        images, logits = _whole(images, *spans), wide(logits)
         if self.flip:
             mirrored = torch.rand(batch, device="cpu").to(images.device) < 0.5
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
@@ -55,18 +63,38 @@ class Replay:
         return images.contiguous(memory_format=torch.channels_last), logits
 
     def state(self) -> dict:
-        return {"images": self.images, "logits": self.logits, "next": self.next}
+        whole = {"images": self.images, "logits": self.logits, "next": self.next}
+        return {**whole, "spans": self.spans} if self.uint8 else whole
 
     def restore(self, state: dict, device: torch.device) -> None:
         """Hold what `state()` described; a bank of another capacity goes on with the newest that fit into it."""
-        images, logits, at = state["images"], state["logits"], state["next"]
-        if len(images) != self.capacity:
-            order = [*range(at, len(images)), *range(min(at, len(images)))][-self.capacity :]  # from the oldest on
-            images, logits = [images[i] for i in order], [logits[i] for i in order]
-            at = len(images) % self.capacity
-        self.images = [_apart(x.to(device, self.dtype)) for x in images]
-        self.logits = [_apart(x.to(device, self.dtype)) for x in logits]
+        kinds, at = [state[kind] for kind in ("images", "logits", "spans") if kind in state], state["next"]
+        batches, alike = list(zip(*kinds, strict=True)), ("spans" in state) == self.uint8
+        if len(batches) != self.capacity or not alike:
+            batches = [*batches[at:], *batches[:at]][-self.capacity :]  # from the oldest on
+            at = len(batches) % self.capacity
+        self.images, self.logits, self.spans, self.next = [], [], [], 0
+        for batch in batches:
+            images, logits, *spans = (part.to(device) for part in batch)
+            if not alike:
+                self.keep(_whole(images, *spans), logits)
+                continue
+            for kind, part in zip(self.held, (images, logits, *spans), strict=True):
+                kind.append(_apart(part if self.uint8 else part.to(self.dtype)))
         self.next = at
+
+
+def _in_8_bits(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The images in 256 levels, and of each channel of each the least value and the step between levels."""
+    images = wide(images)
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    step = ((high - low) / 255).clamp_min(torch.finfo(images.dtype).tiny)  # of a flat channel all are the least
+    return ((images - low) / step).round().to(torch.uint8), torch.stack([low, step], 1)
+
+
+def _whole(images: Tensor, spans: Tensor | None = None) -> Tensor:
+    """Stored images as networks take them."""
+    return wide(images) if spans is None else torch.addcmul(spans[:, 0], images.to(spans.dtype), spans[:, 1])
 
 
 def _apart(kept: Tensor) -> Tensor:

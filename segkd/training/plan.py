@@ -97,7 +97,7 @@ def bank_mb(game: Distiller) -> float:
     bank = game.replay
     if bank is None or not len(bank):
         return 0.0
-    each = sum(kept.numel() * kept.element_size() for kept in (bank.images[0], bank.logits[0]))
+    each = sum(kind[0].numel() * kind[0].element_size() for kind in bank.held)
     return each * (bank.capacity - len(bank)) / 2**20
 
 

@@ -103,13 +103,58 @@ def test_a_bank_in_bf16_gives_fp32():
     assert images.dtype == logits.dtype == torch.float32
 
 
+def test_a_bank_in_8_bits_gives_what_was_kept_up_to_half_a_level():
+    bank, generator = Replay(3, torch.float32, False, uint8=True), torch.Generator().manual_seed(0)
+    images = 3 * torch.randn(2, 3, 8, 12, generator=generator)
+    images[0, 1] = -0.25  # a channel without contrast
+    logits = 20 * torch.randn(2, 5, 4, 6, generator=generator)
+    bank.keep(images, logits)
+    assert bank.images[0].dtype == torch.uint8 and bank.logits[0].dtype == torch.bfloat16
+    drawn, labelled = bank.draw(32)
+    half = (images.amax((2, 3), keepdim=True) - images.amin((2, 3), keepdim=True)) / 510
+    away = (drawn[:, None] - images).abs() - half
+    nearest = away.amax((2, 3, 4)).argmin(1)
+    assert set(nearest.tolist()) == {0, 1}
+    assert (away[range(32), nearest] < 1e-6).all() and (drawn[nearest == 0, 1] == -0.25).all()
+    assert drawn.dtype == labelled.dtype == torch.float32 and torch.equal(labelled, logits.bfloat16().float()[nearest])
+    assert drawn.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_bank_in_8_bits_takes_a_third():
+    size = {}
+    for uint8 in (False, True):
+        bank = Replay(2, torch.float32, False, uint8)
+        bank.keep(torch.rand(2, 3, 64, 64), torch.rand(2, 11, 16, 16))
+        size[uint8] = sum(kind[0].numel() * kind[0].element_size() for kind in bank.held)
+    assert 0.25 < size[True] / size[False] < 0.35
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
+def test_a_bank_goes_on_in_8_bits_or_without_them(before, after):
+    bank, again = (Replay(3, torch.float32, False, uint8) for uint8 in (before, after))
+    for value in range(5):
+        bank.keep(*batch(float(value)))
+    again.restore(bank.state(), torch.device("cpu"))
+    assert [images.dtype == torch.uint8 for images in again.images] == [after] * 3
+    again.keep(*batch(9.0))
+    images, logits = again.draw(64)
+    values = (images[:, 0, 0, 0] + 0.01).floor()
+    assert set(values.tolist()) == {3.0, 4.0, 9.0}
+    assert (images - values.view(-1, 1, 1, 1) - torch.linspace(0, 0.5, 6)).abs().max() < 0.5 / 510 + 1e-6
+    assert ((logits[:, 0, 0, 0] / 10).round() == values).all()
+
+
+@pytest.mark.parametrize("uint8", [False, True])
 @pytest.mark.parametrize("batches", [0, 2, 5])
-def test_a_restored_bank_draws_and_overwrites_as_before(batches):
-    bank, again = filled(batches=batches, flip=True), Replay(3, torch.float32, True)
+def test_a_restored_bank_draws_and_overwrites_as_before(batches, uint8):
+    bank, again = (Replay(3, torch.float32, True, uint8) for _ in range(2))
+    for value in range(batches):
+        bank.keep(*batch(float(value)))
     again.restore(bank.state(), torch.device("cpu"))
     for one in (bank, again):
         one.keep(*batch(9.0))
-    assert held(again) == held(bank) and again.next == bank.next
+    assert again.next == bank.next
+    assert all(torch.equal(a, b) for x, y in zip(again.held, bank.held, strict=True) for a, b in zip(x, y, strict=True))
     torch.manual_seed(1)
     drawn = bank.draw(8)
     torch.manual_seed(1)

@@ -318,6 +318,7 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
             "synth.refine: .*dfad has no term for it",
         ),
         ("noise", ["game.keep_moves=1"], "game.keep_moves: there is no bank"),
+        ("noise", ["synth.replay_uint8=true"], "synth.replay_uint8: there is no bank"),
     ],
 )
 def test_recipes_that_cannot_be_played_are_one_line(tiny, case, overrides, message):

@@ -48,13 +48,14 @@ def test_every_move_has_its_cost(tiny):
     assert all(cost.seconds > 0 and (cost.peak_mb is None or cost.peak_mb > 10) for cost in found.values())
 
 
-def test_the_bank_that_is_still_to_come(tiny):
-    game = tiny.game("ddad.segkd", "synth.replay=7")
+@pytest.mark.parametrize(("uint8", "pixel", "logit", "more"), [("false", 4, 4, 0), ("true", 1, 2, 2 * 6 * 4)])
+def test_the_bank_that_is_still_to_come(tiny, uint8, pixel, logit, more):
+    game = tiny.game("ddad.segkd", "synth.replay=7", f"synth.replay_uint8={uint8}")
     assert plan.bank_mb(game) == 0
     game.play(0)
-    held, image = len(game.replay), 2 * 3 * 32 * 64 * 4
-    logits = game.replay.logits[0].numel() * 4
-    assert plan.bank_mb(game) == pytest.approx((image + logits) * (7 - held) / 2**20)
+    held, images = len(game.replay), 2 * 3 * 32 * 64 * pixel
+    logits = game.replay.logits[0].numel() * logit
+    assert plan.bank_mb(game) == pytest.approx((images + logits + more) * (7 - held) / 2**20)
 
 
 @pytest.mark.parametrize(
