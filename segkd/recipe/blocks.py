@@ -200,7 +200,7 @@ class Synth(Block):
         0, description="steps of its pixels towards the judges before game.keep_moves keeps an image; 0: off"
     )
     replay: CountOrZero = Field(0, description="batches kept with the teacher's logits; 0: off")
-    replay_uint8: bool = Field(False, description="kept images in 8 bits: a third of fp32's memory")
+    replay_uint8: bool = Field(False, description="they are kept in 8 bits: a quarter of fp32's memory")
     split: Text = Field("train", description="images: the split of data.name to train on")
 
     @field_validator("optimizer")

@@ -17,15 +17,15 @@ class Replay:
         capacity: batches kept.
         dtype: how they are stored; bf16 loses nothing for networks that run in it.
         flip: also draw mirrored images, with mirrored logits.
-        uint8: images are stored in 8 bits instead, from the least to the greatest value of each channel of an image, and
-            logits in bf16. Drawn pixels are then at most a 510th of that range away from those that were kept.
+        uint8: both are stored in 8 bits instead, from the least to the greatest value of each channel of an image; what is
+            drawn is at most a 510th of that range away from what was kept.
     """
 
     def __init__(self, capacity: int, dtype: torch.dtype, flip: bool, uint8: bool = False) -> None:
-        self.capacity, self.dtype, self.flip, self.uint8 = capacity, torch.bfloat16 if uint8 else dtype, flip, uint8
+        self.capacity, self.dtype, self.flip, self.uint8 = capacity, torch.uint8 if uint8 else dtype, flip, uint8
         self.images: list[Tensor] = []
         self.logits: list[Tensor] = []
-        self.spans: list[Tensor] = []  # with uint8: (N,2,3,1,1), the least value and the step of each channel
+        self.spans: list[Tensor] = []  # with uint8: (N,2,3+C,1,1), least values and steps of the channels
         self.next = 0
 
     def __len__(self) -> int:
@@ -38,11 +38,11 @@ class Replay:
 
     def keep(self, images: Tensor, logits: Tensor) -> None:
         """Store one labelled batch."""
-        images, *spans = _in_8_bits(images.detach()) if self.uint8 else (images.detach().to(self.dtype),)
-        images, logits = (
-            images.contiguous(memory_format=torch.channels_last),
-            logits.detach().to(self.dtype).contiguous(),
-        )
+        images, logits, spans = images.detach(), logits.detach(), ()
+        if self.uint8:
+            images, logits, *spans = _in_8_bits(images, logits)
+        images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        logits = logits.to(self.dtype).contiguous()
         for kind, part in zip(self.held, (images, logits, *spans), strict=True):
             kind[self.next : self.next + 1] = [_apart(part)]
         self.next = (self.next + 1) % self.capacity
@@ -54,8 +54,7 @@ class Replay:
         picks = torch.randint(len(alike), (batch,)).tolist()
         places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
         chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
-        images, logits, *spans = (torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held)
-        images, logits = _whole(images, *spans), wide(logits)
+        images, logits = _whole(*(torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held))
         if self.flip:
             mirrored = torch.rand(batch, device="cpu").to(images.device) < 0.5
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
@@ -77,24 +76,31 @@ class Replay:
         for batch in batches:
             images, logits, *spans = (part.to(device) for part in batch)
             if not alike:
-                self.keep(_whole(images, *spans), logits)
+                self.keep(*_whole(images, logits, *spans))
                 continue
-            for kind, part in zip(self.held, (images, logits, *spans), strict=True):
-                kind.append(_apart(part if self.uint8 else part.to(self.dtype)))
+            for kind, part in zip(self.held, (images.to(self.dtype), logits.to(self.dtype), *spans), strict=True):
+                kind.append(_apart(part))
         self.next = at
 
 
-def _in_8_bits(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The images in 256 levels, and of each channel of each the least value and the step between levels."""
-    images = wide(images)
-    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-    step = ((high - low) / 255).clamp_min(torch.finfo(images.dtype).tiny)  # of a flat channel all are the least
-    return ((images - low) / step).round().to(torch.uint8), torch.stack([low, step], 1)
+def _in_8_bits(*kinds: Tensor) -> tuple[Tensor, ...]:
+    """Maps (N,C,H,W) in 256 levels each, and for all their channels the least value and the step between levels."""
+    levels, spans = [], []
+    for maps in map(wide, kinds):
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        step = ((high - low) / 255).clamp_min(torch.finfo(maps.dtype).tiny)  # of a flat channel all are the least
+        levels.append(((maps - low) / step).round().to(torch.uint8))
+        spans.append(torch.stack([low, step], 1))
+    return *levels, torch.cat(spans, 2)
 
 
-def _whole(images: Tensor, spans: Tensor | None = None) -> Tensor:
-    """Stored images as networks take them."""
-    return wide(images) if spans is None else torch.addcmul(spans[:, 0], images.to(spans.dtype), spans[:, 1])
+def _whole(images: Tensor, logits: Tensor, spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What is stored as networks and losses take it."""
+    if spans is None:
+        return wide(images), wide(logits)
+    low, step = spans.unbind(1)
+    (first, second), (each, other) = (part.split([images.shape[1], logits.shape[1]], 1) for part in (low, step))
+    return torch.addcmul(first, images.to(low.dtype), each), torch.addcmul(second, logits.to(low.dtype), other)
 
 
 def _apart(kept: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def test_every_move_has_its_cost(tiny):
     assert all(cost.seconds > 0 and (cost.peak_mb is None or cost.peak_mb > 10) for cost in found.values())
 
 
-@pytest.mark.parametrize(("uint8", "pixel", "logit", "more"), [("false", 4, 4, 0), ("true", 1, 2, 2 * 6 * 4)])
+@pytest.mark.parametrize(("uint8", "pixel", "logit", "more"), [("false", 4, 4, 0), ("true", 1, 1, 2 * 2 * 14 * 4)])
 def test_the_bank_that_is_still_to_come(tiny, uint8, pixel, logit, more):
     game = tiny.game("ddad.segkd", "synth.replay=7", f"synth.replay_uint8={uint8}")
     assert plan.bank_mb(game) == 0
