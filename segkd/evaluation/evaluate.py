@@ -114,11 +114,13 @@ class _Network:
 
     def logits(self, images: Sequence[np.ndarray]) -> Tensor:
         """(N,C,H,W) logits; the images travel as bytes and are normalised on the device."""
-        pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float()
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
-        # (pixels / 255 - mean) / std, in one pass over the pixels
-        pixels = torch.addcmul(-mean / std, pixels, 1 / (255 * std))
+        rows = torch.from_numpy(np.stack(images)).to(self.device).flatten(2).float()  # (N,H,W*3)
+        width = rows.shape[2] // 3
+        mean, std = (
+            torch.tensor(x, dtype=torch.float32, device=self.device).repeat(width) for x in (self.mean, self.std)
+        )
+        # (pixels / 255 - mean) / std, in one pass over whole rows
+        pixels = torch.addcmul(-mean / std, rows, 1 / (255 * std)).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
         with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             return self.model(pixels)
 
