@@ -52,8 +52,10 @@ def distiller(recipe: DistillRecipe, device: torch.device, bf16: bool) -> Distil
     game = build.distiller_of(recipe, teacher.to(device, memory_format=torch.channels_last), device, bf16)
     if game.replay is not None:
         game.play(0)
-        while 0 < len(game.replay) < game.replay.capacity:
-            game.replay.keep(*game.replay.draw(recipe.run.batch))
+        if len(game.replay):
+            kept = game.replay.draw(recipe.run.batch)
+            while len(game.replay) < game.replay.capacity:
+                game.replay.keep(*kept)
     return game
 
 

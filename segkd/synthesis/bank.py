@@ -54,7 +54,8 @@ class Replay:
         picks = torch.randint(len(alike), (batch,)).tolist()
         places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
         chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
-        images, logits = _whole(*(torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held))
+        images, logits, *spans = [torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held]
+        images, logits = _whole(images, logits, *spans)
         if self.flip:
             mirrored = torch.rand(batch, device="cpu").to(images.device) < 0.5
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
