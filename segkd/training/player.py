@@ -110,7 +110,7 @@ class Player:
             return f"gradient norm is {float(norm):.3g}"
         scale = 1.0 if self.optimizer_spec.clip is None else min(1.0, self.optimizer_spec.clip / (float(norm) + 1e-6))
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None and gradient.stride() != parameter.stride():
+            if gradient is not None and not _alike(gradient, parameter):
                 # Fused optimisers go over memory as it lies: they would move each weight by another one's gradient.
                 gradient = torch.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient if gradient is None or scale == 1.0 else gradient * scale
@@ -153,6 +153,11 @@ class Player:
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape lie in memory in the same order; the stride of a single row means nothing."""
+    return all(a == b or side == 1 for a, b, side in zip(one.stride(), other.stride(), one.shape, strict=True))
 
 
 def _tensors(network: nn.Module, numbers: bool) -> list[Tensor]:
