@@ -174,24 +174,35 @@ def test_all_refuse_what_one_refuses(processes):
     assert torch.equal(parts[0][1], parts[1][1])
 
 
-def normalised(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def normalised(dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Of two layers, the second without weights: output, gradients of the input and the weights, running statistics."""
     torch.manual_seed(0)
-    layer = synced(nn.Sequential(nn.BatchNorm2d(3, dtype=dtype)))[0]
-    assert type(layer) is SyncedBatchNorm2d
+    network = synced(
+        nn.Sequential(nn.BatchNorm2d(3, dtype=dtype), nn.ReLU(), nn.BatchNorm2d(3, affine=False, dtype=dtype))
+    )
+    layer = network[0]
+    assert type(layer) is type(network[2]) is SyncedBatchNorm2d
     with torch.no_grad():
         layer.weight.copy_(torch.randn(3)), layer.bias.copy_(torch.randn(3))
-    x = torch.randn(4, 3, 5, 6, dtype=dtype) * 3 + 1
-    y = layer(ranks.own(x).requires_grad_())
+    x = (
+        ranks.own(torch.randn(4, 3, 5, 6, dtype=dtype) * 3 + 1)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+    )
+    y = network(x)
     (y * ranks.own(torch.randn(4, 3, 5, 6, dtype=dtype))).sum().backward()
-    return y.detach(), layer.weight.grad, layer.running_mean, layer.running_var
+    running = [(layer.running_mean, layer.running_var) for layer in (layer, network[2])]
+    return y.detach(), x.grad, layer.weight.grad, layer.bias.grad, *running[0], *running[1]
 
 
 def test_batchnorm_over_all_processes(processes):
     whole, parts = normalised(torch.float64), [part["normalised"] for part in processes[2]]
-    torch.testing.assert_close(torch.cat([part[0] for part in parts]), whole[0])
-    torch.testing.assert_close(parts[0][1] + parts[1][1], whole[1])
+    for index in (0, 1):
+        torch.testing.assert_close(torch.cat([part[index] for part in parts]), whole[index])
+    for index in (2, 3):
+        torch.testing.assert_close(parts[0][index] + parts[1][index], whole[index])
     for part in parts:
-        torch.testing.assert_close(part[2:], whole[2:])
+        torch.testing.assert_close(part[4:], whole[4:])
 
 
 def everything(tiny: Tiny) -> dict[str, object]:
