@@ -21,13 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segkd import build
 from segkd.cli import OVERRIDES, main
+from segkd.foundation.buffers import snapshot
 from segkd.foundation.files import RunLock, append, atomic_write, check_target
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, load
 from segkd.runs.folder import bench_of
 from segkd.training import checkpoint, loop
 from segkd.training.distiller import Distiller, unsound
-from segkd.training.player import Player, snapshot
+from segkd.training.player import Player
 
 
 def seconds(action: Callable[[], object], times: int = 7) -> float:
