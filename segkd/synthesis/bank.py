@@ -99,9 +99,13 @@ def _whole(images: Tensor, logits: Tensor, spans: Tensor | None = None) -> tuple
     """What is stored as networks and losses take it."""
     if spans is None:
         return wide(images), wide(logits)
-    low, step = spans.unbind(1)
-    (first, second), (each, other) = (part.split([images.shape[1], logits.shape[1]], 1) for part in (low, step))
-    return torch.addcmul(first, images.to(low.dtype), each), torch.addcmul(second, logits.to(low.dtype), other)
+    kinds = images, logits
+    channels = [maps.shape[1] for maps in kinds]
+    lows, steps = (part.split(channels, 1) for part in spans.unbind(1))
+    images, logits = (
+        torch.addcmul(low, maps.to(low.dtype), step) for maps, low, step in zip(kinds, lows, steps, strict=True)
+    )
+    return images, logits
 
 
 def _apart(kept: Tensor) -> Tensor:
