@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segkd import build
 from segkd.cli import OVERRIDES, main
-from segkd.foundation.buffers import snapshot
+from segkd.foundation.buffers import Snapshot
 from segkd.foundation.files import RunLock, append, atomic_write, check_target
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, load
 from segkd.runs.folder import bench_of
 from segkd.training import checkpoint, loop
-from segkd.training.distiller import Distiller, unsound
+from segkd.training.distiller import Distiller, finite
 from segkd.training.player import Player
 
 
@@ -92,7 +92,7 @@ def snapshots(game: Distiller, moves: list[str]) -> float:
         "synth": [game.synthesiser, game.method],
     }
     return sum(
-        seconds(lambda modules=modules: snapshot(modules)) * moves.count(name) for name, modules in written.items()
+        seconds(lambda modules=modules: Snapshot(modules)) * moves.count(name) for name, modules in written.items()
     )
 
 
@@ -101,7 +101,7 @@ def looks_at_what_is_kept(game: Distiller, moves: list[str]) -> float:
     if game.replay is None or not len(game.replay):
         return 0.0
     images, logits = game.replay.draw(game.batch)
-    return seconds(lambda: unsound(images, logits)) * (moves.count("keep") + moves.count("synth"))
+    return seconds(lambda: finite(images=images, logits=logits)) * (moves.count("keep") + moves.count("synth"))
 
 
 @click.command()

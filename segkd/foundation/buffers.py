@@ -5,25 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
-def snapshot(modules: list[nn.Module]) -> list[Tensor]:
-    """Copies of all buffers, laid end to end by dtype: one by one, hundreds of small ones would keep a GPU waiting."""
-    return [torch.cat([buffer.flatten() for buffer in alike]) for alike in _alike(modules)]
+from segkd.foundation import late
 
 
-@torch.no_grad()
-def put_back(modules: list[nn.Module], saved: list[Tensor]) -> None:
-    """Write a snapshot back: a forward full of NaN has already written the running statistics."""
-    for alike, values in zip(_alike(modules), saved, strict=True):
-        parts = values.split([buffer.numel() for buffer in alike])
-        for buffer, part in zip(alike, parts, strict=True):
-            buffer.copy_(part.view(buffer.shape))
+class Snapshot:
+    """Copies of all buffers of some networks: a forward full of NaN writes running statistics before anybody sees it.
+
+    They are laid end to end by dtype: one by one, hundreds of small ones would keep a GPU waiting.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for module in modules:
+            for buffer in module.buffers():
+                groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+        self._groups = [(alike, _end_to_end(alike)) for alike in groups.values()]
+
+    @torch.no_grad()
+    def put_back(self, where: Tensor | None = None) -> None:
+        """Write them back; given `where`, () bool on the networks' device, only if it is true, without a look at it."""
+        if where is not None and late.at_hand(where):
+            if not where:
+                return
+            where = None
+        for alike, saved in self._groups:
+            values = saved if where is None else torch.where(where, saved, _end_to_end(alike))
+            parts = values.split([buffer.numel() for buffer in alike])
+            torch._foreach_copy_(alike, [part.view(buffer.shape) for part, buffer in zip(parts, alike, strict=True)])
 
 
-def _alike(modules: list[nn.Module]) -> list[list[Tensor]]:
-    """All buffers, those of one dtype and device together, in a fixed order."""
-    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for module in modules:
-        for buffer in module.buffers():
-            groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
-    return list(groups.values())
+def _end_to_end(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])

@@ -92,6 +92,15 @@ def most(number: int) -> int:
     return int(seen)
 
 
+def anywhere(flag: Tensor) -> Tensor:
+    """Whether a flag, () bool, is true in some process; on its device, without a look at it."""
+    if size() == 1:
+        return flag
+    seen = flag.to(torch.uint8)
+    dist.all_reduce(seen, dist.ReduceOp.MAX)
+    return seen.bool()
+
+
 def told(value: Value) -> Value:
     """What the first process says, in all of them; any value that pickle knows."""
     if size() == 1:

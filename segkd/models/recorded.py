@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from segkd.foundation.buffers import put_back, snapshot
+from segkd.foundation.buffers import Snapshot
 from segkd.foundation.errors import TeacherError, one_line
 from segkd.foundation.memory import out_of_memory
 from segkd.models.adapters import Adapter
@@ -44,7 +44,7 @@ class Recorded:
 
     def _record(self, images: Tensor, at_head: bool) -> nn.Module | None:
         """A module that replays; None where the host would wait. Neither buffers nor random numbers move."""
-        saved, caching = snapshot([self.network]), torch.is_autocast_cache_enabled()
+        saved, caching = Snapshot([self.network]), torch.is_autocast_cache_enabled()
         sample = images.detach().clone().requires_grad_(images.requires_grad)
         whole = _AtOneHead(self.network, at_head)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -65,7 +65,7 @@ class Recorded:
             ) from error
         finally:
             torch.set_autocast_cache_enabled(caching)
-            put_back([self.network], saved)
+            saved.put_back()
 
 
 def _waits(network: nn.Module, images: Tensor) -> bool:

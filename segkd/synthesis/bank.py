@@ -7,6 +7,7 @@ import mmap
 import torch
 from torch import Tensor
 
+from segkd.foundation import late
 from segkd.foundation.precision import wide
 
 
@@ -36,15 +37,27 @@ class Replay:
         """What is stored, by kind; each list has one tensor a batch."""
         return (self.images, self.logits, *((self.spans,) if self.uint8 else ()))
 
-    def keep(self, images: Tensor, logits: Tensor) -> None:
-        """Store one labelled batch."""
+    def keep(self, images: Tensor, logits: Tensor, unless: Tensor | None = None) -> None:
+        """Store one labelled batch; not so where `unless`, () bool on its device, is true.
+
+        On an accelerator only a bank that is not full yet, or whose oldest batch has other sizes, waits for a look at it;
+        elsewhere the place is left behind as it is.
+        """
         images, logits, spans = images.detach(), logits.detach(), ()
+        oldest = self.images[self.next].shape if len(self) == self.capacity else None
+        if unless is not None and (late.at_hand(unless) or oldest != images.shape):
+            if unless:
+                return
+            unless = None
         if self.uint8:
             images, logits, *spans = _in_8_bits(images, logits)
         images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
         logits = logits.to(self.dtype).contiguous()
         for kind, part in zip(self.held, (images, logits, *spans), strict=True):
-            kind[self.next : self.next + 1] = [_apart(part)]
+            if unless is not None:
+                kind[self.next] = torch.where(unless, kind[self.next], part)
+            else:
+                kind[self.next : self.next + 1] = [_apart(part)]
         self.next = (self.next + 1) % self.capacity
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +70,7 @@ class Replay:
         images, logits, *spans = [torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held]
         images, logits = _whole(images, logits, *spans)
         if self.flip:
-            mirrored = torch.rand(batch, device="cpu").to(images.device) < 0.5
+            mirrored = (torch.rand(batch, device="cpu") < 0.5).to(images.device, non_blocking=True)
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
             logits = torch.where(mirrored.view(-1, 1, 1, 1), logits.flip(-1), logits)
         return images.contiguous(memory_format=torch.channels_last), logits

@@ -29,7 +29,7 @@ def collage(images: Tensor) -> Tensor:
     """
     n, _, height, width = images.shape
     device, plain = images.device, n // 4
-    shown = leaves(n - plain, height, width).to(device)
+    shown = leaves(n - plain, height, width).to(device, non_blocking=True)
     source = torch.randint(n, (n - plain, LEAVES + 1), device=device)
     source[:, 0] = torch.arange(plain, n, device=device)
     picks = source.gather(1, shown.flatten(1)).view_as(shown)

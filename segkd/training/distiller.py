@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
 from segkd.foundation import ranks
-from segkd.foundation.buffers import put_back, snapshot
+from segkd.foundation.buffers import Snapshot
 from segkd.foundation.precision import wide
 from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.methods.base import FIELDS, Method, View
@@ -21,18 +21,15 @@ from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
-from segkd.training.guard import Refusals
+from segkd.training.guard import Refusals, Verdict
 from segkd.training.player import Player, frozen
 
 Size = tuple[int, int]
 
 
-def unsound(images: Tensor, logits: Tensor) -> str | None:
-    """Why images (N,3,H,W) with the teacher's logits must not be kept, or None."""
-    bad = [name for name, value in (("images", images), ("logits", logits)) if not torch.isfinite(value).all()]
-    if not ranks.any_of(bool(bad)):
-        return None
-    return f"{' and '.join(bad)} are not finite" if bad else "what another process made is not finite"
+def finite(**kept: Tensor) -> dict[str, Tensor]:
+    """Whether what is about to be kept is finite, each by name: () bool on its device."""
+    return {name: torch.isfinite(value).all() for name, value in kept.items()}
 
 
 class Distiller:
@@ -74,7 +71,6 @@ class Distiller:
         unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
         self.keeps_heads = at_head or (replay is not None and unpadded)
         self.bn_tap = BatchNormTap(teacher.network)
-        self.notes: list[str] = []
         self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
         self.needs = self._plan()
 
@@ -90,20 +86,23 @@ class Distiller:
         """That of the present attempt."""
         return seed_of_attempt(self.first_seed, self.attempt)
 
-    def play(self, step: int) -> dict[str, float]:
-        """One step: the method's moves in order. Returns the last value of each term."""
-        values: dict[str, Tensor] = {}
+    @property
+    def notes(self) -> list[str]:
+        return self.refusals.notes
+
+    def play(self, step: int) -> dict[str, float | Tensor]:
+        """One step: the method's moves in order. Returns the last value of each term, for which a look may have to wait."""
+        values: dict[str, float | Tensor] = {}
         for index, move in enumerate(self.method.moves(step)):
             values |= self._moves[move](step, index)
-        shown = {name: float(value.detach()) for name, value in values.items()}
-        return shown | {"lr": self.student.optimizer.param_groups[0]["lr"]}
+        self.refusals.end_step()
+        return values | {"lr": self.student.optimizer.param_groups[0]["lr"]}
 
     def _student_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The student comes closer to the teacher on images that are kept, or made for it."""
         needs = self.needs["student"]
         network = self.student.network.train()
-        written = [network, self.synthesiser, self.method]
-        saved = snapshot(written)
+        before = Snapshot([network, self.synthesiser, self.method])
         with torch.no_grad():
             z = self._latents(step, index)
             if self.replay is not None and len(self.replay):
@@ -116,8 +115,7 @@ class Distiller:
         torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
         view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, self.recording)})
         total, values = self.method.loss("student", view, step)
-        self._settle("student", step, self.student.update(total, step), values, written, saved)
-        return values
+        return self._settle("student", step, self.student.update(total, step, before), values)
 
     def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The synthesiser answers to its judges; the student only looks on. What it made goes into the bank.
@@ -126,7 +124,7 @@ class Distiller:
         """
         needs = self.needs["synth"]
         student, network = self.student.network.train(), self.synthesiser.train()
-        saved = snapshot([network, self.method])
+        before = Snapshot([network, self.method])
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
             x = self._images(z, step, index)
@@ -136,28 +134,31 @@ class Distiller:
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
             # What is to be kept must be sound also where no term looks at it.
-            refused = (unsound(x, seen["kept"]) if keeps else None) or self.synth.update(total, step)
-        self._settle("synth", step, refused, values, [network, self.method], saved)
-        if refused is None and keeps:
-            self.replay.keep(x, seen["kept"])
+            sound = finite(images=x, logits=seen["kept"]) if keeps else {}
+            verdict = self.synth.update(total, step, before, torch.stack([*sound.values()]).all() if sound else None)
+        values = self._settle("synth", step, verdict, values, sound)
+        if keeps:
+            self.replay.keep(x, seen["kept"], unless=verdict.refused)
         return values
 
     @torch.no_grad()
     def _keep_move(self, step: int, index: int) -> dict[str, Tensor]:
         """More images for the bank, by the averaged synthesiser where there is one (arXiv:2209.10359)."""
         maker = self.synth.headline if self.synth is not None else self.synthesiser
-        saved = snapshot([self.method])
+        before = Snapshot([self.method])
         with untouched_statistics(maker):
             x = self._images(self._latents(step, index), step, index, maker.train())
         values: dict[str, Tensor] = {}
         x = self.refine(x, self._judged(step, values))
         kept = self._teach(x, {"t"}, self.recording)["kept"]
-        sound = all(torch.isfinite(value) for value in values.values())
-        bad = unsound(x, kept)
-        refused = "judges are not finite" if bad is None and ranks.any_of(not sound) else bad
-        self._settle("keep", step, refused, values, [self.method], saved)
-        if refused is None:
-            self.replay.keep(x, kept)
+        sound = finite(images=x, logits=kept)
+        if values:
+            sound["judges"] = torch.stack([*values.values()]).isfinite().all()
+        refused = ranks.anywhere(~torch.stack([*sound.values()]).all())
+        before.put_back(refused)
+        verdict = Verdict(refused, lambda: "what another process made is not finite")
+        self._settle("keep", step, verdict, values, sound)
+        self.replay.keep(x, kept, unless=refused)
         return {}
 
     def _judged(self, step: int, values: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
@@ -172,22 +173,26 @@ class Distiller:
         return loss
 
     def _settle(
-        self, player: str, step: int, refused: str | None, values: dict[str, Tensor], modules: list[nn.Module],
-        saved: list[Tensor],
-    ) -> None:  # fmt: skip
-        """Take note of an accepted move, or undo what a refused one wrote, and name the terms that it was for."""
-        if refused is None:
-            self.refusals.accept(player)
-            return
-        put_back(modules, saved)
-        bad = {name: value for name, value in values.items() if not torch.isfinite(value)} or values
-        terms = ", ".join(f"term {name} is {value.item():.3g}" for name, value in bad.items())
-        self.notes.append(self.refusals.refuse(player, step, f"{refused} ({terms})" if terms else refused))
+        self, player: str, step: int, verdict: Verdict, values: dict[str, Tensor],
+        sound: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Hand on a move's verdict, with words for what was not sound and for the terms; returns these without their graphs."""
+        values = {name: value.detach() for name, value in values.items()}
+
+        def why() -> str:
+            unsound = [name for name, value in (sound or {}).items() if not value]
+            said = f"{' and '.join(unsound)} are not finite" if unsound else verdict.why()
+            bad = {name: value for name, value in values.items() if not torch.isfinite(value)} or values
+            terms = ", ".join(f"term {name} is {value.item():.3g}" for name, value in bad.items())
+            return f"{said} ({terms})" if terms else said
+
+        self.refusals.hear(player, step, Verdict(verdict.refused, why))
+        return values
 
     def _latents(self, step: int, index: int) -> Tensor:
         """(N,latent) normal numbers, a function of the place in the run alone."""
         torch.manual_seed(seed_for(self.seed, step, 0 if self.latent_per_step else index, "latent"))
-        return ranks.own(torch.randn(self.batch, self.latent)).to(self.device)
+        return ranks.own(torch.randn(self.batch, self.latent)).to(self.device, non_blocking=True)
 
     def _images(self, z: Tensor, step: int, index: int, maker: nn.Module | None = None) -> Tensor:
         """Images (N,3,H,W), augmented, of this step's size."""

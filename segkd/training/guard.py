@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
-from segkd.foundation import ranks
+import torch
+from torch import Tensor
+
+from segkd.foundation import late, ranks
 from segkd.foundation.errors import NumbersError
 
 
@@ -52,16 +57,66 @@ class StopFlag:
             self.signum = signum
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a move is refused: () bool on the device, alike in all processes.
+
+    `why` says it in words, and waits for the device: it is asked of refused moves alone.
+    """
+
+    refused: Tensor
+    why: Callable[[], str]
+
+
 class Refusals:
-    """Counts refused moves: each is named in the log, and more than `max_bad` in a row of one player end the run.
+    """Counts refused moves: each is named in `notes`, and more than `max_bad` in a row of one player end the run.
 
     Each player counts for itself: one that is always refused learns nothing, however well the other plays.
+    On an accelerator the verdicts of a step are read at the end of the next one, so that it never waits for the host; who
+    asks for the state reads all.
     """
 
     def __init__(self, max_bad: int) -> None:
         self.max_bad = max_bad
         self.total = 0
         self.in_a_row: dict[str, int] = {}
+        self.notes: list[str] = []
+        self._heard: list[tuple[str, int, Verdict]] = []
+        self._sent: deque[tuple[list[tuple[str, int, Verdict]], late.Sent]] = deque()
+
+    def hear(self, player: str, step: int, verdict: Verdict) -> None:
+        """Take note of a move's verdict, at once where that costs no wait.
+
+        Raises:
+            NumbersError: too many were refused in a row.
+        """
+        self._heard.append((player, step, verdict))
+        if late.at_hand(verdict.refused):
+            self._read()
+
+    def end_step(self) -> None:
+        """Send for the verdicts of this step, and read those of the one before. Raises NumbersError as `hear` does."""
+        self._send()
+        while len(self._sent) > 1:
+            self._settle(*self._sent.popleft())
+
+    def _read(self) -> None:
+        """Read whatever was heard, in order."""
+        self._send()
+        while self._sent:
+            self._settle(*self._sent.popleft())
+
+    def _send(self) -> None:
+        if self._heard:
+            self._sent.append((self._heard, late.Sent(torch.stack([verdict.refused for *_, verdict in self._heard]))))
+            self._heard = []
+
+    def _settle(self, moves: list[tuple[str, int, Verdict]], sent: late.Sent) -> None:
+        for (player, step, verdict), refused in zip(moves, sent.read().tolist(), strict=True):
+            if refused:
+                self.notes.append(self.refuse(player, step, verdict.why()))
+            else:
+                self.accept(player)
 
     def accept(self, player: str) -> None:
         self.in_a_row.pop(player, None)
@@ -83,7 +138,11 @@ class Refusals:
         return f"{line}: move refused, nothing changed"
 
     def state(self) -> dict:
+        """The counts after all moves so far. Raises NumbersError as `hear` does."""
+        self._read()
         return {"total": self.total, "in_a_row": dict(self.in_a_row)}
 
     def restore(self, state: dict) -> None:
+        """Count on from `state`; what was heard since, and not read, is of moves that are undone."""
+        self._heard, self._sent = [], deque()
         self.total, self.in_a_row = state["total"], dict(state["in_a_row"])

@@ -6,7 +6,9 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import SupportsFloat
 
 from segkd.foundation.files import append, atomic_write
 from segkd.foundation.memory import largest_mb
@@ -55,15 +57,15 @@ class Diary:
         if not self.mute:
             append(self.path, json.dumps(line) + "\n")
 
-    def progress(self, step: int, values: dict[str, float]) -> None:
-        """Refresh the live line on a terminal; elsewhere a plain line every half minute."""
+    def progress(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Refresh the live line on a terminal; elsewhere a plain line every half minute. Else no value is looked at."""
         now = time.perf_counter()
         if self.quiet or now - self._said < (0.2 if self._live else 30) and step < self.steps:
             return
         self._said = now
         speed = (step - self.first_step) / max(now - self.started, 1e-9)
         left = (self.steps - step) / max(speed, 1e-9)
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        terms = "  ".join(f"{name} {float(value):.3f}" for name, value in values.items())
         text = f"step {step}/{self.steps}  {speed:.2f} it/s  ETA {_clock(left)}  {terms}  {memory_mb()} MB"
         print(
             f"\r\x1b[K{text[:160]}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True

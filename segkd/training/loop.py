@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from segkd.foundation import ranks
 from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError, one_line
@@ -20,14 +21,16 @@ from segkd.training.log import Diary
 class Game(Protocol):
     """What is played: one supervised player (`teaching`) or a student against a synthesiser (`distiller`).
 
-    `notes` are lines about the step, such as why a move was refused; the loop tells them and takes them away.
+    `play` returns what is to be logged; numbers on a device are looked at only when they are. `notes` are lines about the
+    step, or on an accelerator the one before, such as why a move was refused; the loop tells them and takes them away. Who
+    asks for the `state` is told all (and NumbersError, if that is too much).
     """
 
     precision: str
     attempt: int
     notes: list[str]
 
-    def play(self, step: int) -> dict[str, float]: ...
+    def play(self, step: int) -> dict[str, float | Tensor]: ...
     def vitals(self) -> tuple[dict[str, float], str | None]: ...
     def state(self) -> dict: ...
     def restore(self, state: dict) -> None: ...
@@ -200,7 +203,9 @@ def run(
         try:
             save(done, looked, well or wrong is None)
         except NumbersError as error:
+            tell_notes(game, done, diary)
             return go_back(str(error))
+        tell_notes(game, done, diary)
         return done, well or wrong is None
 
     done, well = start.step, start.well
@@ -229,7 +234,7 @@ def run(
         stop.agree()
         events.check()
         if plan.due(plan.log_every, done):
-            diary.write(done, values)
+            diary.write(done, {name: float(value) for name, value in values.items()})
         diary.progress(done, values)
         looked = look(done, plan, events, diary, stop)
         if plan.due(plan.save_every, done) or stop():

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from segkd.foundation import ranks
-
-ELSEWHERE = " here, and not finite in another process"
+from segkd.foundation import late, ranks
+from segkd.foundation.buffers import Snapshot
+from segkd.training.guard import Verdict
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Player:
     def __post_init__(self) -> None:
         self.optimizer = self.optimizer_spec.build(self.network)
         if self.ema_decay > 0:
-            self.average = AveragedModel(self.network, use_buffers=True)
+            device = next(self.network.parameters()).device
+            self.average = AveragedModel(self.network, device, use_buffers=True)
             self.average.requires_grad_(False)
             self._numbers = _tensors(self.average.module, True), _tensors(self.network, True)
             self._counts = _tensors(self.average.module, False), _tensors(self.network, False)
@@ -95,47 +96,64 @@ class Player:
         """The averaged network where there is an average, else the live one."""
         return self.average.module if self.average is not None else self.network
 
-    def update(self, loss: Tensor, step: int) -> str | None:
-        """One optimiser step on `loss`; returns None, or why it was refused (nothing of the player has changed then).
+    def update(self, loss: Tensor, step: int, before: Snapshot, sound: Tensor | None = None) -> Verdict:
+        """One optimiser step on `loss`, refused where it or its gradients are not finite, or `sound` () is false.
 
-        With several processes the gradients are averaged over them, and all refuse what one refuses.
-        A refused step leaves the buffers as the forward wrote them: the caller restores its snapshot.
+        A refused step changes nothing of the player, and `before` is put back: the forward has written buffers. With several
+        processes the gradients are averaged over them, and all refuse what one refuses. It is decided on the device, and
+        nobody waits for that.
         """
-        if ranks.any_of(not torch.isfinite(loss)):
-            return f"loss is {loss.item():.3g}{ELSEWHERE if loss.isfinite() else ''}"
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        gradients = ranks.averaged(list(torch.autograd.grad(loss, parameters, allow_unused=True)))
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        value = loss.detach().to(parameters[0].dtype)
+        vote = value if sound is None else torch.where(sound, value, math.nan)
+        *gradients, vote = ranks.averaged([*gradients, vote])
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-        if not torch.isfinite(norm):
-            return f"gradient norm is {float(norm):.3g}"
-        scale = 1.0 if self.optimizer_spec.clip is None else min(1.0, self.optimizer_spec.clip / (float(norm) + 1e-6))
+        refused = ~(vote.isfinite() & norm.isfinite())
+        verdict = Verdict(refused, lambda: _why(value, vote, norm))
+        if late.at_hand(refused) and refused:
+            before.put_back()
+            return verdict
+        scale = None if self.optimizer_spec.clip is None else (self.optimizer_spec.clip / (norm + 1e-6)).clamp(max=1)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None and not _alike(gradient, parameter):
                 # Fused optimisers go over memory as it lies: they would move each weight by another one's gradient.
                 gradient = torch.empty_like(parameter).copy_(gradient)
-            parameter.grad = gradient if gradient is None or scale == 1.0 else gradient * scale
+            parameter.grad = gradient if gradient is None or scale is None else gradient * scale
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimizer_spec.lr * self.schedule.factor(step, self.steps)
+        self._begin_momentum(parameters)
+        self.optimizer.found_inf = refused.float()  # fused optimisers change nothing where it is 1
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        before.put_back(refused)
         if self.average is not None:
-            self._follow()
-        return None
+            self._follow(refused)
+        return verdict
+
+    def _begin_momentum(self, parameters: list[Tensor]) -> None:
+        """SGD would take whatever lies in memory for the momentum, if its first step is one that is refused."""
+        if self.optimizer_spec.name == "sgd" and self.optimizer_spec.momentum and not self.optimizer.state:
+            for parameter in parameters:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Let the average follow the network; counts of batches, which mean nothing on average, are the network's.
+    def _follow(self, refused: Tensor) -> None:
+        """Let the average follow the network, which it copies at first, unless the step was refused.
 
-        The first update is the library's, which copies. It would go over all tensors again at each, one by one, while a
-        GPU waits.
+        Counts of batches, which mean nothing on average, are the network's.
         """
-        if not self.average.n_averaged:
-            self.average.update_parameters(self.network)
-            return
-        torch._foreach_lerp_(*self._numbers, 1 - self.ema_decay)
+        count = self.average.n_averaged
+        averages, numbers = self._numbers
+        if late.at_hand(refused):
+            torch._foreach_lerp_(averages, numbers, 1 - self.ema_decay if count else 1.0)
+        else:
+            gaps = torch._foreach_sub(numbers, averages)
+            torch._foreach_mul_(gaps, torch.where(count == 0, 1.0, 1 - self.ema_decay) * ~refused)
+            torch._foreach_add_(averages, gaps)
         if self._counts[0]:
             torch._foreach_copy_(*self._counts)
-        self.average.n_averaged += 1
+        count += ~refused
 
     def state(self) -> dict:
         """All that the player is: weights, buffers, optimiser, average."""
@@ -153,6 +171,13 @@ class Player:
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _why(loss: Tensor, vote: Tensor, norm: Tensor) -> str:
+    """Why a step was refused, as this process saw it."""
+    if vote.isfinite():
+        return f"gradient norm is {norm.item():.3g}"
+    return f"loss is {loss.item():.3g}{' here, and not finite in another process' if loss.isfinite() else ''}"
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

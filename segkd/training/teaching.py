@@ -16,7 +16,7 @@ from segkd.data.classes import IGNORE
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform, draw_batch
 from segkd.evaluation.collapse import ASTRAY
-from segkd.foundation.buffers import put_back, snapshot
+from segkd.foundation.buffers import Snapshot
 from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.training.guard import Refusals
 from segkd.training.player import Player
@@ -79,7 +79,6 @@ class Teaching:
         self.batch, self.first_seed, self.device, self.bf16, self.refusals = batch, seed, device, bf16, refusals
         self.attempt = 0
         self.best: dict = {"miou": -1.0, "step": 0, "network": {}}
-        self.notes: list[str] = []
 
     @property
     def precision(self) -> str:
@@ -90,18 +89,17 @@ class Teaching:
         """That of the present attempt."""
         return seed_of_attempt(self.first_seed, self.attempt)
 
-    def play(self, step: int) -> dict[str, float]:
-        """One step on one batch; returns the loss and the learning rate."""
-        network = self.player.network.train()
-        saved = snapshot([network])
+    @property
+    def notes(self) -> list[str]:
+        return self.refusals.notes
+
+    def play(self, step: int) -> dict[str, float | Tensor]:
+        """One step on one batch; returns the loss, for which a look may have to wait, and the learning rate."""
+        before = Snapshot([self.player.network.train()])
         loss, _ = self._loss(step)
-        refused = self.player.update(loss, step)
-        if refused:
-            put_back([network], saved)
-            self.notes.append(self.refusals.refuse(self.player.name, step, refused))
-        else:
-            self.refusals.accept(self.player.name)
-        return {"loss": loss.item(), "lr": self.player.optimizer.param_groups[0]["lr"]}
+        self.refusals.hear(self.player.name, step, self.player.update(loss, step, before))
+        self.refusals.end_step()
+        return {"loss": loss.detach(), "lr": self.player.optimizer.param_groups[0]["lr"]}
 
     def _loss(self, step: int) -> tuple[Tensor, Tensor]:
         """The loss of the network as it is on a step's batch, and the logits (N,C,H,W)."""

@@ -89,7 +89,7 @@ CANARIES = {
         "tests/training/test_loop.py::test_a_resumed_run_equals_the_uninterrupted_one[4-15]",
     ),
     "refused move leaves its statistics": Canary(
-        "segkd/training/distiller.py", "        put_back(modules, saved)\n", "",
+        "segkd/training/player.py", "            before.put_back()\n", "",
         "tests/training/test_distiller.py::test_running_statistics_that_a_nan_forward_wrote_are_put_back[student]",
     ),
     "NYUv2 mirrored": Canary(

@@ -8,6 +8,7 @@ import torch
 from segkd.foundation.files import sha256
 from segkd.recipe import method_terms
 from segkd.recipe.loading import FURTHER_TERMS
+from segkd.training.guard import Verdict
 from tests.methods.conftest import cases, tiers
 from tests.methods.test_common import modules, only, players
 
@@ -76,8 +77,9 @@ def test_each_term_reaches_only_its_own_player(row, tiny, case):
             game = tiny.game(case, *only(case, name))
             sides = {"teacher": game.teacher, "student": game.student.network, "synth": game.synthesiser}
 
-            def backward(loss, step):
+            def backward(loss, *_):
                 loss.backward()
+                return Verdict(torch.tensor(False), str)
 
             getattr(game, owner).update = backward
             game._moves[owner](0, 0)

@@ -8,10 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 import segkd
+from segkd.foundation import late
 from segkd.foundation.errors import NumbersError
-from segkd.training.guard import Refusals, StopFlag
+from segkd.training.guard import Refusals, StopFlag, Verdict
 
 WORKER = """
 import sys, time
@@ -138,3 +140,57 @@ def test_a_resumed_run_goes_on_counting():
     second.refuse("student", 3, "x")
     with pytest.raises(NumbersError):
         second.refuse("student", 4, "x")
+
+
+def verdict(refused: bool, why: str = "x") -> Verdict:
+    return Verdict(torch.tensor(refused), lambda: why)
+
+
+def test_a_verdict_is_read_at_once_where_that_costs_no_wait():
+    refusals = Refusals(1)
+    refusals.hear("student", 3, verdict(True, "loss is nan"))
+    assert refusals.notes == ["step 3: student loss is nan: move refused, nothing changed"] and refusals.total == 1
+    with pytest.raises(NumbersError, match="step 4: student x, 2 refused moves in a row"):
+        refusals.hear("student", 4, verdict(True))
+
+
+@pytest.fixture
+def _far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator."""
+    monkeypatch.setattr(late, "at_hand", lambda value: False)
+
+
+@pytest.mark.usefixtures("_far")
+def test_elsewhere_it_is_read_one_step_late_and_in_order():
+    refusals = Refusals(2)
+    for step, moves in enumerate([(True, True), (False, True), (True, False)]):
+        for refused in moves:
+            refusals.hear("student", step, verdict(refused, f"why {step}"))
+        assert refusals.total == (0, 0, 2)[step]  # nothing of this step, nor before its end of the one before
+        refusals.end_step()
+        assert refusals.total == (0, 2, 3)[step]
+    assert refusals.in_a_row == {"student": 1} and len(refusals.notes) == 3 and "why 1" in refusals.notes[2]
+    assert refusals.state() == {"total": 4, "in_a_row": {}} and "why 2" in refusals.notes[3]
+    refusals.end_step()
+    assert refusals.total == 4
+
+
+@pytest.mark.usefixtures("_far")
+def test_too_many_end_the_run_as_soon_as_they_are_read():
+    refusals = Refusals(1)
+    for step in (0, 1):
+        refusals.hear("synth", step, verdict(True))
+        refusals.end_step()
+    with pytest.raises(NumbersError, match="step 1: synth x, 2 refused moves in a row"):
+        refusals.state()
+
+
+@pytest.mark.usefixtures("_far")
+def test_what_was_not_read_is_forgotten_with_the_moves_that_are_undone():
+    refusals = Refusals(0)
+    before = refusals.state()
+    refusals.hear("synth", 0, verdict(True))
+    refusals.end_step()
+    refusals.hear("synth", 1, verdict(True))
+    refusals.restore(before)
+    assert refusals.state() == before and not refusals.notes

@@ -227,6 +227,49 @@ def test_what_was_said_before_a_rollback_is_not_repeated(tmp_path, capsys):
     assert not [line for line in diary_of(tmp_path) if "note" in line]  # that step is no part of the run any more
 
 
+class Late(Walk):
+    """What there is to say of a step is said at the end of the next one, or when the state is asked for."""
+
+    def __init__(self, bad: tuple[int, ...], raising: bool = False, **options) -> None:
+        super().__init__(**options)
+        self.bad, self.raising, self.owed = bad, raising, []
+
+    def play(self, step: int) -> dict[str, float]:
+        values = super().play(step)
+        self.say()
+        self.owed += [step] if step in self.bad and not self.attempt else []
+        return values
+
+    def say(self) -> None:
+        owed, self.owed = self.owed, []
+        for step in owed:
+            if self.raising:
+                raise NumbersError(f"step {step}: diverged")
+            self.notes.append(f"step {step}: refused")
+
+    def state(self) -> dict:
+        self.say()
+        return super().state()
+
+
+def test_what_is_said_late_is_written_no_later_than_the_next_checkpoint(tmp_path):
+    with pytest.raises(Stopped):
+        go(tmp_path, Late((1, 2, 6, 7), signal_at=7), plan(steps=10, save=3))
+    go(tmp_path, Late((9,)), plan(steps=10, save=3))
+    told = [(line["step"], line["note"]) for line in diary_of(tmp_path) if "note" in line]
+    assert told == [(step, f"step {bad}: refused") for bad, step in ((1, 3), (2, 3), (6, 8), (7, 8), (9, 10))]
+
+
+@pytest.mark.parametrize(("bad", "played"), [(1, 3), (2, 3)])
+def test_a_run_that_ends_late_is_gone_back_from_and_keeps_no_checkpoint_of_it(tmp_path, bad, played):
+    """In the next step, or where the state of that step would be saved."""
+    game = Late((bad,), raising=True)
+    go(tmp_path, game, plan(rollback=1))
+    assert game.played == [*range(played), *range(12)]
+    (line,) = (line for line in diary_of(tmp_path) if "rolled_back" in line)
+    assert (line["step"], line["rolled_back"]) == (0, f"step {bad}: diverged")
+
+
 @pytest.mark.parametrize("rollback", [0, 1])
 def test_a_state_that_cannot_be_saved_is_gone_back_from(tmp_path, whole, rollback):
     class Once(Walk):

@@ -15,6 +15,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from segkd.foundation import ranks
+from segkd.foundation.buffers import Snapshot
 from segkd.losses.discrepancy import l1
 from segkd.losses.priors import balance
 from segkd.losses.reduce import mean_over_ranks
@@ -159,8 +160,9 @@ def updates(bad: int) -> tuple[list[str | None], Tensor]:
     player = Player("student", network, Optimizer("sgd", 0.1, 0.0), Schedule("constant"), 9)
     x, said = ranks.own(torch.randn(4, 3)), []
     for step in range(3):
-        loss = network(x).square().mean()
-        said.append(player.update(loss * float("nan") if step == 1 and ranks.rank() == bad else loss, step))
+        loss = network(x).square().mean() * (float("nan") if step == 1 and ranks.rank() == bad else 1)
+        verdict = player.update(loss, step, Snapshot([network]))
+        said.append(verdict.why() if verdict.refused else None)
     return said, network.weight.detach()
 
 

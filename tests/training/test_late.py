@@ -1,0 +1,148 @@
+"""Refusals that are decided on the device: on a CPU where nothing is called at hand, as on an accelerator."""
+
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from segkd.foundation import late
+from segkd.foundation.buffers import Snapshot
+from segkd.foundation.errors import NumbersError
+from segkd.synthesis.bank import Replay
+
+REFUSED = {"student": (1, 3), "synth": (0, 2, 3), "keep": (2, 3)}
+"""The steps at which a player's moves are spoilt."""
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """Nothing is at hand from `far()` on."""
+    return lambda: monkeypatch.setattr(late, "at_hand", lambda value: False)
+
+
+def spoil(game):
+    """Loss terms and kept images are NaN at the steps above."""
+    true, loss, augment = game._moves.copy(), game.method.loss, game.augment
+    now = []
+
+    def bad():
+        player, step = now[-1]
+        return step in REFUSED[player]
+
+    def spoilt_loss(player, view, step):
+        total, values = loss(player, view, step)
+        if bad():
+            total, values = total * math.nan, {name: value * math.nan for name, value in values.items()}
+        return total, values
+
+    def moved(player, step, index):
+        now.append((player, step))
+        return true[player](step, index)
+
+    game.method.loss = spoilt_loss
+    game.augment = lambda images, done: augment(images, done) * (math.nan if now[-1][0] == "keep" and bad() else 1)
+    game._moves = {player: lambda step, index, player=player: moved(player, step, index) for player in true}
+
+
+@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("capacity", [1, 3, 50])
+def test_a_game_is_the_same_wherever_its_refusals_are_decided(tiny, far, capacity, uint8):
+    games = []
+    for decided in ("at once", "on the device"):
+        if decided == "on the device":
+            far()
+        game = tiny.game(
+            "ddad.segkd", "student.ema=0.9", "synth.ema=0.8", f"synth.replay={capacity}", "game.keep_moves=1",
+            f"synth.replay_uint8={uint8}".lower(), "synth.augment=[flip]",
+        )  # fmt: skip
+        spoil(game)
+        for step in range(4):
+            game.play(step)
+        games.append((game, game.state()))
+    (one, at_once), (other, on_the_device) = games
+    assert one.notes == other.notes and len(one.notes) == 2 * 2 + 3 + 2
+    assert (
+        at_once["refusals"]
+        == on_the_device["refusals"]
+        == {"total": 9, "in_a_row": {"student": 2, "synth": 2, "keep": 2}}
+    )
+    if capacity < 3:  # a larger bank has left other places as they were
+        assert at_once["replay"]["next"] == on_the_device["replay"]["next"]
+    for player in ("student", "synth"):
+        compare(at_once[player], on_the_device[player], exact=capacity != 3)
+
+
+def compare(a, b, exact):
+    if isinstance(a, torch.Tensor):
+        assert torch.isfinite(b).all()
+        if exact:
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            compare(a[key], b[key], exact)
+
+
+class Unread(TorchDispatchMode):
+    """Nobody looks at what networks computed; whole numbers are the host's own, by which it draws."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype not in (torch.int64, torch.int32):
+            raise AssertionError("the host looked at a number: on an accelerator it would have waited")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_guard_of_this_test_sees_a_look():
+    with Unread(), pytest.raises(AssertionError, match="waited"):
+        assert torch.ones(()).isfinite()
+    with Unread(), pytest.raises(AssertionError, match="waited"):
+        float(torch.ones(()))
+
+
+@pytest.mark.parametrize(
+    "overrides", [("synth.replay=0", "game.keep_moves=0"), ("synth.replay=2", "game.keep_moves=1")]
+)
+def test_no_move_looks_at_a_number(tiny, far, overrides):
+    far()
+    game = tiny.game("ddad.segkd", "student.ema=0.9", "synth.ema=0.8", "synth.augment=[]", "synth.refine=0", *overrides)
+    for step in range(2):  # until the bank is full
+        game.play(step)
+    with Unread():
+        for step in range(2, 4):
+            values = game.play(step)
+    assert all(math.isfinite(value) for value in values.values()) and not game.notes
+
+
+def test_more_than_max_bad_end_a_run_one_step_late(tiny, far):
+    far()
+    game = tiny.game("ddad.segkd", "run.max_bad=2", "game.student_moves=1", "synth.replay=0", "game.keep_moves=0")
+    true = game.method.kd
+    game.method.kd = lambda view: true(view) * math.nan
+    for step in range(3):
+        game.play(step)
+    assert game.refusals.in_a_row == {"student": 2}
+    with pytest.raises(NumbersError, match=r"step 2: student loss is nan \(term kd is nan\), 3 refused moves in a row"):
+        game.play(3)
+
+
+def test_a_bank_leaves_its_place_as_it_is_where_a_batch_is_refused(far):
+    far()
+    bank = Replay(2, torch.float32, flip=False)
+    batches = [(torch.full((1, 3, 4, 4), float(i)), torch.full((1, 2, 4, 4), float(i))) for i in range(4)]
+    for (images, logits), refused in zip(batches, (True, False, False, True), strict=True):
+        bank.keep(images, logits, unless=torch.tensor(refused))
+    assert [float(images.mean()) for images in bank.images] == [float(x.mean()) for x in bank.logits] == [1.0, 2.0]
+    bank.keep(*(part * math.nan for part in batches[0]), unless=torch.tensor(True))
+    bank.keep(torch.full((1, 3, 8, 4), 5.0), torch.full((1, 2, 8, 4), 5.0), unless=torch.tensor(False))  # another size
+    assert bank.images[0].shape == (1, 3, 8, 4) and float(bank.images[1].mean()) == 2
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_snapshot_is_put_back_only_where_it_is_asked_for(far, refused):
+    far()
+    layer = torch.nn.BatchNorm2d(3)
+    kept = Snapshot([layer])
+    layer(torch.full((2, 3, 4, 4), math.nan))
+    kept.put_back(torch.tensor(refused))
+    assert layer.running_mean.isfinite().all() == refused and layer.num_batches_tracked == 1 - refused
