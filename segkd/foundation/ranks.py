@@ -36,7 +36,8 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    # What the host itself says goes another way than tensors do: it would wait for all that the GPU was given before.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     number = f"process {rank()} of {size()}"
     try:
         yield
@@ -87,7 +88,7 @@ def most(number: int) -> int:
     """The largest of the numbers of all processes."""
     if size() == 1:
         return number
-    seen = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    seen = torch.tensor(number)
     dist.all_reduce(seen, dist.ReduceOp.MAX)
     return int(seen)
 
