@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import segkd
-from segkd.foundation import late
 from segkd.foundation.errors import NumbersError
 from segkd.training.guard import Refusals, StopFlag, Verdict
 
@@ -154,14 +153,8 @@ def test_a_verdict_is_read_at_once_where_that_costs_no_wait():
         refusals.hear("student", 4, verdict(True))
 
 
-@pytest.fixture
-def _far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on an accelerator."""
-    monkeypatch.setattr(late, "at_hand", lambda value: False)
-
-
-@pytest.mark.usefixtures("_far")
-def test_elsewhere_it_is_read_one_step_late_and_in_order():
+def test_elsewhere_it_is_read_one_step_late_and_in_order(far):
+    far()
     refusals = Refusals(2)
     for step, moves in enumerate([(True, True), (False, True), (True, False)]):
         for refused in moves:
@@ -175,8 +168,8 @@ def test_elsewhere_it_is_read_one_step_late_and_in_order():
     assert refusals.total == 4
 
 
-@pytest.mark.usefixtures("_far")
-def test_too_many_end_the_run_as_soon_as_they_are_read():
+def test_too_many_end_the_run_as_soon_as_they_are_read(far):
+    far()
     refusals = Refusals(1)
     for step in (0, 1):
         refusals.hear("synth", step, verdict(True))
@@ -185,8 +178,8 @@ def test_too_many_end_the_run_as_soon_as_they_are_read():
         refusals.state()
 
 
-@pytest.mark.usefixtures("_far")
-def test_what_was_not_read_is_forgotten_with_the_moves_that_are_undone():
+def test_what_was_not_read_is_forgotten_with_the_moves_that_are_undone(far):
+    far()
     refusals = Refusals(0)
     before = refusals.state()
     refusals.hear("synth", 0, verdict(True))

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from segkd.foundation import late
 from segkd.foundation.buffers import Snapshot
 from segkd.training.player import Optimizer, Player, Schedule, frozen
 
@@ -39,10 +38,10 @@ def move(made: Player, loss: Callable[[], torch.Tensor] | torch.Tensor, step: in
 
 
 @pytest.fixture(params=["read at once", "decided on the device"])
-def _decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _decided(request: pytest.FixtureRequest, far: Callable[[], None]) -> None:
     """Also as on an accelerator, where nothing may be looked at."""
     if request.param == "decided on the device":
-        monkeypatch.setattr(late, "at_hand", lambda value: False)
+        far()
 
 
 def flat(value: object, name: str = "") -> dict[str, torch.Tensor]:
