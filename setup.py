@@ -57,7 +57,7 @@ setup(
             "ruff==0.17.*",
         ],  # another ruff would format differently
     },
-    entry_points={"console_scripts": ["segkd=segkd.cli:main"]},
+    entry_points={"console_scripts": ["segkd=segkd.cli.main:main"]},
     packages=[*find_packages(include=["segkd", "segkd.*"]), "segkd.recipes"],
     package_dir={"segkd.recipes": "recipes"},
     package_data={

@@ -2,7 +2,7 @@
 
 import sys
 
-from segkd.cli import main
+from segkd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

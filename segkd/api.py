@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segkd import measuring, runs
+from segkd import runs
 from segkd.evaluation.confusion import save_confusion
 from segkd.evaluation.inference import Inference
 from segkd.foundation.files import check_target
 from segkd.models.student import LoadedStudent, load_student
 from segkd.recipe import DistillRecipe, TeachRecipe, find, load
 from segkd.recipe.sources import CHECKOUT, PACKAGED
+from segkd.runs.evaluate import Size
+from segkd.runs.evaluate import evaluate as measure
+from segkd.runs.trained import Precision, Who, load_model, of_student
 
 __all__ = ["distill", "evaluate", "load_student", "teach"]
 
@@ -65,14 +68,14 @@ def evaluate(
     data: str | None = None,
     root: str | None = None,
     split: str | None = None,
-    size: measuring.Size | None = None,
+    size: Size | None = None,
     slide: tuple[int, int] | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     confusion: str | Path | None = None,
-    who: measuring.Who | None = None,
+    who: Who | None = None,
     device: str = "auto",
-    precision: measuring.Precision | None = None,
+    precision: Precision | None = None,
 ) -> dict[str, Any]:
     """Score a network on a labelled set.
 
@@ -89,13 +92,13 @@ def evaluate(
         label) and `options` (what was used).
 
     Raises:
-        SegkdError: as `Inference`, `check_target`, `measuring.load_model` and `measuring.evaluate`.
+        SegkdError: as `Inference`, `check_target`, `runs.trained.load_model` and `runs.evaluate.evaluate`.
     """
     inference = Inference(None if slide is None else tuple(slide), tuple(scales), flip)
     if confusion is not None:
         check_target(confusion)
-    loaded = measuring.of_student(model) if isinstance(model, LoadedStudent) else measuring.load_model(model, who)
-    scores = measuring.evaluate(
+    loaded = of_student(model) if isinstance(model, LoadedStudent) else load_model(model, who)
+    scores = measure(
         loaded, data=data, root=root, split=split, size=size, inference=inference, device=device, precision=precision
     )
     if confusion is not None:

@@ -12,11 +12,11 @@ LAYERS = {
     1: {"recipe", "losses", "models", "synthesis", "data"},
     2: {"methods", "evaluation"},
     3: {"training", "delivery"},
-    4: {"build", "runs", "measuring", "benchmark"},
-    5: {"api", "exits", "reporting", "cli", "cli_bench", "cli_data", "__main__"},
+    4: {"build", "runs", "benchmark"},
+    5: {"api", "reporting", "cli", "__main__"},
 }
 LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
-BESIDE = {("data", "synthesis"), ("data", "recipe"), ("models", "losses"), ("runs", "build"), ("measuring", "build"), ("benchmark", "build"), ("benchmark", "runs"), ("cli", "exits"), ("cli", "cli_bench"), ("cli", "cli_data"), ("cli_bench", "exits"), ("cli_data", "exits"), ("cli", "api"), ("__main__", "cli")}  # fmt: skip
+BESIDE = {("data", "synthesis"), ("data", "recipe"), ("models", "losses"), ("runs", "build"), ("benchmark", "build"), ("benchmark", "runs"), ("cli", "api"), ("__main__", "cli")}  # fmt: skip
 NEVER = {("training", "recipe")}
 
 

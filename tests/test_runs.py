@@ -258,7 +258,13 @@ def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, tmp_pa
     folder = tmp_path / "stopped"
     recipe = tmp_path / "whole.yaml"
     recipe.write_text(tiny.recipe("ddad.segkd", *long, f"run.dir={folder}").to_yaml())
-    command = [sys.executable, "-c", "import sys; from segkd.cli import main; sys.exit(main())", "distill", str(recipe)]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from segkd.cli.main import main; sys.exit(main())",
+        "distill",
+        str(recipe),
+    ]
     with subprocess.Popen(
         command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

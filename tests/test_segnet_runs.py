@@ -9,12 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from segkd import evaluate, load_student, runs
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.foundation.errors import UsageError
-from segkd.measuring import load_model
 from segkd.models.adapters import parameters_of
 from segkd.models.segnet import SegNet
 from segkd.recipe import load
+from segkd.runs.trained import load_model
 from segkd.training import checkpoint
 
 TEACH = """\

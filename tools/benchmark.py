@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from segkd.cli import main
-from segkd.cli_bench import bench
+from segkd.cli.bench import bench
+from segkd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(command=bench, name=Path(__file__).name))

@@ -20,7 +20,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segkd import build
-from segkd.cli import OVERRIDES, main
+from segkd.cli.main import main
+from segkd.cli.options import OVERRIDES
 from segkd.foundation.buffers import Snapshot
 from segkd.foundation.files import RunLock, append, atomic_write, check_target
 from segkd.foundation.machine import machine

@@ -13,7 +13,8 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from segkd.cli import OVERRIDES, main
+from segkd.cli.main import main
+from segkd.cli.options import OVERRIDES
 from segkd.foundation import memory
 from segkd.foundation.files import atomic_write, check_target
 from segkd.recipe import load

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segkd.benchmark.phases import NAMES
-from segkd.cli import main
+from segkd.cli.main import main
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 

@@ -22,7 +22,7 @@ import segmentation_models_pytorch  # noqa: F401 - and this
 import torch
 
 from segkd import api  # noqa: F401 - and this
-from segkd.cli import main
+from segkd.cli.main import main
 
 IMPORTED_BY = os.getpid()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segkd import runs
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError
 from tests.conftest import Tiny

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from segkd import build
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.data.camvid import CamVid
 from segkd.data.classes import IGNORE
 from segkd.data.folder import Folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.player import Player

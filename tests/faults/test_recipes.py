@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.recipe.strict_yaml import dump
 from tests.recipe.conftest import DISTILL, TEACH
 from tests.recipe.test_strict_yaml import HOSTILE, SYNTAX

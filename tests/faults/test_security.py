@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.training import checkpoint
 from tests.conftest import ROOT
 from tests.faults.harness import PLAIN
@@ -25,7 +25,7 @@ def refuse(event, arguments):
         sys.stderr.flush()
         os._exit(99)
 sys.addaudithook(refuse)
-from segkd.cli import main
+from segkd.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

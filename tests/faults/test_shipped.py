@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from segkd import build, runs
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.recipe import DistillRecipe, TeachRecipe, load, presets, shipped
 from tests.conftest import write_camvid, write_nyuv2
 

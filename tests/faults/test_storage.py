@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.foundation.errors import StorageError
 from segkd.runs.folder import run_folder
 from segkd.training import checkpoint

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from segkd import build
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.foundation.errors import SegkdError, StorageError, TeacherError
 from segkd.models.adapters import create_network
 from segkd.models.student import load_student, save_network

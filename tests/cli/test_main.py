@@ -16,15 +16,18 @@ import pytest
 
 import segkd
 from segkd import build
-from segkd.cli import DATA_SETS, anchored, as_json, cli, comma_separated, main, show_summary, table
+from segkd.cli.exits import explained
+from segkd.cli.main import cli, main, show_summary
+from segkd.cli.measure import as_json, comma_separated, table
+from segkd.cli.options import DATA_SETS
+from segkd.cli.recipes import anchored
 from segkd.data.classes import ROOMS
-from segkd.exits import explained
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
-from segkd.measuring import load_model
 from segkd.recipe import load
 from segkd.recipe.blocks import DataName
+from segkd.runs.trained import load_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEACH = """\
 # A toy.
 model: {arch: Linknet, encoder: mobilenet_v2, classes: scenes, options: {encoder_depth: 3}}
@@ -38,7 +41,7 @@ SCORES = {
 }  # fmt: skip
 
 
-def segkd_process(*arguments: str, code: str = "import sys; from segkd.cli import main; sys.exit(main())") -> str:
+def segkd_process(*arguments: str, code: str = "import sys; from segkd.cli.main import main; sys.exit(main())") -> str:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=True
@@ -88,7 +91,7 @@ def test_help_is_quick_and_lists_every_verb() -> None:
 def test_recipes_are_checked_without_torch(here: Path) -> None:
     (here / "toy.yaml").write_text(TEACH)
     code = (
-        "import sys; from segkd.cli import main; code = main();"
+        "import sys; from segkd.cli.main import main; code = main();"
         "heavy = {'torch', 'numpy', 'cv2', 'kornia', 'segmentation_models_pytorch'} & set(sys.modules);"
         "print(sorted(heavy)); sys.exit(code)"
     )
@@ -166,7 +169,7 @@ def test_an_error_of_several_lines_becomes_one(failing: Callable[..., tuple[int,
 def test_a_bug_is_called_one(failing: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = failing(lambda: {}["key"])
     assert code == 1 and not out and len(err.splitlines()) == 1
-    assert err.startswith("segkd: bug: KeyError: 'key' (test_cli.py:") and "--debug shows the traceback" in err
+    assert err.startswith("segkd: bug: KeyError: 'key' (test_main.py:") and "--debug shows the traceback" in err
 
 
 def test_debug_shows_the_traceback(failing: Callable[..., tuple[int, str, str]]) -> None:
@@ -205,7 +208,7 @@ def test_interrupts_are_130_and_an_end_of_file_is_not_one(failing: Callable[...,
 @pytest.mark.parametrize("lines", [1, 100_000], ids=["buffered", "flushed"])
 def test_a_closed_pipe_is_quiet(lines: int) -> None:
     code = (
-        "import sys, click; from segkd.cli import main;"
+        "import sys, click; from segkd.cli.main import main;"
         f"verb = click.Command('verb', callback=lambda: click.echo('line\\n' * {lines}));"
         "sys.stdin.readline(); sys.exit(main([], verb))"
     )

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.data.verify import COUNTS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_errors(
 def test_an_interrupted_preparation_is_130_and_goes_on(here: Path, tutorial: Path) -> None:
     """Ctrl-C while it is busy; then the same command again."""
     code = (
-        "import os, signal, sys; from segkd.data.prepare import workplace; from segkd.cli import main\n"
+        "import os, signal, sys; from segkd.data.prepare import workplace; from segkd.cli.main import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
         "stage, left = workplace.Workplace.stage, [300]\n"
         "def counted(*arguments):\n"
@@ -146,7 +146,7 @@ def test_an_interrupted_preparation_is_130_and_goes_on(here: Path, tutorial: Pat
 
 def test_the_group_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from segkd.cli import main; main(['data', 'prepare', '--help']);"
+        "import sys; from segkd.cli.main import main; main(['data', 'prepare', '--help']);"
         "assert not {'torch', 'numpy', 'PIL', 'h5py', 'scipy', 'urllib.request'} & set(sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from segkd.exits import with_debug
+from segkd.cli.exits import with_debug
 from segkd.foundation.errors import DataError
 
 QUIET = click.option("--quiet", is_flag=True, help="No progress; the result and errors only.")

@@ -12,17 +12,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segkd import build, evaluate, load_student
-from segkd.cli import main
+from segkd.cli.main import main
 from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, SCENES, Classes, listed, numbered
 from segkd.data.images import read_image, read_mask
 from segkd.evaluation.confusion import confusion_picture
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, StorageError, TeacherError, UsageError
-from segkd.measuring import Model, _read, load_model, plan_drawings, visualize
-from segkd.measuring import evaluate as measure
 from segkd.models.adapters import Adapter
 from segkd.models.student import save_network
 from segkd.recipe import load
+from segkd.runs.evaluate import evaluate as measure
+from segkd.runs.trained import Model, load_model
+from segkd.runs.visualize import _read, plan_drawings, visualize
 from segkd.training import checkpoint
 
 DISTILL = """\

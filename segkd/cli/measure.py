@@ -1,0 +1,153 @@
+"""`segkd eval` and `segkd visualize`: what a trained network reaches, and what it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from segkd.cli.exits import with_debug
+from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, TRUST, WHO
+
+
+@click.command("eval")
+@click.argument("model")
+@OVERRIDES
+@click.option("--data", type=click.Choice(DATA_SETS), help="Data set; default: as in the recipe.")
+@click.option("--root", metavar="DIR", help="Its folder; scenes and rooms need none.")
+@click.option("--split", metavar="NAME", help="Default: the recipe's data.final, or test.")
+@click.option(
+    "--size",
+    type=click.Choice(["protocol", "original"]),
+    help="Shorter side 256 (the default), or the files' own size.",
+)
+@click.option("--slide", metavar="HxW", help="Show windows of this size, two thirds apart; their logits are averaged.")
+@click.option("--scales", metavar="S,S,...", help="Average over scales of the image, as 0.75,1,1.25.")
+@click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
+@WHO
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores as JSON.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the table as CSV.")
+@click.option("--confusion", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the confusion matrix.")
+@DEVICE
+@PRECISION
+@TRUST
+@with_debug
+def evaluate(
+    model: str, overrides: tuple[str, ...], data: str | None, root: str | None, split: str | None, size: Any,
+    slide: str | None, scales: str | None, flip: bool, who: Any, json_file: Path | None, csv_file: Path | None,
+    confusion: Path | None, device: str, precision: Any, trust_pickle: bool,
+) -> None:  # fmt: skip
+    """Measure the mIoU of MODEL on labelled images.
+
+    MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
+    """
+    from segkd.foundation.files import atomic_write, check_target
+
+    for file in (json_file, csv_file, confusion):
+        if file is not None:
+            check_target(file)
+    from tqdm import tqdm
+
+    from segkd.evaluation.confusion import save_confusion
+    from segkd.evaluation.inference import Inference
+    from segkd.runs.evaluate import evaluate as measure
+    from segkd.runs.trained import load_model
+
+    inference = Inference.parsed(slide, scales, flip)
+    loaded = load_model(model, who, overrides, trust_pickle)
+    with tqdm(unit="image", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        scores = measure(
+            loaded, data=data, root=root, split=split, size=size, inference=inference, device=device,
+            precision=precision, progress=progress,
+        )  # fmt: skip
+    click.echo(table(scores))
+    if json_file is not None:
+        atomic_write(json_file, as_json(scores))
+    if csv_file is not None:
+        atomic_write(csv_file, comma_separated(scores))
+    if confusion is not None:
+        save_confusion(confusion, scores)
+
+
+TOTALS = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "fw_iou": "frequency-weighted IoU"}
+
+
+def table(scores: dict[str, Any]) -> str:
+    """Scores as lines for a terminal: IoU of each class, then the totals; `-` where there was nothing to measure."""
+    rows = [*scores["per_class"].items(), *((label, scores[key]) for key, label in TOTALS.items())]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {'-' if value is None else f'{value:.4f}':>6}" for name, value in rows]
+    lines.insert(len(scores["per_class"]), "-" * (width + 8))
+    size = scores["size"]
+    shown = f"{size[1]}x{size[0]} pixels" if isinstance(size, list) else "several sizes"
+    absent = f"; absent: {', '.join(scores['absent'])}" if scores["absent"] else ""
+    return "\n".join([*lines, f"{scores['images']} images of {shown}{absent}"])
+
+
+def as_json(scores: dict[str, Any]) -> str:
+    """Scores as JSON, each list of numbers (a row of the confusion matrix) on a line."""
+    import json
+    import re
+
+    text = json.dumps(scores, indent=2)
+    return re.sub(r"\[\n([\d\s,.]+)\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text) + "\n"
+
+
+def comma_separated(scores: dict[str, Any]) -> str:
+    """Scores as CSV: a row for each class (empty where there was nothing to measure), then the totals."""
+    import csv
+    import io
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["class", "iou"])
+    writer.writerows(scores["per_class"].items())
+    writer.writerows((label, scores[key]) for key, label in TOTALS.items())
+    return buffer.getvalue()
+
+
+@click.command()
+@click.argument("model")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--out", required=True, metavar="DIR", help="Folder for the drawings; made if it is missing.")
+@click.option("--teacher", metavar="MODEL", help="A second network, drawn beside the first.")
+@click.option(
+    "--masks",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Ground truth, STEM.png; of the ids or colours that a dataset.yaml there or above says.",
+)
+@click.option(
+    "--kind", type=click.Choice(["panel", "mask", "overlay"]), default="panel", show_default=True,
+    help="All side by side with a legend, a palette PNG of class ids, or the image tinted.",
+)  # fmt: skip
+@WHO
+@DEVICE
+@PRECISION
+@TRUST
+@with_debug
+def visualize(
+    model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, who: Any,
+    device: str, precision: Any, trust_pickle: bool,
+) -> None:  # fmt: skip
+    """Draw the masks that MODEL gives to images, named one by one or by their folder.
+
+    MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
+    """
+    from segkd.runs.trained import load_model
+    from segkd.runs.visualize import plan_drawings
+    from segkd.runs.visualize import visualize as draw
+
+    loaded = load_model(model, who, trust_pickle=trust_pickle)
+    guide = None if teacher is None else load_model(teacher, "teacher", trust_pickle=trust_pickle)
+    jobs = plan_drawings(images, out, kind, loaded.classes, masks)
+    draw(
+        loaded, jobs, kind, teacher=guide, device=device, precision=precision,
+        done=lambda job: click.echo(f"{job.image} -> {job.out}"),
+    )  # fmt: skip

@@ -1,0 +1,32 @@
+"""The arguments and flags that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from segkd.cli.exits import with_debug
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+DATA_SETS = ["camvid", "nyuv2", "scenes", "rooms", "folder"]  # as in recipes, which `segkd --help` has no time to load
+OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
+TRUST = click.option("--trust-pickle", is_flag=True, help="Read weights that need pickle: it runs the code they hold.")
+WHO = click.option("--who", type=click.Choice(["teacher", "student"]), help="Whose network; a recipe has its teacher.")
+DEVICE = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+PRECISION = click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of the networks; default: as in the recipe."
+)
+
+
+def run_options(command: Function) -> Function:
+    """The flags that `distill` and `teach` share."""
+    resume = click.option(
+        "--resume", default="auto", show_default=True, metavar="auto|never|PATH",
+        help="Go on where the run folder stands, want a new folder, or start from a checkpoint.",
+    )  # fmt: skip
+    accept = click.option("--accept", multiple=True, metavar="KEY", help="A key that may differ from the checkpoint's.")
+    quiet = click.option("--quiet", is_flag=True, help="No progress; the result and errors only.")
+    recipe = click.argument("recipe")
+    return recipe(OVERRIDES(resume(accept(quiet(TRUST(with_debug(command)))))))

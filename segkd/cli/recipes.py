@@ -1,0 +1,121 @@
+"""`segkd recipes`: the shipped recipes, and any recipe shown, checked and copied."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from segkd.cli.exits import with_debug
+from segkd.cli.options import OVERRIDES
+from segkd.foundation.errors import RecipeError
+
+
+@click.group()
+@with_debug
+def recipes() -> None:
+    """List, show, check and copy recipes."""
+
+
+@recipes.command("ls")
+@with_debug
+def list_recipes() -> None:
+    """The shipped recipes, with the first line of each."""
+    from segkd.recipe import find, shipped
+
+    names = shipped()
+    for name in names:
+        first = find(name).read_text("utf-8").partition("\n")[0]
+        click.echo(
+            f"{name:<{max(map(len, names))}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}"
+        )
+
+
+@recipes.command("show")
+@click.argument("recipe")
+@OVERRIDES
+@with_debug
+def show_recipe(recipe: str, overrides: tuple[str, ...]) -> None:
+    """The whole recipe as a run would use it: every default, file path and preset filled in."""
+    from segkd.recipe import find, load
+
+    loaded = load(recipe, overrides)
+    click.echo(f"# {find(recipe)}\n{loaded.to_yaml()}", nl=False)
+
+
+@recipes.command("validate")
+@click.argument("recipes", metavar="RECIPE... [key=value]...", nargs=-1)
+@with_debug
+def validate_recipes(recipes: tuple[str, ...]) -> None:
+    """Check recipes with all their presets (by default every shipped one); no torch is loaded."""
+    from segkd.recipe import shipped
+
+    overrides = [item for item in recipes if "=" in item and not Path(item).exists()]
+    names = [item for item in recipes if item not in overrides] or shipped()
+    errors: dict[str, None] = {}  # in order, each once
+    for name in names:
+        try:
+            click.echo(f"{name}: valid ({', '.join(checked(name, overrides))})")
+        except RecipeError as error:
+            errors.update(dict.fromkeys(error.errors))
+    if errors:
+        raise RecipeError(errors)
+
+
+def checked(name: str, overrides: Sequence[str]) -> list[str]:
+    """What a recipe is for, and its presets; each was loaded. Raises RecipeError."""
+    from segkd.recipe import DistillRecipe, load, presets
+
+    recipe = load(name, overrides)
+    if not isinstance(recipe, DistillRecipe):
+        return ["teach"]
+    for preset in presets(name):
+        method, _, variant = preset.partition(".")
+        load(name, [*overrides, f"method={method}", f"variant={variant or 'null'}"])
+    missing = not recipe.teacher.weights.startswith("${") and not Path(recipe.teacher.weights).is_file()
+    hint = f"; make it with: segkd teach {recipe.teacher.recipe}" if recipe.teacher.recipe else ""
+    return ["distill", *presets(name), *([f"teacher not there yet{hint}"] if missing else [])]
+
+
+@recipes.command("cp")
+@click.argument("recipe")
+@click.argument("target", type=click.Path(path_type=Path))
+@with_debug
+def copy_recipe(recipe: str, target: Path) -> None:
+    """Copy a recipe to TARGET (a file or a folder), to be changed there; it still finds the files that it names."""
+    from segkd.foundation.files import atomic_write, check_target
+    from segkd.recipe import find
+
+    source = find(recipe)
+    file = target / source.name if target.is_dir() else target
+    if file.exists():
+        raise click.UsageError(f"{file}: is there already")
+    check_target(file)
+    atomic_write(file, anchored(source))
+    click.echo(str(file))
+
+
+def anchored(source: Path) -> str:
+    """The text of a recipe, in which the files that it reads are named by their whole paths."""
+    from segkd.recipe.strict_yaml import Node, parse
+
+    text = source.read_text("utf-8")
+    tree, errors = parse(text, str)  # a value's place is the number of its line
+    if errors:
+        raise RecipeError(f"{source}:{error}" for error in errors)
+    lines = text.splitlines(keepends=True)
+
+    def visit(node: Node, above: str) -> None:
+        for key, child in node.value.items() if isinstance(node.value, dict) else ():
+            value = child.value
+            names_file = key == "extends" or (key == "weights" and above in ("teacher", "student", "model"))
+            if names_file and isinstance(value, str) and value != "none" and not value.startswith(("/", "~", "${")):
+                number = int(child.where) - 1
+                head, colon, rest = lines[number].partition(f"{key}:")
+                lines[number] = head + colon + rest.replace(value, os.path.abspath(source.parent / value), 1)
+            visit(child, key)
+
+    visit(tree, "")
+    return "".join(lines)

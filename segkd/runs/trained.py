@@ -1,0 +1,165 @@
+"""The trained network that a command line names: in a student folder, a run folder, a checkpoint or a recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from segkd import build
+from segkd.data.classes import Classes, known_as
+from segkd.foundation.errors import RecipeError, TeacherError, UsageError
+from segkd.models.adapters import Adapter, load_weights
+from segkd.models.student import LoadedStudent, load_student
+from segkd.models.teacher import read_state
+from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, shipped, with_values
+from segkd.recipe.sources import read_overrides
+from segkd.recipe.strict_yaml import plain
+from segkd.training import checkpoint
+
+Who = Literal["teacher", "student"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, ready to be measured.
+
+    Attributes:
+        network: normalised images (N,3,H,W) to logits (N,C,H,W), any H and W.
+        classes: what its C logits stand for.
+        mean, std: normalisation of RGB in [0,1].
+        data, precision: as in the recipe that it comes from, where it comes with one.
+        who: the side of the game that it played; a network that was taught from labels is a teacher.
+    """
+
+    network: nn.Module
+    classes: Classes
+    mean: Sequence[float]
+    std: Sequence[float]
+    data: Data | None = None
+    precision: Precision = "auto"
+    who: Who = "student"
+
+
+def load_model(
+    source: str | Path, who: Who | None = None, overrides: Sequence[str] = (), trust_pickle: bool = False
+) -> Model:
+    """The network that `source` stands for.
+
+    Args:
+        source: a student folder, a run folder, a checkpoint, or a recipe (a path, or the name of a shipped one).
+        who: `teacher` is the teacher of the recipe, or of the recipe of the run; a recipe has nothing else to offer.
+        overrides: `key.sub=value` on top of the recipe; a student folder has none.
+        trust_pickle: also read a teacher that needs pickle, which runs the code that it holds.
+
+    Raises:
+        UsageError: nothing of the kind, a recipe without who="teacher", or overrides without a recipe; RecipeError
+            for a wrong recipe.
+        TeacherError: a folder without a network, or weights that are missing, damaged or do not fit.
+        StorageError: a damaged checkpoint.
+    """
+    path = Path(source)
+    if not path.exists() and str(source) not in shipped():
+        raise UsageError(f"{source}: no such student folder, run folder, checkpoint or recipe")
+    if (path / "preprocess.json").is_file():
+        if overrides:
+            raise UsageError(f"{path}: {overrides[0]}: a student folder has no recipe to change; name its run folder")
+        return of_student(load_student(path))
+    if (path / "recipe.yaml").is_file():
+        recipe = load(path / "recipe.yaml", overrides)
+        if isinstance(recipe, DistillRecipe) and who == "teacher":
+            return _teacher(recipe, trust_pickle)
+        return of_student(load_student(path), recipe)
+    if path.is_dir():
+        raise TeacherError(f"{path}: neither a student folder (preprocess.json) nor a run folder (recipe.yaml)")
+    if path.suffix == ".ckpt":
+        return _played(path, who, overrides, trust_pickle)
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"{path}: not a student folder, run folder, checkpoint (.ckpt) or recipe (.yaml)")
+    recipe = load(source, overrides)
+    if who != "teacher":
+        raise UsageError(f"{source}: a recipe holds no trained student: name its run folder, or add --who teacher")
+    return _teacher(recipe, trust_pickle) if isinstance(recipe, DistillRecipe) else _taught(recipe, str(source))
+
+
+def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | None = None) -> Model:
+    """A loaded student (or a network that a teach recipe made) with what its recipe says about measuring."""
+    classes = known_as(student.names) or Classes("custom", student.names, student.palette)
+    who: Who = "teacher" if isinstance(recipe, TeachRecipe) else "student"
+    if recipe is None:
+        return Model(student, classes, student.mean, student.std)
+    return Model(student, classes, student.mean, student.std, recipe.data, recipe.run.precision, who)
+
+
+def _teacher(recipe: DistillRecipe, trust_pickle: bool) -> Model:
+    block = recipe.teacher
+    network = build.teacher_of(block, trust_pickle)
+    classes = build.classes_of(block.classes)
+    return Model(network, classes, block.mean, block.std, recipe.data, recipe.run.precision, "teacher")
+
+
+def _taught(recipe: TeachRecipe, source: str) -> Model:
+    """The network in a teach recipe's output file."""
+    if recipe.output is None:
+        raise UsageError(f"{source}: the recipe names no output file; name the folder of its run")
+    adapter, classes = _built(recipe.model, recipe.model)
+    load_weights(adapter.network, read_state(Path(recipe.output), made_by=source), recipe.output)
+    model = recipe.model
+    return Model(adapter.eval(), classes, model.mean, model.std, recipe.data, recipe.run.precision, "teacher")
+
+
+def _played(path: Path, who: Who | None, overrides: Sequence[str], trust_pickle: bool) -> Model:
+    """The network in a checkpoint: averaged, where there is an average and the headline is its score."""
+    state = checkpoint.load(path)
+    kind = TeachRecipe if "model" in state["recipe"] else DistillRecipe
+    recipe = _changed(kind.model_validate(state["recipe"]), overrides)
+    if isinstance(recipe, DistillRecipe) and who == "teacher":
+        return _teacher(recipe, trust_pickle)
+    if isinstance(recipe, DistillRecipe):
+        (adapter, classes), face = _built(recipe.student, recipe.teacher), recipe.teacher
+        player, averaged, who = state["game"]["student"], recipe.run.headline == "ema", "student"
+    else:
+        (adapter, classes), face = _built(recipe.model, recipe.model), recipe.model
+        player, averaged, who = state["game"]["player"], True, "teacher"
+    weights = player["network"]
+    if averaged and player["average"]:
+        inner = "module."  # of the AveragedModel, which also holds a counter
+        weights = {key.removeprefix(inner): value for key, value in player["average"].items() if key.startswith(inner)}
+    load_weights(adapter, weights, str(path))
+    return Model(adapter.eval(), classes, face.mean, face.std, recipe.data, recipe.run.precision, who)
+
+
+def _built(network: blocks.Model | blocks.Student, face: blocks.Model) -> tuple[Adapter, Classes]:
+    """A network of the recipe with the classes of `face`, its weights still to be loaded."""
+    classes = build.classes_of(face.classes)
+    return Adapter(build.network_of(network, len(classes)), len(classes)), classes
+
+
+def _changed(recipe: DistillRecipe | TeachRecipe, overrides: Sequence[str]) -> DistillRecipe | TeachRecipe:
+    """The recipe of a checkpoint with command-line values on top."""
+    tree, errors = read_overrides(overrides)
+    if errors:
+        raise RecipeError(errors)
+    return with_values(recipe, dict(_leaves(plain(tree), "")))
+
+
+def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def device_and_bf16(device: str, precision: Precision) -> tuple[torch.device, bool]:
+    """Device and whether networks run in bf16, resolved."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
+        raise UsageError(f"device {device}: expected auto, cpu, cuda or cuda:N")
+    place = build.device_of(device)
+    return place, build.bf16_of(precision, place)
