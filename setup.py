@@ -65,6 +65,7 @@ setup(
         "segkd.recipes": [
             "*.yaml",
             "base/*.yaml",
+            "published/*.yaml",
             "teachers/*.yaml",
             "teachers/*.safetensors",
             "teachers/*.md",

@@ -21,6 +21,7 @@ with a line number (-1: the last); format is Python's, or "min" for seconds show
 import difflib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,10 @@ from string import ascii_lowercase
 from typing import Any
 
 import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from segkd.recipe.sources import RENAMED
 
 BLOCK = re.compile(r"(<!-- (table|per-class): (\S+)((?: \S+=\S+)*) -->\n)(.*?)(<!-- end table -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!--fig ([^>]+?)-->)(.*?)(<!--/fig-->)", re.DOTALL)
@@ -80,11 +85,11 @@ def matching(logs: Path, pattern: str) -> list[Path]:
 
 
 def run_of(path: Path) -> dict[str, Any]:
-    """A run's summary, with all the keys that a table needs."""
+    """A run's summary, with all the keys that a table needs; a recipe has the name that it has now."""
     run = json.loads(path.read_text("utf-8"))
     if lacking := [key for key in NEEDED.split() if key not in run]:
         raise click.ClickException(f"{path}: lacks {', '.join(lacking)}")
-    return run
+    return run | {"recipe": RENAMED.get(run["recipe"], run["recipe"])}
 
 
 def grouped(runs: Group) -> list[Group]:

@@ -22,7 +22,9 @@ from segkd.recipe import load
 
 @click.command()
 @OVERRIDES
-@click.option("--pair", default="camvid_cpu", show_default=True, metavar="RECIPE", help="Whose networks and images.")
+@click.option(
+    "--pair", default="camvid_deeplab", show_default=True, metavar="RECIPE", help="Whose networks and images."
+)
 @click.option(
     "--who", type=click.Choice(["segkd", "reference"]), default="segkd", show_default=True, help="Which loop."
 )

@@ -11,7 +11,9 @@ from segkd.cli.exits import with_debug
 
 @click.command()
 @click.argument("overrides", metavar="[key=value]...", nargs=-1)
-@click.option("--pair", default="camvid_cpu", show_default=True, metavar="RECIPE", help="Whose networks and images.")
+@click.option(
+    "--pair", default="camvid_deeplab", show_default=True, metavar="RECIPE", help="Whose networks and images."
+)
 @click.option("--turns", type=click.IntRange(1), default=5, show_default=True, help="Steps of each loop, in turn.")
 @click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures as JSON.")
 @with_debug

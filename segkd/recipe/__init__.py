@@ -16,7 +16,7 @@ from segkd.recipe.blocks import (
     Train,
 )
 from segkd.recipe.loading import differences, expand_root, load, presets, with_values
-from segkd.recipe.sources import find, shipped
+from segkd.recipe.sources import find, named, shipped
 from segkd.recipe.terms import Terms, method_terms, read_terms
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "find",
     "load",
     "method_terms",
+    "named",
     "presets",
     "read_terms",
     "shipped",

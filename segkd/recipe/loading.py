@@ -67,7 +67,7 @@ def load(
     errors += wrong
     if errors or recipe is None:
         raise RecipeError(dict.fromkeys(errors))
-    return _completed(recipe, known, run_name(path, given))
+    return _completed(recipe, known, run_name(Path(source), given))
 
 
 def presets(source: str | Path) -> list[str]:
@@ -125,10 +125,10 @@ def expand_root(root: str) -> Path:
     return Path(root).expanduser()
 
 
-def run_name(path: Path, given: Node) -> str:
-    """The name of a recipe's runs: the file's stem, and the method and variant if the command line chose them."""
+def run_name(source: Path, given: Node) -> str:
+    """The name of a recipe's runs: the stem that it was called by, and method and variant if the command line chose them."""
     chosen = (scalar(given, key) for key in ("method", "variant"))
-    return "-".join([path.stem, *(name for name in chosen if name)])
+    return "-".join([source.stem, *(name for name in chosen if name)])
 
 
 def _kind(tree: Node, kind: Kind | None, path: Path) -> tuple[Kind, list[str]]:

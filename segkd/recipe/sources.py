@@ -7,7 +7,9 @@ command line. Mappings merge key by key; scalars and lists replace. Every value 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from segkd.foundation.errors import RecipeError
@@ -16,6 +18,8 @@ from segkd.recipe.strict_yaml import MAX_BYTES, Node, parse, plain
 
 PACKAGED = Path(__file__).parents[1] / "recipes"
 CHECKOUT = Path(__file__).parents[2] / "recipes"
+RENAMED = {"camvid_cpu": "camvid_deeplab", "nyuv2_cpu": "nyuv2_deeplab"}
+"""What shipped recipes were called in earlier versions, and their names now: the old ones go on, with a line."""
 COMMAND_LINE = "command line"
 
 _SUFFIXES = (".yaml", ".yml")
@@ -26,6 +30,8 @@ _PATHS = (("teacher", "weights"), ("student", "weights"), ("model", "weights"), 
 def find(name: str | Path) -> Path:
     """The file of a recipe: a path, or the name of a shipped one (`quickstart`, `teachers/scenes`).
 
+    A former name is taken too, and stderr told the new one.
+
     Raises:
         RecipeError: there is no such file and no such name.
     """
@@ -34,6 +40,7 @@ def find(name: str | Path) -> Path:
         return path
     found = _shipped_file(path)
     if found is not None:
+        _tell_new_name(path, found, "segkd")
         return found
     names = shipped()
     near = nearest(str(name), names)
@@ -41,11 +48,35 @@ def find(name: str | Path) -> Path:
     raise RecipeError(f"{shown(str(name))}: no such recipe, neither a file nor a shipped name; {hint}")
 
 
+def named(name: str | Path) -> bool:
+    """Whether a shipped recipe has, or once had, this name."""
+    return _shipped_file(name) is not None
+
+
 def _shipped_file(name: str | Path) -> Path | None:
-    """The shipped file of a name such as `quickstart` or `base/ddad.yaml`, if there is one."""
-    names = (name, f"{name}.yaml")
+    """The shipped file of a name such as `quickstart` or `base/ddad.yaml`, if there is one; of a former name too."""
+    path = Path(name)
+    new = RENAMED.get(path.name.removesuffix(".yaml"))
+    names = [path, f"{path}.yaml"]
+    if new and (path.parent == Path() or any(_same_folder(path.parent, folder) for folder in (PACKAGED, CHECKOUT))):
+        names.append(f"{new}.yaml")
     candidates = (folder / text for folder in (PACKAGED, CHECKOUT) for text in names)
     return next((path for path in candidates if os.path.isfile(path)), None)
+
+
+def _same_folder(a: Path, b: Path) -> bool:
+    return os.path.isdir(a) and os.path.isdir(b) and os.path.samefile(a, b)
+
+
+def _tell_new_name(name: Path, found: Path, where: str) -> None:
+    if name.name.removesuffix(".yaml") in RENAMED and found.stem != name.stem:
+        _tell_once(f"{where}: {name.stem} is called {found.stem} now")
+
+
+@cache
+def _tell_once(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        print(line, file=sys.stderr)
 
 
 def shipped() -> list[str]:
@@ -78,12 +109,13 @@ def read_chain(path: Path) -> tuple[Node, list[str]]:
         if not isinstance(parent.value, str):
             raise RecipeError([*errors, f"{parent.where}: extends: expected the path of one recipe"])
         beside = here.parent / parent.value
-        here = beside if os.path.isfile(beside) else _shipped_file(parent.value) or beside
+        here = beside if os.path.isfile(beside) else _shipped_file(parent.value) or _shipped_file(beside) or beside
         if not os.path.isfile(here):
             raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(_display(here))}"])
         if here.suffix not in _SUFFIXES:
             # Its lines would stand in the errors, and a recipe may come from anybody.
             raise RecipeError([*errors, f"{parent.where}: extends: {shown(parent.value)} is no recipe (.yaml)"])
+        _tell_new_name(beside, here, f"{parent.where}: extends")
         if here.resolve() in seen:
             names = " -> ".join(file.name for file in [*seen, here])
             raise RecipeError([*errors, f"{parent.where}: extends: a circle: {names}"])

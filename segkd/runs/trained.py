@@ -17,7 +17,7 @@ from segkd.foundation.errors import RecipeError, TeacherError, UsageError
 from segkd.models.adapters import Adapter, load_weights
 from segkd.models.student import LoadedStudent, load_student
 from segkd.models.teacher import read_state
-from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, shipped, with_values
+from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, with_values
 from segkd.recipe.sources import read_overrides
 from segkd.recipe.strict_yaml import plain
 from segkd.training import checkpoint
@@ -65,7 +65,7 @@ def load_model(
         StorageError: a damaged checkpoint.
     """
     path = Path(source)
-    if not path.exists() and str(source) not in shipped():
+    if not path.exists() and not named(source):
         raise UsageError(f"{source}: no such student folder, run folder, checkpoint or recipe")
     if (path / "preprocess.json").is_file():
         if overrides:

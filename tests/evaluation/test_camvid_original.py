@@ -63,7 +63,7 @@ def first_images(folder: Path, count: int) -> Path:
 def test_the_shipped_teacher_at_480x360(tmp_path: Path, count: int) -> None:
     root = first_images(tmp_path, count)
     how = {"who": "teacher", "data": "camvid", "root": str(root), "split": "test", "size": "original"}
-    scores = evaluate(ROOT / "recipes/camvid_cpu.yaml", **how, device="cpu", precision="fp32")
+    scores = evaluate(ROOT / "recipes/camvid_deeplab.yaml", **how, device="cpu", precision="fp32")
     wanted = counted_by_hand(root)
     found = np.array(scores["confusion"])
     assert scores["images"] == count and scores["size"] == [360, 480]

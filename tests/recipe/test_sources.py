@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from segkd.foundation.errors import RecipeError
-from segkd.recipe import Terms, find, load, presets, shipped, sources
+from segkd.recipe import Terms, find, load, named, presets, shipped, sources
 from segkd.recipe.strict_yaml import dump
 
 Write = Callable[..., Path]
@@ -272,3 +272,36 @@ def test_a_recipe_may_extend_a_shipped_one_from_anywhere(tmp_path):
     tree, errors = sources.read_chain(path)
     assert not errors
     assert isinstance(tree.value, dict) and "presets" in tree.value
+
+
+def test_a_former_name_is_taken_and_the_new_one_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    beside = tmp_path / "camvid_deeplab.yaml"
+    beside.write_text("run: {seed: 9}\n")
+    (tmp_path / "link").symlink_to(sources.CHECKOUT)
+    for old, new in sources.RENAMED.items():
+        for given in (
+            old,
+            f"{old}.yaml",
+            f"{sources.CHECKOUT}/{old}.yaml",
+            f"{sources.CHECKOUT}/{old}",
+            f"link/{old}.yaml",
+        ):
+            sources._tell_once.cache_clear()
+            assert find(given) == find(f"{sources.CHECKOUT}/{new}.yaml")
+            assert find(given) and named(given), "and it is told once"
+            assert capsys.readouterr().err == f"segkd: {old} is called {new} now\n"
+            path = tmp_path / "mine.yaml"
+            path.write_text(f"extends: {given}\n")
+            assert load(path).teacher == load(new).teacher
+            assert capsys.readouterr().err == f"mine.yaml:1: extends: {old} is called {new} now\n"
+        assert load(old).run.dir == f"runs/{old}-s0", "the same command goes on with the same run"
+        assert old not in shipped() and new in shipped()
+    with pytest.raises(RecipeError, match="no such recipe"):
+        find("elsewhere/camvid_cpu.yaml")
+    (tmp_path / "camvid_cpu.yaml").write_text("run: {seed: 1}\n")
+    capsys.readouterr()
+    assert find("camvid_cpu.yaml") == Path("camvid_cpu.yaml"), "a file of one's own is what it is"
+    assert not capsys.readouterr().err

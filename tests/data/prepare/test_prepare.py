@@ -282,7 +282,7 @@ def test_another_split_than_the_published_is_told(official: Path, root: Path):
     is_nyuv2(root, official)
 
 
-@pytest.mark.parametrize(("recipe", "test"), [("nyuv2_cpu", 2), ("camvid_cpu", 3)])
+@pytest.mark.parametrize(("recipe", "test"), [("nyuv2_deeplab", 2), ("camvid_deeplab", 3)])
 def test_a_shipped_recipe_reads_what_was_prepared(official: Path, tutorial: Path, root: Path, recipe: str, test: int):
     name = recipe.partition("_")[0]
     bring(name, root, official if name == "nyuv2" else tutorial)
