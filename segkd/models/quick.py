@@ -5,6 +5,9 @@ plain ones), is twenty times slower for those of strided ones in bf16 than in fp
 maps with all else when it makes the gradient of a dilated kernel. torch copies the gradient of an upsampling that was
 concatenated into another memory format than the maps have. Other devices compute as they always do, but for an ASPP's
 image pooling.
+
+One layer it does not do at all: the kernel's gradient of a dense 1x1 convolution with stride, of 2 to 7 channels in
+channels_last, writes past its end on processors without AVX-512 and kills the process (the first layer of MobileOne).
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ SMALLEST = 4
 """Least sides of the plain maps that a dilated depthwise convolution is split into: below, single taps are quicker."""
 USEFUL = 0.5
 """Share of a dense dilated kernel's products that meet the maps, below which its gradient is made tap by tap."""
+FEW = 16
+"""Channels below which a strided 1x1 convolution is given only the pixels that it looks at: a vector's of AVX-512."""
 
 
 class QuickConv2d(nn.Conv2d):
-    """A convolution that `quicken` chose: depthwise and dilated or strided, or dense and dilated."""
+    """A convolution that `quicken` chose: depthwise and dilated or strided, dense and dilated, or strided 1x1 of few channels."""
 
     def forward(self, images: Tensor) -> Tensor:
         """As Conv2d: maps (N,C,H,W) to maps (N,D,h,w), in the dtype of the autocast that is on."""
@@ -47,6 +52,8 @@ class QuickConv2d(nn.Conv2d):
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         dilation, sides = self.dilation[0], x.shape[-2:]
+        if _is_fatal(self):
+            return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], weight)
         splits = self._splits(sides)
         if self.groups == 1:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -114,11 +121,18 @@ def _is_slow(layer: nn.Conv2d) -> bool:
     dilation, depthwise = layer.dilation[0], layer.groups == layer.in_channels == layer.out_channels > 1
     if layer.dilation != (dilation, dilation) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return False
+    if _is_fatal(layer):
+        return True
     if dilation == 1:
         return depthwise and layer.stride != (1, 1)
     keeps_size = layer.padding == tuple(dilation * half for half in _half(layer.kernel_size)) and layer.stride == (1, 1)
     odd = all(side % 2 for side in layer.kernel_size) and max(layer.kernel_size) > 1
     return keeps_size and odd and (depthwise or layer.groups == 1)
+
+
+def _is_fatal(layer: nn.Conv2d) -> bool:
+    strided = layer.kernel_size == (1, 1) and layer.stride != (1, 1) and layer.padding == (0, 0)
+    return strided and layer.groups == 1 and layer.in_channels < FEW
 
 
 def _half(kernel: tuple[int, ...]) -> tuple[int, ...]:

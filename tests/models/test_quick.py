@@ -71,6 +71,25 @@ def test_any_size_dilation_and_kernel(n, dilation, kernel, height, width, depthw
         torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 7, 15])
+@pytest.mark.parametrize(("stride", "size"), [(2, (16, 16)), (4, (16, 8)), ((2, 1), (9, 7))])
+def test_a_strided_1x1_convolution_of_few_channels_does_not_end_the_process(channels, stride, size):
+    """torch's own writes past the end of the kernel's gradient, on processors without AVX-512."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(channels, 48, 1, stride, bias=channels == 3)
+    twin = quicken(nn.Sequential(copy.deepcopy(plain).to(memory_format=torch.channels_last)))[0]
+    assert type(twin) is QuickConv2d, "torch would end the process"
+    images = torch.randn(2, channels, *size)
+    slopes = torch.randn(plain(images).shape)
+    for _ in range(12):
+        results = []
+        for layer, layout in ((plain, torch.contiguous_format), (twin, torch.channels_last)):
+            x = images.contiguous(memory_format=layout).requires_grad_()
+            results.append((y := layer(x), *torch.autograd.grad(y, (x, *layer.parameters()), slopes)))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_in_bf16_it_is_as_near_to_the_truth_as_torchs_own(way, layout):
