@@ -273,7 +273,7 @@ class Run(Block):
         description="times that a run that collapsed or diverged goes back to its last checkpoint; 0: it only says so",
     )
     headline: Literal["ema", "last"] = Field("ema", description="the weights whose score is the result")
-    device: Text = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: Text = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
     checkpointing: bool = Field(False, description="gradient checkpointing: moves take less memory and more time")
@@ -293,7 +293,7 @@ class Run(Block):
     @classmethod
     def _known_device(cls, device: str) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
-            raise ValueError("expected auto, cpu, cuda or cuda:N")
+            raise ValueError("expected auto, cpu, mps, cuda or cuda:N")
         return device
 
 
