@@ -69,7 +69,7 @@ class Stopped(SegkdError):
     """A signal ended the run after a saved step; it can be resumed. Exit code 128 + the signal's number.
 
     Args:
-        signum: the signal's number (2 for SIGINT, 15 for SIGTERM).
+        signum: the signal's number (1 for SIGHUP, 2 for SIGINT, 15 for SIGTERM).
         message: one line; by default it says that the run can be resumed.
     """
 

@@ -17,11 +17,15 @@ from torch import Tensor
 from segkd.foundation import late, ranks
 from segkd.foundation.errors import NumbersError
 
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that a run answers by saving; the last comes when its terminal is closed."""
+
 
 class StopFlag:
-    """Set by SIGINT or SIGTERM; the loop looks at it between moves and evaluation batches. A second SIGINT exits at once.
+    """Set by SIGINT, SIGTERM or SIGHUP; the loop looks at it between moves and evaluation batches. A second SIGINT exits at once.
 
-    With several processes it is set by `agree` alone, in all of them at the same place.
+    What was ignored when the run began, as `nohup` has it, stays ignored. With several processes it is set by `agree`
+    alone, in all of them at the same place.
     """
 
     def __init__(self) -> None:
@@ -38,11 +42,12 @@ class StopFlag:
 
     @contextmanager
     def listening(self) -> Iterator[StopFlag]:
-        """Handle the two signals inside the block, and put the old handlers back (main thread only)."""
+        """Handle the signals inside the block, and put the old handlers back (main thread only)."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        old = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        old = {number: signal.signal(number, self._notice) for number in heard}
         try:
             yield self
         finally:

@@ -13,7 +13,6 @@ import torch
 import segkd
 from segkd.foundation.errors import NumbersError
 from segkd.training.guard import Refusals, StopFlag, Verdict
-from tests.waiting import PATIENCE
 
 WORKER = """
 import sys, time
@@ -24,7 +23,7 @@ with StopFlag().listening() as stop:
         time.sleep(0.005)
     if "stubborn" in sys.argv:
         print("noticed", flush=True)
-        time.sleep(600)
+        time.sleep(60)
 print("clean", stop.signum, flush=True)
 """
 
@@ -49,7 +48,10 @@ def worker():
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_sets_the_flag_and_ends_nothing(number):
     before = signal.getsignal(number)
     with StopFlag().listening() as stop:
@@ -61,17 +63,30 @@ def test_a_signal_sets_the_flag_and_ends_nothing(number):
 
 
 def test_the_old_handlers_come_back_after_an_exception():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOPPING]
     with pytest.raises(ValueError, match="x"), StopFlag().listening():
         raise ValueError("x")
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in STOPPING] == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_that_was_ignored_stays_ignored(number):
+    """As `nohup`, `trap '' HUP` and a shell's background have it."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with StopFlag().listening() as stop:
+            os.kill(os.getpid(), number)
+            assert not stop() and signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", STOPPING)
 def test_another_process_ends_its_work_cleanly(worker, number):
     process = worker()
     process.send_signal(number)
-    assert process.communicate(timeout=PATIENCE)[0] == f"clean {int(number)}\n"
+    assert process.communicate(timeout=20)[0] == f"clean {int(number)}\n"
     assert process.returncode == 0
 
 
@@ -83,7 +98,7 @@ def test_a_second_interrupt_ends_at_once(worker):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=0.2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=PATIENCE) == 130
+    assert process.wait(timeout=20) == 130
 
 
 def test_in_another_thread_the_handlers_stay_as_they_are():
