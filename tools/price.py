@@ -26,7 +26,7 @@ from segkd.foundation.buffers import Snapshot
 from segkd.foundation.files import RunLock, append, atomic_write, check_target
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, load
-from segkd.runs.folder import bench_of
+from segkd.runs.folder import bench_of, plan_of
 from segkd.training import checkpoint, loop
 from segkd.training.distiller import Distiller, finite
 from segkd.training.player import Player
@@ -61,6 +61,7 @@ def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
     game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
     steps = iter(range(recipe.run.steps))
     step = seconds(lambda: game.play(next(steps)))
+    plan = plan_of(recipe).at_pace(step)
     state = {"recipe": recipe.as_dict(), "environment": loop.environment(game), "game": game.state()}
     numbers = iter(range(1, 1000))
     safe = seconds(lambda: checkpoint.save(folder, next(numbers), state, recipe.run.keep))
@@ -77,9 +78,9 @@ def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
             ),
             "looks at what is kept": looks_at_what_is_kept(game, moves),
             "looks at the folder": seconds(lock.check),
-            "the diary": seconds(lambda: append(folder / "diary", line)) / loop.Plan.log_every,
-            "looks for a collapse": seconds(game.vitals) / recipe.run.save_every,
-            "saving, beyond a plain save": max(0.0, safe - plain) / recipe.run.save_every,
+            "the diary": seconds(lambda: append(folder / "diary", line)) / plan.log_every,
+            "looks for a collapse": seconds(game.vitals) / plan.save_every,
+            "saving, beyond a plain save": max(0.0, safe - plain) / plan.save_every,
         }
     shares = {name: taken / step for name, taken in guards.items()}
     return {"step": step, "safe_save": safe, "plain_save": plain, "bytes": (folder / "plain.pt").stat().st_size,

@@ -36,11 +36,23 @@ def _classes(value: Any) -> Any:
     )
 
 
-def _budget(value: Any) -> Any:
-    """Seconds from `"25m"`, `"1500s"`, `"2h"`, `"1d"` or a plain number."""
+def seconds_of(value: Any) -> float | None:
+    """Seconds from a time such as `"25m"`, `"1500s"`, `"2h"` or `"1d"`; None where it is none."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd])", value) if isinstance(value, str) else None
-    if match:
-        value = float(match[1]) * _UNIT_SECONDS[match[2]]
+    return float(match[1]) * _UNIT_SECONDS[match[2]] if match else None
+
+
+def _rhythm(value: Any) -> Any:
+    """A number of steps, or a time as it was written: it becomes steps only when the run knows how long one takes."""
+    if (type(value) is int and 1 <= value <= 10**9) or 0 < (seconds_of(value) or 0) <= 1e9:
+        return value
+    raise ValueError("expected a number of steps, or a time such as 3m, more than 0")
+
+
+def _budget(value: Any) -> Any:
+    """Seconds from a time or a plain number."""
+    seconds = seconds_of(value)
+    value = value if seconds is None else seconds
     if value is not None and (type(value) not in (int, float) or not 0 < value <= 1e9):
         raise ValueError("expected a time such as 1500s, 25m or 2h, or a number of seconds, more than 0")
     return value
@@ -77,6 +89,7 @@ Channels = Annotated[tuple[float, float, float], Field(strict=False)]
 Spread = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
 ClassNames = Annotated[str | tuple[str, ...] | int, BeforeValidator(_classes)]
 Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
+Rhythm = Annotated[int | str, BeforeValidator(_rhythm)]
 Options = dict[str, Annotated[Any, BeforeValidator(_option)]]
 
 
@@ -263,9 +276,9 @@ class Run(Block):
     steps: Count | None = Field(None, description="steps of the run", validate_default=True)
     batch: Annotated[int, Field(ge=1, le=65536)] = Field(description="images a move, over all processes")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="all randomness follows from it")
-    save_every: Count = Field(500, description="steps between checkpoints")
-    eval_every: Count = Field(500, description="steps between looks at data.watch")
-    sample_every: Count = Field(500, description="steps between sample panels")
+    save_every: Rhythm = Field("3m", description="steps between checkpoints, or a time: it becomes steps once")
+    eval_every: Rhythm = Field("5m", description="steps, or a time, between looks at agreement and data.watch")
+    sample_every: Rhythm = Field("5m", description="steps, or a time, between sample panels")
     keep: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="checkpoints kept")
     max_bad: CountOrZero = Field(5, description="refused steps in a row before the run stops")
     rollback: Annotated[int, Field(ge=0, le=100)] = Field(
@@ -273,7 +286,7 @@ class Run(Block):
         description="times that a run that collapsed or diverged goes back to its last checkpoint; 0: it only says so",
     )
     headline: Literal["ema", "last"] = Field("ema", description="the weights whose score is the result")
-    device: Text = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
+    device: Text = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
     checkpointing: bool = Field(False, description="gradient checkpointing: moves take less memory and more time")
@@ -293,8 +306,14 @@ class Run(Block):
     @classmethod
     def _known_device(cls, device: str) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
-            raise ValueError("expected auto, cpu, mps, cuda or cuda:N")
+            raise ValueError("expected auto, cpu, cuda or cuda:N")
         return device
+
+
+class TeachRun(Run):
+    """As of a distillation, but looks choose which weights are best: two runs are alike only if they come after as many steps."""
+
+    eval_every: Rhythm = Field(500, description="steps, or a time, between looks at data.watch")
 
 
 class Train(Block):
@@ -352,5 +371,5 @@ class TeachRecipe(Recipe):
     model: Model = Field(description="the network to be trained")
     train: Train = Field(description="how it is trained")
     data: TeachData = Field(description="the labelled images")
-    run: Run = Field(description="length, size, place")
+    run: TeachRun = Field(description="length, size, place")
     output: Text | None = Field(None, description="file for the fp16 weights, relative to the recipe, with a card")

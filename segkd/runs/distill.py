@@ -16,7 +16,7 @@ from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.models.adapters import flops_of, parameters_of
 from segkd.models.student import save_network
 from segkd.models.teacher import Teacher, input_range
-from segkd.recipe import DistillRecipe, expand_root, with_values
+from segkd.recipe import DistillRecipe, expand_root
 from segkd.runs.folder import (
     Bench,
     Guest,
@@ -27,6 +27,7 @@ from segkd.runs.folder import (
     finish,
     finished,
     images_measured,
+    in_steps,
     labelled,
     plan_of,
     ran_on,
@@ -35,7 +36,7 @@ from segkd.runs.folder import (
     settled,
 )  # fmt: skip
 from segkd.runs.planning import outlook
-from segkd.training import checkpoint, loop, plan
+from segkd.training import loop, plan
 from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
 
@@ -62,8 +63,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
     teacher = teacher.to(bench.device, memory_format=torch.channels_last)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
     build.check_classes(teacher, recipe.student, watch if final is None else final)
-    if recipe.run.budget is not None:
-        recipe = with_values(recipe, {"run.steps": _steps_of_budget(recipe, folder, teacher, bench)})
+    recipe = in_steps(recipe, folder, lambda short: _trial(short, teacher, bench))
     with audit.phase("training"):
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
         bench = settled(bench, game)
@@ -99,6 +99,13 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
             "real_images_for_evaluation": images_measured(recipe, watch, final),
             "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
         })  # fmt: skip
+
+
+def _trial(recipe: DistillRecipe, teacher: Teacher, bench: Bench) -> Distiller:
+    """A game apart, to be measured."""
+    game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
+    settled(bench, game)
+    return game
 
 
 def _events(
@@ -172,16 +179,6 @@ def _real_images(recipe: DistillRecipe, game: Distiller, opened: int) -> int:
     """How many images that are not synthetic trained the student: those that it was shown, or else what the audit saw."""
     # A stream's labels, which nobody looks at, are files that the audit sees too.
     return len(game.synthesiser) if recipe.synth.kind == "images" else opened
-
-
-def _steps_of_budget(recipe: DistillRecipe, folder: Path, teacher: Teacher, bench: Bench) -> int:
-    """The steps that fit into `run.budget` seconds: those of the run that the folder holds, or measured on a game apart."""
-    found = checkpoint.newest(folder / "checkpoints")
-    if found is not None:
-        return found[0]["recipe"]["run"]["steps"]
-    trial = build.distiller_of(with_values(recipe, {"run.steps": 10}), teacher, bench.device, bench.bf16)
-    settled(bench, trial)
-    return ranks.told(plan.steps_for(recipe.run.budget, trial.play))
 
 
 def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, rows: int = 4) -> None:

@@ -6,11 +6,11 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -24,12 +24,15 @@ from segkd.foundation import audit, ranks
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
 from segkd.foundation.machine import machine
-from segkd.recipe import Recipe, TeachRecipe, differences, load
-from segkd.training import checkpoint, loop, tune
+from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, load, with_values
+from segkd.recipe.blocks import seconds_of
+from segkd.training import checkpoint, loop, rhythm, tune
 from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary, memory_mb
+from segkd.training.plan import steps_for
 
+AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
 EXIT_CODE = "exit_code"
 """All that a `summary.json` says where a signal stopped a run of several processes: torchrun ends with a code of its own."""
 RECIPE_HASH = "# sha256 of what follows: "
@@ -215,6 +218,18 @@ def free_keys(recipe: Recipe) -> tuple[str, ...]:
     return loop.FREE_KEYS
 
 
+def in_steps(recipe: AnyRecipe, folder: Path, trial: Callable[[AnyRecipe], loop.Game]) -> AnyRecipe:
+    """The recipe with its budget turned into steps: those of the run that the folder holds, or measured on a game apart."""
+    if recipe.run.budget is None:
+        return recipe
+    found = checkpoint.newest(folder / "checkpoints")
+    before = found[0].get("recipe", {}).get("run", {}) if found else {}
+    if before.get("budget") == recipe.run.budget:
+        return with_values(recipe, {"run.steps": before["steps"]})
+    game = trial(with_values(recipe, {"run.steps": 10}))
+    return with_values(recipe, {"run.steps": ranks.told(steps_for(recipe.run.budget, game.play))})
+
+
 def begin(
     folder: Path, recipe: Recipe, options: Options, bench: Bench, game: loop.Game, facts: dict[str, object]
 ) -> tuple[loop.Standing, Diary]:
@@ -237,10 +252,12 @@ def begin(
     return start, diary
 
 
-def plan_of(recipe: Recipe) -> loop.Plan:
-    """The run's length and rhythm."""
+def plan_of(recipe: Recipe) -> rhythm.Plan:
+    """The run's length and rhythm: a budget tells how many steps a time is, else the first steps will."""
     run = recipe.run
-    return loop.Plan(run.steps, run.save_every, run.eval_every, run.sample_every, run.keep, run.rollback)
+    every = [rhythm.Seconds(seconds_of(v)) if isinstance(v := getattr(run, k), str) else v for k in rhythm.KINDS]
+    plan = rhythm.Plan(run.steps, *every, run.keep, run.rollback)
+    return plan if run.budget is None else plan.at_pace(run.budget / run.steps)
 
 
 def ran_on(recipe: Recipe, game: loop.Game, diary_seconds: float) -> dict[str, object]:

@@ -23,6 +23,7 @@ from segkd.runs.folder import (
     finish,
     finished,
     images_measured,
+    in_steps,
     labelled,
     plan_of,
     ran_on,
@@ -48,6 +49,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     audit.install()
     bench, mean, std = bench_of(recipe, folder), recipe.model.mean, recipe.model.std
     with audit.phase("training"):
+        recipe = in_steps(recipe, folder, lambda short: build.teaching_of(short, bench.device, bench.bf16)[0])
         game, network = build.teaching_of(recipe, bench.device, bench.bf16)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
     with run_folder(recipe, options.resume) as (stop, lock):

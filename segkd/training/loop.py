@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from segkd.foundation.machine import machine
 from segkd.training import checkpoint
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary
+from segkd.training.rhythm import Pace, Plan
 
 
 class Game(Protocol):
@@ -34,23 +35,6 @@ class Game(Protocol):
     def vitals(self) -> tuple[dict[str, float], str | None]: ...
     def state(self) -> dict: ...
     def restore(self, state: dict) -> None: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The length and rhythm of a run, in steps; everything that depends on time was turned into steps before."""
-
-    steps: int
-    save_every: int
-    eval_every: int
-    sample_every: int
-    keep: int
-    rollback: int = 0
-    log_every: int = 10
-
-    def due(self, every: int, done: int) -> bool:
-        """Whether what comes each `every` steps, and after the last one, comes after `done` steps."""
-        return done == self.steps or done % every == 0
 
 
 @dataclass(frozen=True)
@@ -80,18 +64,21 @@ class Standing:
     """Where a run stands.
 
     `step`: finished steps; `looked`: whether the looks that were due after the last of them took place; `well`: whether
-    the game was ever seen to be well; `opened`: images that the processes before this one opened for training.
+    the game was ever seen to be well; `opened`: images that the processes before this one opened for training; `decided`:
+    the rhythm that its first steps have decided, see `Plan.decided`.
     """
 
     step: int
     looked: bool = True
     well: bool = False
     opened: int = 0
+    decided: dict[str, list[float]] = field(default_factory=dict)
 
 
 def standing_of(state: dict) -> Standing:
     """Where a checkpoint stands; one of an older version says less."""
-    return Standing(int(state["step"]), bool(state["looked"]), bool(state.get("well")), int(state.get("opened", 0)))
+    step, looked, well = int(state["step"]), bool(state["looked"]), bool(state.get("well"))
+    return Standing(step, looked, well, int(state.get("opened", 0)), state.get("rhythm", {}))
 
 
 def resume(
@@ -181,11 +168,14 @@ def run(
         NumbersError: the game went wrong, and the checkpoints hold what was good.
     """
 
+    plan = plan.as_before(start.decided)
+
     def save(step: int, looked: bool, well: bool) -> None:
         opened = sum(ranks.gathered(events.opened()))
         games = ranks.gathered(game.state())
         if games:  # the first process writes
             place = {"step": step, "looked": looked, "well": well, "opened": start.opened + opened}
+            place |= {"rhythm": plan.decided} if plan.decided else {}
             state = {**place, "recipe": recipe, "environment": environment(game), "game": games[0], "others": games[1:]}
             checkpoint.save(folder / "checkpoints", step, state, plan.keep)
 
@@ -216,7 +206,7 @@ def run(
         if not look(done, plan, events, diary, stop):
             raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
         done, well = settle(done, well, looked=True)
-    played, foretold = 0, []
+    played, foretold, pace = 0, [], Pace()
     while done < plan.steps:
         played += 1
         try:
@@ -227,6 +217,10 @@ def run(
             continue
         done += 1
         tell_notes(game, done, diary)
+        if plan.undecided:
+            plan = pace.after_step(plan)
+            if not plan.undecided:
+                diary.say(plan.words())
         if not foretold and played >= OUTLOOK:
             foretold = events.outlook()
             for line in foretold:

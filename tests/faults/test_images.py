@@ -14,6 +14,7 @@ from PIL import Image
 from segkd.data.images import read_image, read_mask
 from segkd.foundation.errors import DataError
 from tests import pictures
+from tests.faults.memory import memory_below
 from tests.pictures import (
     GREY,
     IDS,
@@ -29,7 +30,6 @@ from tests.pictures import (
     png,
     with_chunk,
 )
-from tests.work import memory_below
 
 Reader = Callable[[Path], np.ndarray]
 COLOURS = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)

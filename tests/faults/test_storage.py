@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -181,34 +182,29 @@ def test_of_two_processes_one_goes_on(row, tiny, tmp_path):
     recipe = tiny.recipe("noise")
     for race in row:
         begun = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(tmp_path / str(race))})})
-        children, (ready, go), (heard, tell), (held, release) = [], os.pipe(), os.pipe(), os.pipe()
+        start = time.monotonic() + 0.01
+        children, ended, (held, release) = [], {}, os.pipe()
         for _ in range(2):
             pid = os.fork()  # it runs no torch operation
             if pid == 0:
-                os.close(go)
-                os.close(release)
-                os.read(ready, 1)  # until both are there
-                code = 1
+                while time.monotonic() < start:
+                    pass
                 try:
+                    os.close(release)
                     with run_folder(begun):
-                        os.write(tell, b".")
-                        os.read(held, 1)  # until the other one has tried too, however busy the machine
-                    code = 0
+                        # Until the test lets go: however busy the machine, the other one has tried then.
+                        os.read(held, 1)
+                    os._exit(0)
                 except StorageError as error:
-                    code = 5 if "in use by process" in str(error) and "\n" not in str(error) else 1
-                finally:
-                    os.write(tell, b".")
-                    os._exit(code)
+                    os._exit(5 if "in use by process" in str(error) and "\n" not in str(error) else 1)
             children.append(pid)
-        for end in (ready, go, tell):
-            os.close(end)
-        for _ in children:
-            os.read(heard, 1)
+        while not ended and time.monotonic() < start + 30:
+            time.sleep(0.001)
+            ended = dict(found for found in (os.waitpid(pid, os.WNOHANG) for pid in children) if found[0])
         os.close(release)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-        for end in (heard, held):
-            os.close(end)
-        assert sorted(codes) == [0, 5]
+        ended |= dict(os.waitpid(pid, 0) for pid in children if pid not in ended)
+        os.close(held)
+        assert sorted(map(os.waitstatus_to_exitcode, ended.values())) == [0, 5]
 
 
 @pytest.mark.faults

@@ -20,7 +20,6 @@ from segkd.recipe import (
     load,
     with_values,
 )
-from tests.waiting import PATIENCE
 
 Write = Callable[..., Path]
 Errors = Callable[..., list[str]]
@@ -219,4 +218,14 @@ def test_neither_torch_nor_numpy_is_imported(write: Write, teach: dict[str, Any]
         "set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     root = str(Path(__file__).parents[2])
-    subprocess.run([sys.executable, "-c", code, write(teach)], check=True, env={"PYTHONPATH": root}, timeout=PATIENCE)
+    subprocess.run([sys.executable, "-c", code, write(teach)], check=True, env={"PYTHONPATH": root}, timeout=60)
+
+
+@pytest.mark.parametrize("key", ["save_every", "eval_every", "sample_every"])
+def test_rhythms_are_steps_or_times_as_written(write: Write, distill, methods, key: str) -> None:
+    path = write(distill)
+    assert getattr(load(path, [f"run.{key}=7"], methods=methods).run, key) == 7
+    assert getattr(load(path, [f"run.{key}=90s"], methods=methods).run, key) == "90s"
+    for wrong in ("0", "0s", "100.0", "true", "often", "-3m", "[3]"):
+        with pytest.raises(RecipeError, match=rf"run\.{key}: expected a number of steps, or a time such as 3m"):
+            load(path, [f"run.{key}={wrong}"], methods=methods)

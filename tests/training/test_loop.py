@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from segkd.recipe import differences
 from segkd.training import checkpoint, loop
 from segkd.training.guard import StopFlag
 from segkd.training.log import Diary, read_lines
+from segkd.training.rhythm import Seconds
 
 RECIPE = {
     "method": "walk",
@@ -480,3 +482,37 @@ def test_the_environment_can_be_loaded_without_pickle(tmp_path):
     assert checkpoint.load(path)["environment"] == here
     assert here.keys() == {"torch", "threads", "cpu", "machine", "precision", "processes"}
     assert all(type(value) in (str, int) for value in here.values())
+
+
+class Slow(Walk):
+    """A step takes as long as it says, by a clock of its own."""
+
+    def __init__(self, seconds: float = 8.0, **options) -> None:
+        super().__init__(**options)
+        self.seconds, self.now = seconds, 0.0
+
+    def play(self, step: int) -> dict[str, float]:
+        self.now += self.seconds
+        return super().play(step)
+
+
+def test_a_run_whose_rhythm_is_a_time_saves_as_if_it_had_been_given_in_steps(tmp_path, monkeypatch):
+    """Decided by its first steps, kept in its checkpoints, and the same to its end however long later steps take."""
+    now = Slow(signal_at=10)
+    given = loop.Plan(30, Seconds(50), Seconds(70), Seconds(90), 9, log_every=1)
+    looked: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "perf_counter", lambda: now.now)
+        with pytest.raises(Stopped):
+            go(tmp_path / "run", now, given, loop.Events(lambda step: looked.append(step) or {}))
+    assert looked == [8] and [path.name[:13] for path in checkpoint.listed(tmp_path / "run" / "checkpoints")] == [
+        "step-00000011", "step-00000006", "step-00000000"
+    ]  # fmt: skip
+    go(tmp_path / "run", Walk(), given, loop.Events(lambda step: looked.append(step) or {}))
+    assert looked == [8, 16, 24, 30]
+    go(tmp_path / "steps", Walk(), loop.Plan(30, 6, 8, 11, 9))
+    saved = [files(tmp_path / name) for name in ("run", "steps")]
+    steps = [[int(name.split("-")[1]) for name in found] for found in saved]
+    assert steps == [[30, 24, 18, 12, 11, 6, 0], [30, 24, 18, 12, 6, 0]]
+    assert torch.equal(final_x(tmp_path / "run"), final_x(tmp_path / "steps"))
+    assert "rhythm" not in checkpoint.newest(tmp_path / "steps" / "checkpoints")[0]

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from segkd.data.prepare.download import Patience, download, is_url
 from segkd.foundation.errors import StorageError, UsageError
-from tests.waiting import PATIENCE
 
-QUICK = Patience(tries=3, pause=0.001, timeout=PATIENCE)
+QUICK = Patience(tries=3, pause=0.001, timeout=5)
 
 
 @pytest.fixture
@@ -186,7 +185,7 @@ def test_nobody_answers(server: Any, target: Path):
     server.shutdown()
     server.server_close()
     with pytest.raises(StorageError, match="Connection refused; tried 2 times"):
-        download(f"http://127.0.0.1:{port}/a.zip", target, patience=Patience(tries=2, pause=0.001, timeout=PATIENCE))
+        download(f"http://127.0.0.1:{port}/a.zip", target, patience=Patience(tries=2, pause=0.001, timeout=1))
 
 
 def test_another_size_than_the_published_one(server: Any, target: Path, content: bytes):
