@@ -13,7 +13,7 @@ from PIL import Image
 
 from segkd.data.images import read_image, read_mask
 from segkd.foundation.errors import DataError
-from tests import pictures
+from tests.faults.kinds import KINDS, Outcome, looks
 from tests.faults.memory import memory_below
 from tests.pictures import (
     GREY,
@@ -21,6 +21,7 @@ from tests.pictures import (
     PALETTE,
     RGB,
     RGBA,
+    bmp,
     chunk,
     drawn,
     encoded,
@@ -28,6 +29,7 @@ from tests.pictures import (
     palette,
     photo,
     png,
+    tiff,
     with_chunk,
 )
 
@@ -107,6 +109,26 @@ def test_a_damaged_jpeg_is_an_image_of_its_size_or_refused(row, slot: Path):
     assert refusals > row.n / 3
 
 
+FORMATS = {
+    "TIFF": [tiff(IDS, 8, 1, compression=8, rows=4), tiff(photo(), 8, 2), tiff(IDS, 8, 1, tile=(16, 16)), tiff(WIDE, 16, 1, order=">"),
+             encoded(photo(), "TIFF", compression="tiff_lzw"), encoded(photo(), "TIFF", compression="jpeg")],
+    "BMP": [bmp(IDS, 8, COLOURS), bmp(photo(), 24), bmp(IDS % 2, 1, [(0, 0, 0), (255, 255, 255)])],
+    "WebP": [encoded(photo(), "WEBP"), encoded(photo(), "WEBP", lossless=True),
+             encoded(np.dstack([photo(), photo()[..., 0]]), "WEBP", lossless=True)],
+}  # fmt: skip
+
+
+@pytest.mark.row("I1-2", 600)
+@pytest.mark.parametrize("read", [read_mask, read_image], ids=["masks", "images"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_damaged_file_of_another_format_has_its_size_or_is_refused(row, slot: Path, read: Reader, format: str):
+    """These have no checksum either (but for deflate in TIFF): beyond the row's 20,000."""
+    generator = np.random.default_rng(0)
+    for fault in row:
+        found = read_or_refused(read, overwrite(slot, fuzzed(FORMATS[format][fault % len(FORMATS[format])], generator)))
+        assert isinstance(found, str) or (found.dtype in (np.uint8, np.uint16) and 0 < found.size < 1 << 22)
+
+
 ZEROS = zlib.compress(bytes(100_000_000), 1)
 JPEG = encoded(photo(), "JPEG")
 PROGRESSIVE = encoded(photo(), "JPEG", progressive=True)
@@ -125,6 +147,26 @@ def animated(format: str) -> bytes:
     return buffer.getvalue()
 
 
+def declaring_tiff(width: int, height: int) -> bytes:
+    return tiff(IDS, 8, 1, more=[(256, 4, [width]), (257, 4, [height])])
+
+
+def inflating_tiff() -> bytes:
+    """Nearly a hundred megabytes of zeros in the one strip of 13x11 pixels."""
+    data = tiff(IDS, 8, 1, more=[(259, 3, [8]), (273, 4, [1000]), (279, 4, [len(ZEROS)])])
+    return data.ljust(1000, b"\0") + ZEROS
+
+
+def circular_tiff() -> bytes:
+    data = tiff(IDS, 8, 1, more=[(254, 4, [1])])
+    return data[:-4] + data[4:8]  # the next directory is this one
+
+
+def extended_webp(width: int, height: int) -> bytes:
+    data = encoded(np.dstack([photo(), photo()[..., 0]]), "WEBP")
+    return data[:24] + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little") + data[30:]
+
+
 def texts(name: bytes, before: bytes) -> bytes:
     """Sixty texts of a megabyte each, as chunks of a kilobyte."""
     return b"".join(chunk(name, b"key%d" % i + before + zlib.compress(bytes(999_000), 9)) for i in range(60))
@@ -141,6 +183,16 @@ BOMBS = {
     "JPEG without height": (declaring(JPEG, 32, 0), "declares"),
     "animated PNG": (animated("PNG"), "animated"),
     "animated GIF": (animated("GIF"), "neither PNG nor JPEG"),
+    "animated WebP": (animated("WEBP"), "animated"),
+    "TIFF of pages": (animated("TIFF"), "several pages"),
+    **{f"TIFF {width}x{height}": (declaring_tiff(width, height), "declares") for width, height in (
+        (20_000, 20_000), (65_535, 1), (0, 5), (2**32 - 1, 2**32 - 1))},
+    "TIFF of a huge tile": (tiff(IDS, 8, 1, more=[(322, 4, [60_000]), (323, 4, [60_000]), (324, 4, [8]), (325, 4, [9])]), "tiles of"),
+    "TIFF of tiny tiles": (tiff(IDS, 8, 1, more=[(322, 4, [1]), (323, 4, [1]), (324, 4, [8]), (325, 4, [9])]), "tiles of"),
+    "TIFF that inflates": (inflating_tiff(), "more than 143 bytes of pixels"),
+    "TIFF in a circle": (circular_tiff(), "in a circle"),
+    "BMP": (bmp(IDS, 8, COLOURS)[:18] + struct.pack("<ii", 20_000, 20_000) + bmp(IDS, 8, COLOURS)[26:], "declares"),
+    "WebP": (extended_webp(16_384, 16_384), "declares"),
     "pixels": (with_chunk(png(8, 8, 8, GREY, b""), chunk(b"IDAT", ZEROS)), "more than 72 bytes of pixels"),
     "text": (with_chunk(encoded(IDS), chunk(b"zTXt", b"key\0\0" + ZEROS)), "text"),
     "international text": (with_chunk(encoded(IDS), chunk(b"iTXt", b"key\0\1\0\0\0" + ZEROS)), "text"),
@@ -154,6 +206,9 @@ LARGE = {
     "a small PNG in a large file": (encoded(IDS), "400000000 bytes for 13x11 pixels"),
     "a large PNG in a large file": (png(20_000, 20_000, 8, GREY, bytes(10)), "declares"),
     "a small JPEG in a large file": (JPEG, "400000000 bytes for 32x24 pixels"),
+    "a small TIFF in a large file": (tiff(IDS, 8, 1), "400000000 bytes for 13x11 pixels"),
+    "a small BMP in a large file": (bmp(IDS, 8, COLOURS), "400000000 bytes for 13x11 pixels"),
+    "a small WebP in a large file": (encoded(photo(), "WEBP", lossless=True), "400000000 bytes for 32x24 pixels"),
 }
 
 
@@ -173,103 +228,20 @@ def test_a_bomb_is_refused_from_its_header(row, tmp_path: Path):
         for read in (read_mask, read_image):
             with memory_below(50):
                 line = read_or_refused(read, path)
-            assert isinstance(line, str) and (words in line or "JPEG mask" in line), line
+            assert isinstance(line, str) and words in line, line
         row.count()
 
 
-def levels(depth: int) -> np.ndarray:
-    """All ids that so many bits can hold, and the same as the grey levels that they look like."""
-    return (np.arange(9 * 13) % min(1 << depth, 200)).reshape(9, 13)
-
-
-def looks(grey: np.ndarray) -> np.ndarray:
-    return grey[..., None].repeat(3, 2).astype(np.uint8)
-
-
-def exif(picture: np.ndarray, orientation: int, format: str = "PNG") -> bytes:
-    turned = Image.Exif()
-    turned[0x0112] = orientation
-    return encoded(picture, format, exif=turned)
-
-
-def xmp(orientation: int) -> bytes:
-    text = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="{orientation}"/></x:xmpmeta>'
-    return chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text.encode())
-
-
-Outcome = np.ndarray | str
-RGB8, GREY8 = photo(9, 13), photo(9, 13)[..., 0]
-RGB16 = RGB8.astype(np.uint16) * 257 + 1
-TURNED, ALPHA, COLOURED = "EXIF orientation", "alpha channel or 16-bit colours", "RGB mask"
-WRITTEN_BY_OTHERS = "neither PNG nor JPEG"
-SHUFFLED = np.random.default_rng(2).integers(0, 256, (200, 3), dtype=np.uint8)
-TWINS = np.full((200, 3), 7)  # all ids look alike
-CMYK = encoded(Image.fromarray(RGB8).convert("CMYK"), "JPEG")
-
-# What a kind of file is, and what it is as a mask and as an image.
-KINDS: dict[str, tuple[bytes, Outcome, Outcome]] = {
-    **{f"grey, {depth} bits": (drawn(levels(depth), depth, GREY), levels(depth), looks(levels(depth) * (255 // (2**depth - 1))))
-       for depth in (1, 2, 4, 8)},
-    **{f"palette, {depth} bits": (
-        drawn(levels(depth), depth, PALETTE, before=palette(SHUFFLED[: 1 << depth])), levels(depth), SHUFFLED[levels(depth)]
-    ) for depth in (1, 2, 4, 8)},
-    "grey, 16 bits": (drawn(levels(8) * 300, 16, GREY), levels(8) * 300, looks(levels(8) * 300 >> 8)),
-    "grey, 16 bits, small ids": (drawn(levels(4), 16, GREY), levels(4), looks(levels(4) * 0)),
-    "palette of twins": (drawn(levels(8), 8, PALETTE, before=palette(TWINS)), levels(8), TWINS[levels(8)]),
-    "palette with transparency": (
-        drawn(levels(8), 8, PALETTE, before=palette(SHUFFLED) + chunk(b"tRNS", bytes(200))), levels(8), SHUFFLED[levels(8)]
-    ),
-    "palette by Pillow": (encoded(Image.fromarray(levels(4).astype(np.uint8)).convert("P")), levels(4), looks(levels(4))),
-    **{f"grey with transparency, {depth} bits": (
-        drawn(levels(depth), depth, GREY, before=chunk(b"tRNS", b"\0\1")), levels(depth), looks(levels(depth) * (255 // (2**depth - 1)))
-    ) for depth in (1, 2, 4, 8)},
-    "grey with transparency, 16 bits": (
-        drawn(levels(8) * 300, 16, GREY, before=chunk(b"tRNS", b"\0\1")), levels(8) * 300, looks(levels(8) * 300 >> 8)
-    ),
-    "grey with gamma": (drawn(levels(8), 8, GREY, before=chunk(b"gAMA", struct.pack(">I", 200_000))), levels(8), looks(levels(8))),
-    "grey with few significant bits": (drawn(levels(8), 8, GREY, before=chunk(b"sBIT", b"\3")), levels(8), looks(levels(8))),
-    "grey with a background": (drawn(levels(8), 8, GREY, before=chunk(b"bKGD", b"\0\7")), levels(8), looks(levels(8))),
-    **{f"interlaced grey, {width}x{height}": (
-        drawn(levels(8)[:height, :width], 8, GREY, interlaced=True), levels(8)[:height, :width], looks(levels(8)[:height, :width])
-    ) for width, height in ((1, 1), (2, 1), (5, 3), (13, 9))},
-    "interlaced grey, 2 bits": (drawn(levels(2), 2, GREY, interlaced=True), levels(2), looks(levels(2) * 85)),
-    "interlaced grey, 16 bits": (drawn(levels(8) * 300, 16, GREY, interlaced=True), levels(8) * 300, looks(levels(8) * 300 >> 8)),
-    "interlaced palette": (
-        drawn(levels(4), 4, PALETTE, before=palette(SHUFFLED[:16]), interlaced=True), levels(4), SHUFFLED[levels(4)]
-    ),
-    "RGB": (drawn(RGB8, 8, RGB), COLOURED, RGB8),
-    "RGB that looks grey": (drawn(looks(levels(8)), 8, RGB), COLOURED, looks(levels(8))),
-    "RGB, 16 bits": (drawn(RGB16, 16, RGB), COLOURED, RGB8),
-    "RGB with transparency": (drawn(RGB8, 8, RGB, before=chunk(b"tRNS", bytes(6))), COLOURED, RGB8),
-    "interlaced RGB": (drawn(RGB8, 8, RGB, interlaced=True), COLOURED, RGB8),
-    "RGBA": (drawn(np.dstack([RGB8, GREY8]), 8, RGBA), ALPHA, RGB8),
-    "RGBA, 16 bits": (drawn(np.dstack([RGB16, RGB16[..., 0]]), 16, RGBA), ALPHA, RGB8),
-    "grey and alpha": (drawn(np.dstack([GREY8, GREY8]), 8, pictures.GREY_ALPHA), ALPHA, looks(GREY8)),
-    "grey and alpha, 16 bits": (drawn(np.dstack([RGB16[..., 0]] * 2), 16, pictures.GREY_ALPHA), ALPHA, looks(GREY8)),
-    "JPEG in grey": (encoded(looks(GREY8)[..., 0], "JPEG", quality=100), "JPEG mask", looks(GREY8)),
-    "JPEG in CMYK": (CMYK, "JPEG mask", "CMYK"),
-    "JPEG in YCCK": (CMYK.replace(b"Adobe\0d\0\0\0\0\0", b"Adobe\0d\0\0\0\0\2"), "JPEG mask", "CMYK"),
-    **{f"JPEG turned {turn}": (exif(RGB8, turn, "JPEG"), "JPEG mask", TURNED) for turn in range(2, 9)},
-    **{f"turned {turn}": (exif(levels(8).astype(np.uint8), turn), TURNED, TURNED) for turn in range(2, 9)},
-    **{f"turned {turn}, which is no turn": (exif(levels(8).astype(np.uint8), turn), TURNED, TURNED) for turn in (0, 9)},
-    "upright": (exif(levels(8).astype(np.uint8), 1), levels(8), looks(levels(8))),
-    "turned by XMP": (drawn(levels(8), 8, GREY, before=xmp(6)), TURNED, TURNED),
-    **{f"{format} file": (encoded(levels(8).astype(np.uint8), format), WRITTEN_BY_OTHERS, WRITTEN_BY_OTHERS)
-       for format in ("GIF", "BMP", "TIFF", "WEBP", "PPM")},
-    "no pixel kind": (png(2, 2, 3, GREY, bytes(10)), "depth 3", "depth 3"),
-    "palette without colours": (drawn(levels(4), 4, PALETTE), "a chunk is missing", "a chunk is missing"),
-    "palette of too few colours": (
-        drawn(levels(4), 4, PALETTE, before=palette(SHUFFLED[:9])), levels(4), "pixels of colour 15, but a palette of 9"
-    ),
-}  # fmt: skip
 NAMES = (
     "mask.PNG", "mask.jpg", "mask.jpeg.txt", "mask", ".png", "a mask.png", "mask .png", "übung.png", "маска.png", "-rf.png", "%s%n.png",
     "100%.png", "{0}.png", "[a].png", "a'b\"c.png", "*.png", "x" * 240 + ".png", "two\nlines.png",
 )  # fmt: skip
 
 
-def comes_out(found: Outcome, expected: Outcome) -> None:
-    if isinstance(expected, str):
+def comes_out(found: np.ndarray | str, expected: Outcome) -> None:
+    if expected is None:
+        assert not isinstance(found, str) and found.shape == (9, 13, 3), found
+    elif isinstance(expected, str):
         assert isinstance(found, str) and expected in found, found
     else:
         assert not isinstance(found, str), found
