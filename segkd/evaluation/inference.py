@@ -25,24 +25,28 @@ MOST_SCALES = 16
 class Sliding(nn.Module):
     """The logits of overlapping windows, averaged where they overlap.
 
-    Windows of `window` (height, width) stand two thirds of their size apart, the last ones at the image's border. An
-    image that is smaller is padded to one window, bottom and right by replication as the adapter does, and cropped after.
+    Windows of `window` (height, width) stand two thirds of their size apart, the last ones at the image's border. Where
+    an image is lower or narrower than the window, the window is cut to the image: padding would show the network what
+    is not there, and change what it says of the rest.
 
     Logits are averaged, not probabilities: that is the geometric mean of the windows' probabilities, in which a window
     that is unsure of a pixel, as near its own border, counts little; and what comes out is logits again, those of the
     network itself where there is one window.
+
+    Attributes:
+        cut: whether a window had to be cut, so far.
     """
 
     def __init__(self, network: nn.Module, window: tuple[int, int]) -> None:
         super().__init__()
-        self.network, self.window = network, window
+        self.network, self.window, self.cut = network, window, False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N,C,H,W), float32, of images (N,3,H,W)."""
-        (height, width), (high, wide) = images.shape[-2:], self.window
-        if height < high or width < wide:
-            images = F.pad(images, (0, max(wide - width, 0), 0, max(high - height, 0)), mode="replicate")
-        tops, lefts = starts(images.shape[-2], high), starts(images.shape[-1], wide)
+        (height, width), asked = images.shape[-2:], self.window
+        high, wide = min(height, asked[0]), min(width, asked[1])
+        self.cut |= (high, wide) != asked
+        tops, lefts = starts(height, high), starts(width, wide)
         total, windows = None, images.new_zeros(images.shape[-2:])
         for top, left in itertools.product(tops, lefts):
             here = (..., slice(top, top + high), slice(left, left + wide))
@@ -50,7 +54,7 @@ class Sliding(nn.Module):
             total = logits.new_zeros(*logits.shape[:2], *images.shape[-2:]) if total is None else total
             total[here] += logits
             windows[here] += 1
-        return (total / windows)[..., :height, :width]
+        return total / windows
 
 
 def starts(length: int, window: int) -> list[int]:
@@ -134,6 +138,12 @@ class Inference:
         if self.slide is not None:
             network = Sliding(network, self.slide)
         return network if self.scales == (1.0,) and not self.flip else Averaged(network, self.scales, self.flip)
+
+    def notes(self, network: nn.Module) -> list[str]:
+        """What `of(...)` did to images otherwise than was asked, in lines."""
+        if not any(module.cut for module in network.modules() if isinstance(module, Sliding)):
+            return []
+        return [f"slide {self.slide[0]}x{self.slide[1]}: larger than images (at a scale); windows were cut to them"]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -45,15 +45,15 @@ def placed(image: np.ndarray) -> np.ndarray:
 def slid(image: np.ndarray, high: int, wide: int) -> np.ndarray:
     """Sliding windows over one image (3,H,W), pixel by pixel: each pixel looks for the windows that hold it."""
     height, width = image.shape[1:]
-    padded = np.pad(image, ((0, 0), (0, max(0, high - height)), (0, max(0, wide - width))), mode="edge")
+    high, wide = min(high, height), min(wide, width)
     places = []
-    for length, side in ((padded.shape[1], high), (padded.shape[2], wide)):
+    for length, side in ((height, high), (width, wide)):
         place, along = 0, []
         while place + side < length:
             along.append(place)
             place += max(1, int(side * 2 / 3))
         places.append([*along, length - side])
-    windows = {(y, x): placed(padded[:, y : y + high, x : x + wide]) for y in places[0] for x in places[1]}
+    windows = {(y, x): placed(image[:, y : y + high, x : x + wide]) for y in places[0] for x in places[1]}
     result = np.zeros((4, height, width))
     for row in range(height):
         for column in range(width):
@@ -105,6 +105,25 @@ def test_one_window_is_the_network_itself(dtype: torch.dtype) -> None:
         whole = network(x)
         assert whole.dtype == dtype and whole.std() > 0
         assert torch.equal(Sliding(network, (40, 56))(x), whole.float())
+
+
+@pytest.mark.parametrize("window", [(64, 64), (64, 40), (32, 96)])
+def test_a_window_larger_than_the_image_is_cut_to_it_and_that_is_told(window: tuple[int, int]) -> None:
+    """Padding showed the network an image that is not there, and its pooling changed what it said of all pixels."""
+    network, inference = Placed(), Inference(window)
+    x = images(1, 33, 50)
+    shown = inference.of(network)
+    assert not inference.notes(shown)
+    logits = shown(x)
+    assert all(high <= 33 and wide <= 50 for high, wide in network.shapes)
+    if window == (64, 64):
+        assert torch.equal(logits, network(x))
+    (line,) = inference.notes(shown)
+    assert f"slide {window[0]}x{window[1]}" in line and "cut" in line
+    small = Inference((32, 32))
+    fits = small.of(Placed())
+    fits(x)
+    assert not small.notes(fits)
 
 
 @pytest.mark.parametrize("flip", [False, True])
