@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from segkd.cli.exits import with_debug
-from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, TRUST, WHO
+from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, TRUST, WHO
 
 
 @click.command("eval")
@@ -17,11 +17,7 @@ from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, TRUST, WH
 @click.option("--data", type=click.Choice(DATA_SETS), help="Data set; default: as in the recipe.")
 @click.option("--root", metavar="DIR", help="Its folder; scenes and rooms need none.")
 @click.option("--split", metavar="NAME", help="Default: the recipe's data.final, or test.")
-@click.option(
-    "--size",
-    type=click.Choice(["protocol", "original"]),
-    help="Shorter side 256 (the default), or the files' own size.",
-)
+@SIZE
 @click.option("--slide", metavar="HxW", help="Show windows of this size, two thirds apart; their logits are averaged.")
 @click.option("--scales", metavar="S,S,...", help="Average over scales of the image, as 0.75,1,1.25.")
 @click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
@@ -79,7 +75,10 @@ TOTALS = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "fw_iou": "frequen
 
 
 def table(scores: dict[str, Any]) -> str:
-    """Scores as lines for a terminal: IoU of each class, then the totals; `-` where there was nothing to measure."""
+    """Scores as lines for a terminal: IoU of each class, then the totals; `-` where there was nothing to measure.
+
+    The last lines are the notes: what size the network was shown comes first.
+    """
     rows = [*scores["per_class"].items(), *((label, scores[key]) for key, label in TOTALS.items())]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {'-' if value is None else f'{value:.4f}':>6}" for name, value in rows]
@@ -87,7 +86,7 @@ def table(scores: dict[str, Any]) -> str:
     size = scores["size"]
     shown = f"{size[1]}x{size[0]} pixels" if isinstance(size, list) else "several sizes"
     absent = f"; absent: {', '.join(scores['absent'])}" if scores["absent"] else ""
-    return "\n".join([*lines, f"{scores['images']} images of {shown}{absent}"])
+    return "\n".join([*lines, f"{scores['images']} images of {shown}{absent}", *scores["notes"]])
 
 
 def as_json(scores: dict[str, Any]) -> str:
@@ -127,27 +126,29 @@ def comma_separated(scores: dict[str, Any]) -> str:
     "--kind", type=click.Choice(["panel", "mask", "overlay"]), default="panel", show_default=True,
     help="All side by side with a legend, a palette PNG of class ids, or the image tinted.",
 )  # fmt: skip
+@SIZE
 @WHO
 @DEVICE
 @PRECISION
 @TRUST
 @with_debug
 def visualize(
-    model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, who: Any,
+    model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, size: Any, who: Any,
     device: str, precision: Any, trust_pickle: bool,
 ) -> None:  # fmt: skip
     """Draw the masks that MODEL gives to images, named one by one or by their folder.
 
     MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
     """
-    from segkd.runs.trained import load_model
+    from segkd.runs.trained import load_guide, load_model, seen_at
     from segkd.runs.visualize import plan_drawings
     from segkd.runs.visualize import visualize as draw
 
     loaded = load_model(model, who, trust_pickle=trust_pickle)
-    guide = None if teacher is None else load_model(teacher, "teacher", trust_pickle=trust_pickle)
+    guide = None if teacher is None else load_guide(teacher, trust_pickle)
     jobs = plan_drawings(images, out, kind, loaded.classes, masks)
     draw(
-        loaded, jobs, kind, teacher=guide, device=device, precision=precision,
+        loaded, jobs, kind, teacher=guide, size=size, device=device, precision=precision,
         done=lambda job: click.echo(f"{job.image} -> {job.out}"),
     )  # fmt: skip
+    click.echo(seen_at(size or loaded.size, "as asked" if size else loaded.size_from))

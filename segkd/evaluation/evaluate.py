@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -17,8 +16,11 @@ from segkd.data.samples import Dataset, Sample, check_labels
 from segkd.evaluation.metrics import ConfusionMatrix, scores
 from segkd.foundation import audit, ranks
 from segkd.foundation.errors import DataError, NumbersError
+from segkd.foundation.resize import Size, reduced, side_of
+from segkd.models.masks import class_ids, judging, normalised, number_of
 
 Item = TypeVar("Item")
+NOT_FINITE = "the model's logits are not finite: its masks mean nothing"
 
 
 def evaluate(
@@ -30,15 +32,16 @@ def evaluate(
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
     batch: int = 8,
-    size: Literal["protocol", "original"] = "protocol",
+    size: Size = "protocol",
     progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any] | None:
     """Score `model`, which lives on `device` and maps normalised (N,3,H,W) to logits (N,C,H,W), on a labelled set.
 
-    `mean` and `std` are those of the model, for images in [0, 1]. `precision` is "fp32" or "bf16" (autocast). With
-    size="protocol" an image whose shorter side exceeds 256 pixels is reduced to it, and its mask with it; "original"
-    leaves all as they are. Images of equal size share a batch. `progress(done, total)` is called after every batch,
+    `mean` and `std` are those of the model, for images in [0, 1]. `precision` is "fp32" (or what the model's own
+    parameters are in) or "bf16" (autocast). With size="protocol" an image whose shorter side exceeds 256 pixels is
+    reduced to it, and its mask with it, with a number to so many; "original" leaves all as they are. Images of equal size
+    share a batch. `progress(done, total)` is called after every batch,
     and so is `stop()`; when that says true the evaluation ends and None is returned.
 
     Returns JSON values: miou, per_class (name -> IoU or null), pixel_accuracy, fw_iou, absent (names), images, size
@@ -54,7 +57,7 @@ def evaluate(
     counts = ConfusionMatrix(len(classes), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     done, sizes, stopped = 0, set(), False
-    with _judging(model):
+    with judging(model):
         for images, masks in _ahead(_batches(_labelled(dataset, size), batch)):
             logits = network.logits(images)
             if logits.shape[1] != len(classes):
@@ -78,7 +81,7 @@ def evaluate(
         counts.matrix = ranks.total(counts.matrix)
         done, sizes = len(dataset), set().union(*ranks.told(ranks.gathered(sizes)))
     if not finite:
-        raise NumbersError("the model's logits are not finite: its masks mean nothing")
+        raise NumbersError(NOT_FINITE)
     return _report(counts, classes, done, sizes)
 
 
@@ -91,14 +94,22 @@ def predict(
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
     batch: int = 8,
+    size: Size = "original",
 ) -> list[np.ndarray]:
-    """Masks (H,W) uint8, in the order of the `images` (H,W,3) uint8 RGB, each at its own size."""
-    network = _Network(model, mean, std, device, precision)
+    """Masks (H,W) uint8, in the order of the `images` (H,W,3) uint8 RGB, each at its image's own size.
+
+    The model is shown them at `size`, as `evaluate` does. Raises `NumbersError` when logits are not finite.
+    """
+    network, side = _Network(model, mean, std, device, precision), side_of(size)
     masks: dict[int, np.ndarray] = {}
-    with _judging(model):
-        for group, indices in _batches(((image, index) for index, image in enumerate(images)), batch):
-            predicted = network.logits(group).max(1).indices.to(torch.uint8).cpu().numpy()
-            masks.update(zip(indices, predicted, strict=True))
+    with judging(model):
+        for group, indices in _batches(((reduced(image, side), index) for index, image in enumerate(images)), batch):
+            logits = network.logits(group)
+            for row, index in enumerate(indices):
+                ids, finite = class_ids(logits[row : row + 1], images[index].shape[:2])
+                if not finite:
+                    raise NumbersError(NOT_FINITE)
+                masks[index] = ids[0].cpu().numpy()
     return [masks[index] for index in range(len(images))]
 
 
@@ -114,31 +125,14 @@ class _Network:
 
     def logits(self, images: Sequence[np.ndarray]) -> Tensor:
         """(N,C,H,W) logits; the images travel as bytes and are normalised on the device."""
-        rows = torch.from_numpy(np.stack(images)).to(self.device).flatten(2).float()  # (N,H,W*3)
-        width = rows.shape[2] // 3
-        mean, std = (
-            torch.tensor(x, dtype=torch.float32, device=self.device).repeat(width) for x in (self.mean, self.std)
-        )
-        # (pixels / 255 - mean) / std, in one pass over whole rows
-        pixels = torch.addcmul(-mean / std, rows, 1 / (255 * std)).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = self.precision == "bf16"
+        dtype = torch.float32 if bf16 else number_of(self.model)
+        pixels = normalised(images, self.mean, self.std, self.device, dtype)
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.model(pixels)
 
 
-@contextmanager
-def _judging(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without autograd; afterwards each module has its own mode back (some may be frozen)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _labelled(dataset: Dataset, size: Literal["protocol", "original"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _labelled(dataset: Dataset, size: Size) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The set's images and masks in order, checked and at the size asked for."""
     for index in range(ranks.rank(), len(dataset), ranks.size()):
         with audit.phase("evaluation"):

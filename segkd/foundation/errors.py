@@ -35,6 +35,10 @@ class RecipeError(UsageError):
         return type(self), (self.errors,)
 
 
+class ArgumentError(UsageError, TypeError):
+    """A call from Python with an argument of another kind than it takes; a TypeError too. Exit code 2."""
+
+
 class DataError(SegkdError):
     """An image, a mask or a data set that cannot be used. Exit code 3."""
 

@@ -85,7 +85,6 @@ class SegNet(nn.Module):
         atomic_write(folder / "config.json", config + "\n")
         atomic_write(folder / "model.safetensors", safetensors_bytes(state, metadata={"format": "pt"}))
         atomic_write(folder / "model.pt2", program_bytes(self, STRIDE))
-        atomic_write(folder / "README.md", CARD.replace("CONFIG", config))
 
 
 class Encoder(nn.Module):
@@ -140,52 +139,3 @@ def stage(channels: int, outputs: Sequence[int]) -> nn.Sequential:
         layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         channels = out
     return nn.Sequential(*layers)
-
-
-CARD = """\
----
-license: other
-library_name: pytorch
-pipeline_tag: image-segmentation
-tags: [semantic-segmentation, pytorch, segkd]
----
-# SegNet
-
-A SegNet ([arXiv:1511.00561](https://arxiv.org/abs/1511.00561)), made with segkd. `preprocess.json` names its classes and
-says how to prepare its input.
-
-## Load it
-
-`model.pt2` needs PyTorch alone. It takes any number of images (N,3,H,W), H and W multiples of 32 from 64 on:
-
-```python
-import json
-import numpy as np
-import torch
-from PIL import Image
-
-about = json.load(open("preprocess.json"))
-network = torch.export.load("model.pt2").module()
-image = np.asarray(Image.open("photo.png").convert("RGB"), np.float32) / 255
-x = (image - np.float32(about["mean"])) / np.float32(about["std"])
-(height, width), multiple = x.shape[:2], about["size"]["multiple_of"]
-x = np.pad(x, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
-with torch.no_grad():
-    logits = network(torch.from_numpy(x).permute(2, 0, 1)[None])[..., :height, :width]
-mask = logits.argmax(1)[0]  # class ids (H,W)
-```
-
-`config.json` and `model.safetensors` are for segkd, which does all of that for images of any size:
-
-```python
-from segkd import load_student
-
-masks = load_student("THIS FOLDER").predict([image])  # (H,W,3) uint8 RGB -> (H,W) uint8 class ids
-```
-
-## Arguments
-
-```json
-CONFIG
-```
-"""

@@ -6,40 +6,43 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
-from segkd.foundation.errors import StorageError, TeacherError, one_line
+from segkd.foundation.errors import NumbersError, StorageError, TeacherError, one_line
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
 from segkd.foundation.memory import out_of_memory
+from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
 from segkd.foundation.tensors import load_safetensors
-from segkd.models.adapters import Adapter, is_local, load_weights, pad_to_multiple
+from segkd.models.adapters import Adapter, is_local, load_weights
+from segkd.models.card import model_card
+from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
 from segkd.models.segnet import SegNet
 
 MOST_JSON = 1_000_000
 """Bytes of `config.json` and of `preprocess.json`."""
 
-LICENCE = "other"
-LICENCE_NOTE = (
-    "\n## Licence of the weights\n\nThe weights follow the licence of the teacher and of the data that it was trained on;"
-    " `license: other` above says only that segkd cannot know it.\n"
-)
-
 
 def save_network(
     network: nn.Module, folder: Path, *, names: Sequence[str], palette: Sequence[Sequence[int]], mean: Sequence[float],
-    std: Sequence[float], stride: int,
+    std: Sequence[float], stride: int, shorter_side: int | None, known: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Write `folder` in smp's form: `config.json`, `model.safetensors`, a model card, and `preprocess.json`.
 
     The folder loads without segkd: `smp.from_pretrained(folder)`, or for a SegNet `torch.export.load` of its
     `model.pt2`, on an input prepared as `preprocess.json` says. It appears whole or not at all.
+
+    Args:
+        shorter_side: pixels of the shorter side to which larger images are reduced, as it was made and measured; None:
+            they are shown as they are.
+        known: lines of the card about how it was made and what it reaches; see `write_card`.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -49,7 +52,14 @@ def save_network(
         "range": [0.0, 1.0],
         "mean": list(mean),
         "std": list(std),
-        "size": {"multiple_of": stride, "pad": "bottom and right, replicate", "crop": "the logits back to the image"},
+        "size": {
+            "shorter_side": shorter_side,
+            "reduce": "images whose shorter side is longer, bilinear and antialiased; null: none",
+            "multiple_of": stride,
+            "pad": "bottom and right, replicate",
+            "crop": "the logits back to the image",
+            "enlarge": "the logits to the image's own size, bilinear",
+        },
         "classes": list(names),
         "palette": [list(colour) for colour in palette],
         "ignore": 255,
@@ -58,8 +68,9 @@ def save_network(
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         network.save_pretrained(fresh)
-        _rewrite_licence(fresh / "README.md")
         atomic_write(fresh / "preprocess.json", json.dumps(preprocess, indent=2) + "\n")
+        write_card(fresh, network, known)
+        _share(fresh)
         fsync_files(fresh)
         fsync_folder(fresh)
         if folder.exists():
@@ -75,10 +86,22 @@ def save_network(
     return folder
 
 
-def _rewrite_licence(card: Path) -> None:
-    """Replace smp's hard-coded MIT line, and say why: segkd cannot grant a licence on what a teacher learnt."""
-    text = card.read_text()
-    card.write_text(text.replace("license: mit", f"license: {LICENCE}", 1) + LICENCE_NOTE)
+def write_card(folder: Path, network: nn.Module, known: Sequence[str]) -> None:
+    """Write the model card of a student's folder, with what is known of the network by now; see `model_card`.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    preprocess = json.loads((folder / "preprocess.json").read_text())
+    atomic_write(folder / "README.md", model_card(network, preprocess, known, (folder / "model.pt2").is_file()))
+
+
+def _share(folder: Path) -> None:
+    """Give every file the permissions that new files have: safetensors lets none but the owner read what it writes."""
+    mode = stat.S_IMODE((folder / "preprocess.json").stat().st_mode)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(mode)
 
 
 class LoadedStudent(Adapter):
@@ -87,20 +110,58 @@ class LoadedStudent(Adapter):
     Attributes:
         names, palette: its classes and their colours.
         mean, std: normalisation of RGB images in [0,1].
+        shorter_side: pixels of the shorter side to which larger images are reduced before the network sees them, as when
+            it was made and measured; None: they are shown as they are. Where the folder does not say so (`size_known`
+            is False; before November 2026 none did), it is 256, as `segkd eval` always had it.
     """
 
     def __init__(self, network: nn.Module, preprocess: dict) -> None:
-        super().__init__(network, classes=len(preprocess["classes"]), stride=preprocess["size"]["multiple_of"])
+        size = preprocess["size"]
+        super().__init__(network, classes=len(preprocess["classes"]), stride=size["multiple_of"])
         self.names: tuple[str, ...] = tuple(preprocess["classes"])
         self.palette: tuple[tuple[int, int, int], ...] = tuple(tuple(c) for c in preprocess["palette"])
         self.mean, self.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
+        self.size_known = "shorter_side" in size
+        self.shorter_side: int | None = size.get("shorter_side", PROTOCOL_SIDE)
         self.eval()
 
-    def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
-        """Masks (H,W) uint8 of class ids for RGB images (H,W,3) uint8, each of its own size."""
-        with torch.inference_mode():
-            logits = (self(_normalised(image, self.mean, self.std)) for image in images)
-            return [each.argmax(1)[0].to(torch.uint8).numpy() for each in logits]
+    @overload
+    def predict(self, images: np.ndarray, size: Size | None = None) -> np.ndarray: ...
+
+    @overload
+    def predict(self, images: Sequence[np.ndarray], size: Size | None = None) -> list[np.ndarray]: ...
+
+    def predict(
+        self, images: np.ndarray | Sequence[np.ndarray], size: Size | None = None
+    ) -> np.ndarray | list[np.ndarray]:
+        """Masks (H,W) uint8 of class ids for RGB images (H,W,3) uint8, each at its image's own size.
+
+        The network runs in evaluation mode, where it is and in the numbers that it has: after `.cuda().half()` on the
+        GPU in fp16.
+
+        Args:
+            images: one image, which gives one mask, or a list of images of any sizes, which gives a list.
+            size: what the network is shown: `protocol` a shorter side of at most 256 pixels, `original` the image as it
+                is, or a number of pixels; None: what it was made and measured at (`shorter_side`).
+
+        Raises:
+            ArgumentError: a UsageError and a TypeError: anything but uint8 RGB, or another size.
+            NumbersError: the logits are not finite.
+        """
+        found, alone = as_images(images)
+        side = self.shorter_side if size is None else side_of(size)
+        device = next((value.device for value in self.parameters()), torch.device("cpu"))
+        masks = []
+        with judging(self):
+            for image in found:
+                x = normalised([reduced(image, side)], self.mean, self.std, device, number_of(self))
+                ids, finite = class_ids(self(x), image.shape[:2])
+                if not finite:
+                    raise NumbersError(
+                        f"the network's logits are not finite in {str(x.dtype)[6:]}: its masks mean nothing"
+                    )
+                masks.append(ids[0].cpu().numpy())
+        return masks[0] if alone else masks
 
 
 def load_student(folder: str | Path) -> LoadedStudent:
@@ -139,7 +200,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
     """`preprocess.json` once every value that is used is what it should be."""
     names, palette, mean, std = (preprocess[key] for key in ("classes", "palette", "mean", "std"))
-    multiple = preprocess["size"]["multiple_of"]
+    multiple, side = preprocess["size"]["multiple_of"], preprocess["size"].get("shorter_side")
     triples = [value for value in (mean, std) if isinstance(value, list) and len(value) == 3]
     numbers = [number for triple in triples for number in triple if type(number) in (int, float)]
     right = {
@@ -149,6 +210,7 @@ def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
         and all(type(part) is int and 0 <= part <= 255 for colour in palette for part in colour),
         "mean and std": len(numbers) == 6 and all(map(math.isfinite, numbers)) and min(std) > 0,
         "size.multiple_of": type(multiple) is int and 1 <= multiple <= 1024,
+        "size.shorter_side": side is None or (type(side) is int and 1 <= side <= LARGEST_SIDE),
     }  # fmt: skip
     wrong = [key for key, holds in right.items() if not holds]
     if wrong:
@@ -171,16 +233,3 @@ def _network_of(config: dict[str, Any], classes: int) -> nn.Module:
     if not is_local(config.get("encoder_name")):
         raise ValueError(f"config.json: no encoder is called {config['encoder_name']}")
     return make(**{**config, "encoder_weights": None})
-
-
-def preprocessed(image: np.ndarray, preprocess: dict) -> Tensor:
-    """One image (H,W,3) uint8 prepared as a `preprocess.json` says: (1,3,H',W'), padded to the network's multiple."""
-    x = _normalised(image, preprocess["mean"], preprocess["std"])
-    return pad_to_multiple(x, preprocess["size"]["multiple_of"])
-
-
-def _normalised(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """An RGB image (H,W,3) uint8 as (1,3,H,W) float32, less `mean` and divided by `std` on the scale 0..1."""
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-    mean_, std_ = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
-    return (x - mean_) / std_

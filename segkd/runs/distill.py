@@ -13,6 +13,7 @@ from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, ranks
 from segkd.foundation.files import RunLock, make_folder, sha256
+from segkd.foundation.resize import side_of
 from segkd.models.adapters import flops_of, parameters_of
 from segkd.models.student import save_network
 from segkd.models.teacher import Teacher, input_range
@@ -85,7 +86,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
         classes = build.classes_of(recipe.teacher.classes)
         if not ranks.rank():
             save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
-                         mean=teacher.mean, std=teacher.std, stride=student.stride)  # fmt: skip
+                         mean=teacher.mean, std=teacher.std, stride=student.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
         height, width = recipe.synth.size
         opened = sum(ranks.told(ranks.gathered(events.opened())))
         return finish(folder, lock, {

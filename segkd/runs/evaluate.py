@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from segkd import build
 from segkd.data.classes import disagreement
 from segkd.evaluation.evaluate import evaluate as score
 from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import DataError, UsageError
-from segkd.runs.trained import Model, Precision, device_and_bf16
+from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
+from segkd.runs.trained import Model, Precision, device_and_bf16, seen_at
 
-Size = Literal["protocol", "original"]
+SIZE_NAMES = {PROTOCOL_SIDE: "protocol", None: "original"}
 
 
 def evaluate(
@@ -29,9 +30,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model on a labelled set, by the rules of `segkd.evaluation.evaluate`; same keys, and `options`.
 
-    What is not given is as in the model's recipe: the data set, its root and size, its final split (or `test`), the
-    precision. `inference` shows the network windows, scales or mirror images of each image. `progress(done, total)` is
-    called after every batch. `options` are the data, split, size, slide, scales, flip and precision that were used.
+    What is not given is as in the model's recipe: the data set, its root, its final split (or `test`), the precision; and
+    the size is the model's own. `inference` shows the network windows, scales or mirror images of each image.
+    `progress(done, total)` is called after every batch. `options` are the data, split, size, slide, scales, flip and
+    precision that were used; `notes` are lines for whoever reads the figures: first what size it was shown.
 
     Raises:
         UsageError: no data set, neither given nor in a recipe.
@@ -42,16 +44,25 @@ def evaluate(
     if name is None:
         raise UsageError("nothing to measure on: give --data camvid|nyuv2|folder --root DIR, or --data scenes|rooms")
     if own is not None and own.name == name:
-        root, split, size = root or own.root, split or own.final, size or own.size
-    split, size, inference = split or "test", size or "protocol", inference or Inference()
+        root, split = root or own.root, split or own.final
+    size, size_from = (model.size, model.size_from) if size is None else (size, "as asked")
+    split, inference, side = split or "test", inference or Inference(), side_of(size)
     labelled = build.dataset(name, root, split, model.classes)
     if wrong := disagreement(model.classes.names, labelled.classes, "model"):
         raise DataError(wrong)
     place, bf16 = device_and_bf16(device, precision or model.precision)
     precision = "bf16" if bf16 else "fp32"
+    network = inference.of(model.network).to(place)
     scores = score(
-        inference.of(model.network).to(place), labelled, mean=model.mean, std=model.std, device=place,
+        network, labelled, mean=model.mean, std=model.std, device=place,
         precision=precision, size=size, progress=progress,
     )  # fmt: skip
-    options = {"data": name, "split": split, "size": size, **inference.as_dict(), "precision": precision}
-    return {**scores, "options": options}
+    options = {
+        "data": name,
+        "split": split,
+        "size": SIZE_NAMES.get(side, side),
+        "shorter_side": side,
+        **inference.as_dict(),
+    }
+    notes = [seen_at(size, size_from), *inference.notes(network)]
+    return {**scores, "options": {**options, "precision": precision}, "notes": notes}

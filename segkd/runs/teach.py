@@ -13,6 +13,7 @@ from segkd.data import procedural
 from segkd.foundation import audit
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
+from segkd.foundation.resize import side_of
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
 from segkd.models.student import save_network
 from segkd.recipe import TeachRecipe, expand_root
@@ -73,7 +74,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
         result = score(network, final, recipe, bench, mean, std, stop) if final is not None else {}
         classes = build.classes_of(recipe.model.classes)
         save_network(network.network, folder / "model", names=classes.names, palette=classes.palette, mean=mean, std=std,
-                     stride=network.stride)  # fmt: skip
+                     stride=network.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
         summary = {
             "recipe": options.name or folder.name, "method": "labels", "variant": None,
             **_scores(recipe, game, result), **_sizes(network, result),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import nn
 from segkd import build
 from segkd.data.classes import Classes, known_as
 from segkd.foundation.errors import RecipeError, TeacherError, UsageError
+from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.models.adapters import Adapter, load_weights
 from segkd.models.student import LoadedStudent, load_student
 from segkd.models.teacher import read_state
@@ -36,6 +37,7 @@ class Model:
         mean, std: normalisation of RGB in [0,1].
         data, precision: as in the recipe that it comes from, where it comes with one.
         who: the side of the game that it played; a network that was taught from labels is a teacher.
+        size: what it is shown, as it was made and measured; `size_from` says where that stands.
     """
 
     network: nn.Module
@@ -45,6 +47,16 @@ class Model:
     data: Data | None = None
     precision: Precision = "auto"
     who: Who = "student"
+    size: Size = "protocol"
+    size_from: str = "segkd's rule"
+
+
+def seen_at(size: Size, source: str) -> str:
+    """What a network is shown, in words for whoever reads a figure or looks at a mask; `source` is where that stands."""
+    side = side_of(size)
+    if side is None:
+        return f"the network sees images as they are ({source}; --size protocol: a shorter side of at most {PROTOCOL_SIDE})"
+    return f"the network sees a shorter side of at most {side} pixels ({source}; --size original: images as they are)"
 
 
 def load_model(
@@ -68,14 +80,18 @@ def load_model(
     if not path.exists() and not named(source):
         raise UsageError(f"{source}: no such student folder, run folder, checkpoint or recipe")
     if (path / "preprocess.json").is_file():
-        if overrides:
-            raise UsageError(f"{path}: {overrides[0]}: a student folder has no recipe to change; name its run folder")
+        if overrides or who == "teacher":
+            lacks = "no teacher" if not overrides else f"no recipe to change ({overrides[0]})"
+            raise UsageError(f"{path}: a student folder has {lacks}; name its run folder")
         return of_student(load_student(path))
     if (path / "recipe.yaml").is_file():
         recipe = load(path / "recipe.yaml", overrides)
         if isinstance(recipe, DistillRecipe) and who == "teacher":
             return _teacher(recipe, trust_pickle)
-        return of_student(load_student(path), recipe)
+        model = of_student(load_student(path), recipe)
+        if overrides and recipe.data.size != load(path / "recipe.yaml").data.size:
+            return replace(model, size=recipe.data.size, size_from="the command line's data.size")
+        return model
     if path.is_dir():
         raise TeacherError(f"{path}: neither a student folder (preprocess.json) nor a run folder (recipe.yaml)")
     if path.suffix == ".ckpt":
@@ -88,20 +104,33 @@ def load_model(
     return _teacher(recipe, trust_pickle) if isinstance(recipe, DistillRecipe) else _taught(recipe, str(source))
 
 
+def load_guide(source: str | Path, trust_pickle: bool = False) -> Model:
+    """What a model is to be compared with: the network of a student folder, or else the teacher; see `load_model`."""
+    alone = (Path(source) / "preprocess.json").is_file()
+    return load_model(source, None if alone else "teacher", trust_pickle=trust_pickle)
+
+
 def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | None = None) -> Model:
     """A loaded student (or a network that a teach recipe made) with what its recipe says about measuring."""
     classes = known_as(student.names) or Classes("custom", student.names, student.palette)
-    who: Who = "teacher" if isinstance(recipe, TeachRecipe) else "student"
+    known = "its preprocess.json" if student.size_known else "segkd's rule: its preprocess.json names no size"
+    model = Model(student, classes, student.mean, student.std, size=student.shorter_side or "original", size_from=known)
     if recipe is None:
-        return Model(student, classes, student.mean, student.std)
-    return Model(student, classes, student.mean, student.std, recipe.data, recipe.run.precision, who)
+        return model
+    told = _told(recipe, "teacher" if isinstance(recipe, TeachRecipe) else "student")
+    return replace(model, **{key: value for key, value in told.items() if not (student.size_known and "size" in key)})
 
 
 def _teacher(recipe: DistillRecipe, trust_pickle: bool) -> Model:
     block = recipe.teacher
     network = build.teacher_of(block, trust_pickle)
-    classes = build.classes_of(block.classes)
-    return Model(network, classes, block.mean, block.std, recipe.data, recipe.run.precision, "teacher")
+    return Model(network, build.classes_of(block.classes), block.mean, block.std, **_told(recipe, "teacher"))
+
+
+def _told(recipe: DistillRecipe | TeachRecipe, who: Who) -> dict[str, Any]:
+    """What a recipe says about measuring a network of its own."""
+    size = {"size": recipe.data.size, "size_from": "its recipe's data.size"}
+    return {"data": recipe.data, "precision": recipe.run.precision, "who": who, **size}
 
 
 def _taught(recipe: TeachRecipe, source: str) -> Model:
@@ -111,7 +140,7 @@ def _taught(recipe: TeachRecipe, source: str) -> Model:
     adapter, classes = _built(recipe.model, recipe.model)
     load_weights(adapter.network, read_state(Path(recipe.output), made_by=source), recipe.output)
     model = recipe.model
-    return Model(adapter.eval(), classes, model.mean, model.std, recipe.data, recipe.run.precision, "teacher")
+    return Model(adapter.eval(), classes, model.mean, model.std, **_told(recipe, "teacher"))
 
 
 def _played(path: Path, who: Who | None, overrides: Sequence[str], trust_pickle: bool) -> Model:
@@ -132,7 +161,7 @@ def _played(path: Path, who: Who | None, overrides: Sequence[str], trust_pickle:
         inner = "module."  # of the AveragedModel, which also holds a counter
         weights = {key.removeprefix(inner): value for key, value in player["average"].items() if key.startswith(inner)}
     load_weights(adapter, weights, str(path))
-    return Model(adapter.eval(), classes, face.mean, face.std, recipe.data, recipe.run.precision, who)
+    return Model(adapter.eval(), classes, face.mean, face.std, **_told(recipe, who))
 
 
 def _built(network: blocks.Model | blocks.Student, face: blocks.Model) -> tuple[Adapter, Classes]:

@@ -22,6 +22,7 @@ from segkd.evaluation import visualize as drawing
 from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import atomic_write
+from segkd.foundation.resize import Size, side_of
 from segkd.runs.trained import Model, Precision, device_and_bf16
 
 Kind = Literal["panel", "mask", "overlay"]
@@ -76,20 +77,25 @@ def plan_drawings(
 
 
 def visualize(
-    model: Model, jobs: Sequence[Job], kind: Kind = "panel", *, teacher: Model | None = None, device: str = "auto",
-    precision: Precision | None = None, done: Callable[[Job], None] | None = None,
+    model: Model, jobs: Sequence[Job], kind: Kind = "panel", *, teacher: Model | None = None, size: Size | None = None,
+    device: str = "auto", precision: Precision | None = None, done: Callable[[Job], None] | None = None,
 ) -> None:  # fmt: skip
-    """Draw the masks of a model, one PNG for each job, each whole or absent; images keep their size.
+    """Draw the masks of a model, one PNG for each job, each whole or absent, in the image's own size.
+
+    The networks are shown the images at `size`, by default the model's own, as it is measured.
 
     `panel`: image | ground truth | teacher | student | disagreement, as far as they are there; `mask`: class ids with
     the palette, which `read_mask` gives back; `overlay`: the image tinted by its mask. `done` is called after each.
 
     Raises:
         DataError: teacher and student have other classes.
+        NumbersError: logits that are not finite.
         StorageError: the folder or a drawing cannot be written.
     """
     if teacher is not None:
         check_same_classes(teacher, model)
+    size = model.size if size is None else size
+    side_of(size)  # a wrong one is told before anything is drawn
     place, bf16 = device_and_bf16(device, precision or model.precision)
     players = [player for player in (model, teacher) if player is not None]
     for player in players:
@@ -98,7 +104,7 @@ def visualize(
         image, truth = _read(job, model.classes)
         found = [
             predict(player.network, [image], mean=player.mean, std=player.std, device=place,
-                    precision="bf16" if bf16 else "fp32")[0]
+                    precision="bf16" if bf16 else "fp32", size=size)[0]
             for player in players
         ]  # fmt: skip
         _make_folder(job.out.parent)

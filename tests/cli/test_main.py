@@ -37,7 +37,7 @@ run: {steps: 2, batch: 2, precision: fp32}
 """
 SCORES = {
     "miou": 0.5, "per_class": {"sky": 1.0, "road, wet": None, "car": 0.0}, "pixel_accuracy": 0.75, "fw_iou": 0.625,
-    "absent": ["road, wet"], "images": 3, "size": [256, 341],
+    "absent": ["road, wet"], "images": 3, "size": [256, 341], "notes": ["the network sees so much"],
 }  # fmt: skip
 
 
@@ -308,6 +308,7 @@ def test_table() -> None:
         "pixel accuracy          0.7500",
         "frequency-weighted IoU  0.6250",
         "3 images of 341x256 pixels; absent: road, wet",
+        "the network sees so much",
     ]
 
 

@@ -32,7 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student folder."""
     network = create_network("FPN", "tu-resnet10t", 3, {"channels": [8, 8, 8, 8], "decoder_pyramid_channels": 8})
     place = tmp_path_factory.mktemp("student") / "student"
-    return save_network(network, place, names="abc", palette=[(1, 2, 3)] * 3, mean=[0.5] * 3, std=[0.5] * 3, stride=32)
+    return save_network(
+        network, place, names="abc", palette=[(1, 2, 3)] * 3, mean=[0.5] * 3, std=[0.5] * 3, stride=32, shorter_side=256
+    )
 
 
 @contextmanager
@@ -217,7 +219,14 @@ def test_weights_of_another_network_are_told_by_three_keys(row, tiny, tmp_path: 
     good = {key: found[key] for key in network.state_dict()}
     names, palette = [str(i) for i in range(11)], [(i, i, i) for i in range(11)]
     student = save_network(
-        network, tmp_path / "student", names=names, palette=palette, mean=[0.5] * 3, std=[0.5] * 3, stride=16
+        network,
+        tmp_path / "student",
+        names=names,
+        palette=palette,
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        stride=16,
+        shorter_side=256,
     )
     path = tmp_path / "teacher.safetensors"
     starts = recipe.student.model_copy(update={"weights": str(path)})

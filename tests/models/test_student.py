@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from segkd.foundation.errors import StorageError, TeacherError
+from segkd.foundation.errors import ArgumentError, NumbersError, SegkdError, StorageError, TeacherError
 from segkd.models.adapters import Adapter, create_network
-from segkd.models.student import LoadedStudent, load_student, preprocessed, save_network
+from segkd.models.student import LoadedStudent, load_student, save_network, write_card
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 NAMES, PALETTE = ["sky", "road", "car"], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -46,6 +48,7 @@ for folder in map(Path, sys.argv[2:]):
     image = (image - numpy.float32(about["mean"])) / numpy.float32(about["std"])
     height, width = image.shape[:2]
     multiple = about["size"]["multiple_of"]
+    assert min(height, width) <= about["size"]["shorter_side"]
     image = numpy.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
     with torch.no_grad():
         logits = network(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
@@ -61,12 +64,14 @@ def network(kind: str) -> torch.nn.Module:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
+    with torch.no_grad():
+        made.segmentation_head[0].weight *= 9  # masks of several classes
     return made.eval().to(memory_format=torch.channels_last)
 
 
-def save(made: torch.nn.Module, folder: Path) -> Path:
-    stride = Adapter(made, len(NAMES)).stride
-    return save_network(made, folder, names=NAMES, palette=PALETTE, mean=MEAN, std=STD, stride=stride)
+def save(made: torch.nn.Module, folder: Path, shorter_side: int | None = 256) -> Path:
+    about = {"mean": MEAN, "std": STD, "stride": Adapter(made, len(NAMES)).stride, "shorter_side": shorter_side}
+    return save_network(made, folder, names=NAMES, palette=PALETTE, **about)
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +118,6 @@ def test_load_student_gives_the_same_network(folders, kind, image):
         assert agreement > 0.999
 
 
-def test_preprocessed_is_what_the_file_says(folders, image):
-    about = json.loads((folders["options"] / "preprocess.json").read_text())
-    x = preprocessed(image, about)
-    assert x.shape == (1, 3, 64, 64)
-    wanted = (image[36, 50] / 255 - np.array(MEAN)) / np.array(STD)
-    np.testing.assert_allclose(x[0, :, 36, 50].numpy(), wanted, rtol=1e-5)
-    np.testing.assert_allclose(x[0, :, 63, 63].numpy(), wanted, rtol=1e-5)
-
-
 def test_the_config_keeps_the_options_and_no_weights_to_download(folders):
     config = json.loads((folders["options"] / "config.json").read_text())
     assert config["channels"] == [16, 24, 32, 48]
@@ -129,12 +125,167 @@ def test_the_config_keeps_the_options_and_no_weights_to_download(folders):
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_the_licence_is_not_mit(folders, kind):
+def test_the_card_tells_what_is_known_and_nothing_else(folders, kind, tmp_path):
     card = (folders[kind] / "README.md").read_text()
     head = card.split("---")[1]
     assert "license: other" in head
     assert "license: mit" not in card.lower()
     assert "licence of the teacher" in card
+    assert "Hub" not in card and "Information Needed" not in card
+    assert "3 classes: sky, road, car" in card and f"mean {MEAN}" in card and f"std {STD}" in card
+    assert "shorter side has more than 256" in card and "has not been measured" in card
+    known = shutil.copytree(folders[kind], tmp_path / "known")
+    write_card(known, network(kind), ["mIoU 0.5 on a set", "agreement 0.9"])
+    card = (known / "README.md").read_text()
+    assert "- mIoU 0.5 on a set\n- agreement 0.9\n" in card and "has not been measured" not in card
+
+
+def test_the_lines_of_the_card_run(image, tmp_path):
+    """As they stand, and on a photo larger than the student is shown; with segkd and without the same mask."""
+    photo, code = np.asarray(Image.fromarray(image).resize((620, 400))), ["import os, torch; torch.set_num_threads(1)"]
+    places = {side: save(network("stride"), tmp_path / str(side), side) for side in (256, None)}
+    for folder in places.values():
+        Image.fromarray(photo).save(folder / "photo.png")
+        blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+        assert len(blocks) == 2 and len(blocks[0].strip().splitlines()) == 5
+        code += [f"os.chdir({str(folder)!r})"]
+        for name, block in zip(("ours", "theirs"), blocks, strict=True):
+            photographed = block.replace("np.zeros((480, 640, 3), np.uint8)", "np.asarray(Image.open('photo.png'))")
+            photographed = photographed.replace('Image.new("RGB", (640, 480))', "Image.open('photo.png')")
+            code += [block, "assert mask.shape == (480, 640)", "from PIL import Image", photographed]
+            code += [f"np.save('{name}.npy', mask)"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for folder in places.values():
+        wanted = load_student(folder).predict(photo)
+        assert (np.load(folder / "ours.npy") == wanted).all() and len(np.unique(wanted)) > 1
+        assert (np.load(folder / "theirs.npy") == wanted).mean() > 0.999
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_every_file_may_be_read_by_whom_the_umask_lets(folders, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        folder = save(network("options"), tmp_path / "student")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~umask}
+
+
+@pytest.fixture(scope="module")
+def student(folders) -> LoadedStudent:
+    return load_student(folders["options"])
+
+
+def test_one_image_gives_one_mask_and_a_list_a_list(student, image):
+    mask = student.predict(image)
+    assert mask.shape == image.shape[:2] and mask.dtype == np.uint8
+    (alone,) = student.predict([image])
+    assert (alone == mask).all() and student.predict([]) == []
+    for several in (np.stack([image, image[::-1]]), (image, image[::-1]), iter([image, image[::-1]])):
+        found = student.predict(several)
+        assert isinstance(found, list) and len(found) == 2 and (found[0] == mask).all()
+    image.setflags(write=False)
+    assert (student.predict(image) == mask).all()
+
+
+WRONG = {
+    "float": lambda i: i.astype(np.float32) / 255,
+    "float64": lambda i: i / 255,
+    "half": lambda i: (i / 255).astype(np.float16),
+    "uint16": lambda i: i.astype(np.uint16) * 257,
+    "int64": lambda i: i.astype(np.int64),
+    "bool": lambda i: i > 100,
+    "grey": lambda i: i[..., 0],
+    "grey with an axis": lambda i: i[..., :1],
+    "grey and alpha": lambda i: i[..., :2],
+    "RGBA": lambda i: np.concatenate([i, i[..., :1]], 2),
+    "channels first": lambda i: i.transpose(2, 0, 1),
+    "empty": lambda i: i[:0],
+    "no shape": lambda i: np.uint8(3),
+    "an object": lambda i: np.array([i, None], object)[:1],
+    "path": lambda i: "photo.jpg",
+    "Path": lambda i: Path("photo.jpg"),
+    "tensor": lambda i: torch.from_numpy(i.copy()),
+    "float tensor": lambda i: torch.rand(3, 8, 8),
+    "PIL": lambda i: Image.fromarray(i),
+    "bytes": lambda i: i.tobytes(),
+    "nothing": lambda i: None,
+    "a number": lambda i: 3,
+    "lists": lambda i: i.tolist(),
+    "a dict": lambda i: {"image": i},
+}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_image_is_one_line_that_says_what_is(student, image, kind, alone):
+    wrong = WRONG[kind](image)
+    with pytest.raises(ArgumentError, match=r"expected an RGB image as a NumPy array \(H,W,3\) of uint8") as caught:
+        student.predict(wrong if alone else [image, wrong])
+    assert "\n" not in str(caught.value) and "sparse" not in str(caught.value)
+    assert isinstance(caught.value, TypeError) and isinstance(caught.value, SegkdError)
+    assert alone or str(caught.value).startswith("images[1]: ")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_input_goes_into_the_numbers_of_the_network(folders, image, dtype):
+    student = load_student(folders["options"])
+    wanted = student.predict(image)
+    assert (student.to(dtype).predict(image) == wanted).mean() > 0.9
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_mask_does_not_depend_on_the_mode_nor_leave_it(folders, image, channels_last):
+    """In train mode its masks would be those of one image's statistics, and its own would be gone."""
+    student = load_student(folders["options"])
+    wanted, before = student.predict(image), {k: v.clone() for k, v in student.state_dict().items()}
+    student.train()
+    student.network.encoder.eval()
+    if channels_last:
+        student.to(memory_format=torch.channels_last)
+    assert (student.predict(image) == wanted).mean() > 0.999
+    assert student.training and not student.network.encoder.training
+    assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
+
+
+def test_logits_that_are_not_finite_are_no_mask(folders, image):
+    student = load_student(folders["options"])
+    with torch.no_grad():
+        student.network.segmentation_head[0].weight[1] = torch.inf
+    with pytest.raises(NumbersError, match="not finite"):
+        student.predict(image)
+
+
+def test_it_is_shown_what_it_was_measured_at_and_masks_have_the_images_own_size(folders, tmp_path):
+    photo = np.random.default_rng(1).integers(0, 256, (30, 47, 3), dtype=np.uint8)
+    photo = np.asarray(Image.fromarray(photo).resize((470, 300), Image.Resampling.BICUBIC))
+    student = load_student(folders["options"])
+    assert student.shorter_side == 256 and student.size_known
+    shown = []
+    handle = student.network.register_forward_pre_hook(lambda module, given: shown.append(tuple(given[0].shape[-2:])))
+    assert student.predict(photo).shape == (300, 470)
+    assert student.predict(photo, size="original").shape == (300, 470)
+    assert student.predict(photo, size=64).shape == (300, 470)
+    assert shown == [(256, 416), (320, 480), (64, 128)]
+    assert (student.predict(photo) == student.predict(photo, "protocol")).all()
+    for wrong in ("full", 0, -3, 2.5, True, (300, 470)):
+        with pytest.raises(ArgumentError, match="expected protocol, original, or the pixels"):
+            student.predict(photo, size=wrong)
+    handle.remove()
+
+    original = load_student(save(network("options"), tmp_path / "original", None))
+    assert original.shorter_side is None and original.size_known
+    assert (original.predict(photo) == student.predict(photo, "original")).all()
+    assert (original.predict(photo) != student.predict(photo)).any()
+
+    about = json.loads((tmp_path / "original" / "preprocess.json").read_text())
+    for key in ("shorter_side", "reduce", "enlarge"):  # a folder of an older version
+        about["size"].pop(key)
+    (tmp_path / "original" / "preprocess.json").write_text(json.dumps(about))
+    old = load_student(tmp_path / "original")
+    assert (old.shorter_side, old.size_known) == (256, False)
+    assert (old.predict(photo) == student.predict(photo)).all()
 
 
 def test_a_run_folder_is_as_good_as_its_student(folders, tmp_path):
@@ -193,6 +344,9 @@ def test_a_damaged_folder_is_one_line(folders, tmp_path, name, damage):
         ("config.json", {"classes": 4}),
         ("config.json", {"encoder_name": "resnet18"}),
         ("preprocess.json", {"size": {}}),
+        ("preprocess.json", {"size": {"multiple_of": 32, "shorter_side": 0}}),
+        ("preprocess.json", {"size": {"multiple_of": 32, "shorter_side": "256"}}),
+        ("preprocess.json", {"size": {"multiple_of": 32, "shorter_side": 1e9}}),
         ("preprocess.json", {"classes": 3}),
     ],
 )

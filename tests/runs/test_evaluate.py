@@ -17,12 +17,12 @@ from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, SCENES, Class
 from segkd.data.images import read_image, read_mask
 from segkd.evaluation.confusion import confusion_picture
 from segkd.evaluation.visualize import overlay
-from segkd.foundation.errors import DataError, StorageError, TeacherError, UsageError
+from segkd.foundation.errors import DataError, NumbersError, StorageError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.models.student import save_network
 from segkd.recipe import load
 from segkd.runs.evaluate import evaluate as measure
-from segkd.runs.trained import Model, load_model
+from segkd.runs.trained import Model, load_guide, load_model
 from segkd.runs.visualize import _read, plan_drawings, visualize
 from segkd.training import checkpoint
 
@@ -43,8 +43,16 @@ data: {name: camvid, root: camvid}
 run: {steps: 2, batch: 2, precision: fp32}
 output: teacher.safetensors
 """
-KEYS = ["miou", "per_class", "pixel_accuracy", "fw_iou", "absent", "images", "size", "confusion", "options"]
-PLAIN = {"data": "camvid", "split": "test", "size": "protocol", "slide": None, "scales": [1.0], "flip": False}
+KEYS = ["miou", "per_class", "pixel_accuracy", "fw_iou", "absent", "images", "size", "confusion", "options", "notes"]
+PLAIN = {
+    "data": "camvid",
+    "split": "test",
+    "size": "protocol",
+    "shorter_side": 256,
+    "slide": None,
+    "scales": [1.0],
+    "flip": False,
+}
 
 
 class Brightness(nn.Module):
@@ -121,9 +129,9 @@ def run(here: Path, networks: dict[str, Adapter]) -> Path:
     return folder
 
 
-def save(network: Adapter, folder: Path, classes: Classes = CAMVID) -> None:
+def save(network: Adapter, folder: Path, classes: Classes = CAMVID, shorter_side: int | None = 256) -> None:
     save_network(network.network, folder, names=classes.names, palette=classes.palette, mean=[0.4] * 3, std=[0.2] * 3,
-                 stride=network.stride)  # fmt: skip
+                 stride=network.stride, shorter_side=shorter_side)  # fmt: skip
 
 
 def same(model: Model, network: Adapter) -> bool:
@@ -211,7 +219,14 @@ def test_windows_scales_and_mirror_images_alike_from_everywhere(run: Path, capsy
     flags = ["--slide", "32x32", "--scales", "0.5,1", "--flip", "--size", "original", "--device", "cpu"]
     assert main(["eval", str(run), *flags, "--json", "scores.json", "--confusion", "line.png"]) == 0
     scores = json.loads(Path("scores.json").read_text())
-    used = {"size": "original", "slide": [32, 32], "scales": [0.5, 1.0], "flip": True, "precision": "fp32"}
+    used = {
+        "size": "original",
+        "shorter_side": None,
+        "slide": [32, 32],
+        "scales": [0.5, 1.0],
+        "flip": True,
+        "precision": "fp32",
+    }
     assert scores["options"] == PLAIN | used
     how = {"slide": (32, 32), "scales": [0.5, 1], "flip": True, "size": "original", "device": "cpu"}
     assert evaluate(run, **how, confusion="python.png") == scores
@@ -427,5 +442,75 @@ def test_visualize_says_what_it_wrote(run: Path, capsys: pytest.CaptureFixture[s
     arguments = ["visualize", str(run), "camvid/test", "--out", "a/b", "--teacher", "toy.yaml", "--device", "cpu"]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop().startswith("the network sees a shorter side of at most 256 pixels (its preprocess.json; ")
     assert lines == [f"camvid/test/{index}.png -> a/b/{index}_panel.png" for index in range(3)]
     assert all(read_image(line.split(" -> ")[1]).shape[1] > 500 for line in lines)
+
+
+def photo(path: Path, size: tuple[int, int] = (300, 420)) -> np.ndarray:
+    """A smooth picture that is larger than the protocol's."""
+    coarse = np.random.default_rng(5).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return image
+
+
+def sizes_seen(network: nn.Module) -> list[tuple[int, int]]:
+    seen: list[tuple[int, int]] = []
+    network.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape[-2:])))
+    return seen
+
+
+def test_eval_visualize_and_predict_show_a_student_one_size(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That of its preprocess.json; `--size` chooses another; each says what it was."""
+    image = photo(Path("large/test/0.png"))
+    mask(Path("large/testannot/0.png"), image)
+    student = load_student(run)
+    seen, told = sizes_seen(student), student.predict(image)
+    scores = evaluate(student, data="camvid", root="large", device="cpu", precision="fp32")
+    (job,) = plan_drawings(["large/test/0.png"], "out", "mask", CAMVID)
+    visualize(load_model(run), [job], "mask", device="cpu", precision="fp32")
+    assert seen == [(256, 358)] * 2 and scores["size"] == [256, 358]
+    assert (read_mask(job.out) == told).all() and told.shape == (300, 420)
+    for size, side in (("original", None), ("protocol", 256)):
+        assert main(["visualize", str(run), "large/test/0.png", "--out", "out", "--kind", "mask", "--size", size]) == 0
+        assert (read_mask(job.out) == student.predict(image, size)).all()
+        assert ("as asked" in (said := capsys.readouterr().out)) and ("as they are (as asked" in said) is (side is None)
+        flags = ["--data", "camvid", "--root", "large", "--size", size, "--json", "s.json", "--device", "cpu"]
+        assert main(["eval", str(run), *flags]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == json.loads(Path("s.json").read_text())["notes"][0]
+        assert json.loads(Path("s.json").read_text())["options"]["shorter_side"] == side
+
+
+def test_the_size_that_a_recipe_measured_at_is_the_students(run: Path) -> None:
+    """Also where another set is measured; an older folder says nothing of it, and its run's recipe does."""
+    save(load_model(run).network, run / "student", shorter_side=None)
+    photo(Path("large/test/0.png"))
+    mask(Path("large/testannot/0.png"), read_image("large/test/0.png"))
+    how = {"data": "camvid", "root": "large", "device": "cpu"}
+    for model in (run, run / "student", load_student(run)):
+        found = evaluate(model, **how)
+        assert found["options"]["size"] == "original" and "its preprocess.json" in found["notes"][0]
+    changed = measure(load_model(run, overrides=["data.size=original"]), root="large", device="cpu")
+    assert changed["size"] == [300, 420]
+    text = (run / "student" / "preprocess.json").read_text()
+    (run / "student" / "preprocess.json").write_text(text.replace('"shorter_side": null,', ""))
+    for model, source in ((run, "its recipe's data.size"), (run / "student", "names no size")):
+        found = evaluate(model, **how)
+        assert found["options"]["size"] == "protocol" and source in found["notes"][0]
+
+
+def test_a_student_folder_has_no_teacher(run: Path) -> None:
+    with pytest.raises(UsageError, match="a student folder has no teacher; name its run folder"):
+        load_model(run / "student", "teacher")
+    assert same(load_guide(run / "student"), load_model(run).network)
+
+
+def test_masks_of_logits_that_are_not_finite_are_not_drawn(here: Path) -> None:
+    class Broken(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.nan
+
+    with pytest.raises(NumbersError, match="not finite"):
+        visualize(replace(BRIGHTNESS, network=Broken()), plan_drawings(["camvid/test"], "out", "mask", CAMVID), "mask")
