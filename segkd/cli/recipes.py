@@ -49,34 +49,73 @@ def show_recipe(recipe: str, overrides: tuple[str, ...]) -> None:
 @click.argument("recipes", metavar="RECIPE... [key=value]...", nargs=-1)
 @with_debug
 def validate_recipes(recipes: tuple[str, ...]) -> None:
-    """Check recipes with all their presets (by default every shipped one); no torch is loaded."""
+    """Check recipes as they would run (by default every shipped one), and the presets that they define.
+
+    All mistakes are told at once; no torch is loaded.
+    """
     from segkd.recipe import shipped
 
-    overrides = [item for item in recipes if "=" in item and not Path(item).exists()]
+    overrides = [item for item in recipes if "=" in item and not os.path.exists(item)]
     names = [item for item in recipes if item not in overrides] or shipped()
     errors: dict[str, None] = {}  # in order, each once
     for name in names:
         try:
-            click.echo(f"{name}: valid ({', '.join(checked(name, overrides))})")
+            click.echo(f"{name}: valid ({checked(name, overrides)})")
         except RecipeError as error:
             errors.update(dict.fromkeys(error.errors))
     if errors:
         raise RecipeError(errors)
 
 
-def checked(name: str, overrides: Sequence[str]) -> list[str]:
-    """What a recipe is for, and its presets; each was loaded. Raises RecipeError."""
-    from segkd.recipe import DistillRecipe, load, presets
+def checked(name: str, overrides: Sequence[str]) -> str:
+    """What a recipe is for, as it would run, and with which of its presets it was checked besides.
 
-    recipe = load(name, overrides)
-    if not isinstance(recipe, DistillRecipe):
-        return ["teach"]
-    for preset in presets(name):
+    Those are the ones that it defines itself, of a shipped one the inherited too; values on the command line are for one
+    run, and nothing else is checked with them.
+
+    Raises:
+        RecipeError: with the mistakes of all of them.
+    """
+    from segkd.recipe import DistillRecipe, find, load, presets
+    from segkd.recipe.loading import read
+    from segkd.recipe.sources import is_shipped
+
+    errors: list[str] = []
+    recipe = None
+    try:
+        recipe = load(name, overrides)
+    except RecipeError as error:
+        errors += error.errors
+    if overrides or (recipe is not None and not isinstance(recipe, DistillRecipe)):
+        others = []
+    else:
+        others = alternatives(presets(name, own=not is_shipped(find(name))), presets(name))
+    for preset in others:
         method, _, variant = preset.partition(".")
-        load(name, [*overrides, f"method={method}", f"variant={variant or 'null'}"])
-    missing = not recipe.teacher.weights.startswith("${") and not Path(recipe.teacher.weights).is_file()
-    hint = f"; make it with: segkd teach {recipe.teacher.recipe}" if recipe.teacher.recipe else ""
-    return ["distill", *presets(name), *([f"teacher not there yet{hint}"] if missing else [])]
+        try:
+            read(name, [f"method={method}", f"variant={variant or 'null'}"])
+        except RecipeError as error:
+            errors += error.errors
+    if errors or recipe is None:
+        raise RecipeError(errors)
+    if not isinstance(recipe, DistillRecipe):
+        return "teach"
+    runs = f"{recipe.method}.{recipe.variant}" if recipe.variant else recipe.method
+    also = [preset for preset in others if preset != runs]
+    said = [f"distill, {runs}", *([f"also with {', '.join(also)}"] if also else [])]
+    if not recipe.teacher.weights.startswith("${") and not os.path.isfile(recipe.teacher.weights):
+        hint = f"make it with segkd teach {recipe.teacher.recipe}" if recipe.teacher.recipe else recipe.teacher.weights
+        said.append(f"teacher not there yet: {hint}")
+    return "; ".join(said)
+
+
+def alternatives(some: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The choices (`METHOD`, `METHOD.VARIANT`) that the presets `some` are part of: a method with variants has to have one."""
+    found: dict[str, None] = {}
+    for preset in some:
+        variants = [name for name in known if name.startswith(f"{preset}.")]
+        found |= dict.fromkeys(variants or [preset])
+    return list(found)
 
 
 @recipes.command("cp")

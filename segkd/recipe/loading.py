@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ from pydantic import ValidationError
 from segkd.foundation.errors import RecipeError, UsageError
 from segkd.recipe.blocks import DistillRecipe, TeachRecipe
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
-from segkd.recipe.sources import find, merge, read_chain, read_overrides, scalar, split_presets
+from segkd.recipe.precedence import Layer, choice, held_back, layer_of, resolved, without_foreign_terms
+from segkd.recipe.sources import find, read_chain, read_overrides, scalar, tell
 from segkd.recipe.strict_yaml import Node, plain
 from segkd.recipe.terms import Terms, method_terms
 
@@ -44,39 +46,74 @@ def load(
     Raises:
         RecipeError: with one line for each mistake.
     """
+    found = read(source, overrides, kind, methods)
+    for line in found.notes:
+        tell(line)
+    return found.recipe
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe, the tree that says where its values were written, and lines that whoever runs it should read."""
+
+    recipe: DistillRecipe | TeachRecipe
+    tree: Node
+    notes: list[str]
+
+
+def read(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    kind: Kind | None = None,
+    methods: Mapping[str, Terms] | None = None,
+) -> Loaded:
+    """As `load`, with the places of all values, and without a word to the user."""
     path = find(source)
-    tree, errors = read_chain(path)
-    tree, presets, more = split_presets(tree)
+    files, errors = _layers(path)
     given, wrong = read_overrides(overrides)
-    errors += more + wrong
-    chosen = merge(tree, given)
-    method, variant = scalar(chosen, "method"), scalar(chosen, "variant")
-    for name in (method, f"{method}.{variant}"):
-        if name in presets:
-            # The block stays where it was written; only the keys that the preset names come from there.
-            tree = Node(merge(tree, presets[name]).value, tree.where)
-    tree = Node(merge(tree, given).value, tree.where)
+    errors += wrong
+    layers = [*files, Layer(given, {})]
+    chosen = choice(layers)
+    known: Mapping[str, Terms] = {}
+    notes: list[str] = []
+    if chosen.method is not None or kind == "distill":
+        known = methods if methods is not None else method_terms()
+        layers, notes = without_foreign_terms(layers, chosen, known)
+        notes += held_back(layers, chosen)
+    tree = resolved(layers[:-1], layers[-1], chosen.presets)
 
     kind, wrong = _kind(tree, kind, path)
     errors += wrong
-    known: Mapping[str, Terms] = {}
     if kind == "distill":
-        known = methods if methods is not None else method_terms()
-        errors += _method_errors(tree, presets, known)
+        errors += _preset_errors(files, known) + _method_errors(tree, files, known)
     recipe, wrong = _typed(tree, _MODELS[kind])
     errors += wrong
     if errors or recipe is None:
         raise RecipeError(dict.fromkeys(errors))
-    return _completed(recipe, known, run_name(Path(source), given))
+    return Loaded(_completed(recipe, known, run_name(Path(source), given)), tree, notes)
 
 
-def presets(source: str | Path) -> list[str]:
-    """The names of a recipe's presets (`METHOD` or `METHOD.VARIANT`), as written. Raises RecipeError as `load`."""
-    tree, errors = read_chain(find(source))
-    _, found, more = split_presets(tree)
-    if errors + more:
-        raise RecipeError(errors + more)
-    return list(found)
+def presets(source: str | Path, own: bool = False) -> list[str]:
+    """The names of a recipe's presets (`METHOD` or `METHOD.VARIANT`), as written; `own`: those of its file alone.
+
+    Raises:
+        RecipeError: as `load`, for a file that cannot be read and presets that are none.
+    """
+    files, errors = _layers(find(source))
+    if errors:
+        raise RecipeError(errors)
+    return list(dict.fromkeys(name for file in (files[-1:] if own else files) for name in file.presets))
+
+
+def _layers(path: Path) -> tuple[list[Layer], list[str]]:
+    """A recipe and what it extends, the farthest first, and one line for each mistake."""
+    trees, errors = read_chain(path)
+    files: list[Layer] = []
+    for tree in trees:
+        layer, wrong = layer_of(tree)
+        files.append(layer)
+        errors += wrong
+    return files, errors
 
 
 def with_values(recipe: DistillRecipe | TeachRecipe, values: Mapping[str, Any]) -> DistillRecipe | TeachRecipe:
@@ -149,19 +186,25 @@ def _kind(tree: Node, kind: Kind | None, path: Path) -> tuple[Kind, list[str]]:
     return likely, []
 
 
-def _method_errors(tree: Node, presets: Mapping[str, Node], known: Mapping[str, Terms]) -> list[str]:
-    """Unknown methods, variants and terms: what the types cannot know."""
-    errors = [
-        f"{node.where}: presets.{name}: unknown method{suggestion(name.partition('.')[0], known)}"
-        for name, node in presets.items()
+def _preset_errors(files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:
+    return [
+        f"{node.where}: {key_name(('presets', name))}: unknown method{suggestion(name.partition('.')[0], known)}"
+        for file in files
+        for name, node in file.presets.items()
         if name.partition(".")[0] not in known
     ]
+
+
+def _method_errors(tree: Node, files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:
+    """Unknown methods, variants and terms: what the types cannot know."""
     method, variant = scalar(tree, "method"), scalar(tree, "variant")
     if method is None:
-        return errors  # missing, or no text: the types say so
+        return []  # missing, or no text: the types say so
     if method not in known:
         message = f"unknown method {shown(method)}{suggestion(method, known)}"
-        return [*errors, error_line(tree, ("method",), message)]
+        return [error_line(tree, ("method",), message)]
+    errors: list[str] = []
+    presets = dict.fromkeys(name for file in files for name in file.presets)
     variants = [*_VARIANTS, *(name.partition(".")[2] for name in presets if name.startswith(f"{method}."))]
     if variant is not None and variant not in variants:
         message = f"unknown variant {shown(variant)}{suggestion(variant, dict.fromkeys(variants))}"

@@ -1,8 +1,4 @@
-"""Where a recipe's values come from: files and the files that they extend, presets, the command line.
-
-Later sources win: extended files from the root down, then `presets[METHOD]`, then `presets[METHOD.VARIANT]`, then the
-command line. Mappings merge key by key; scalars and lists replace. Every value keeps the place it was written at.
-"""
+"""The files of a recipe and the files that they extend, and what the command line says: every value with its place."""
 
 from __future__ import annotations
 
@@ -48,6 +44,11 @@ def find(name: str | Path) -> Path:
     raise RecipeError(f"{shown(str(name))}: no such recipe, neither a file nor a shipped name; {hint}")
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a file lies among the shipped recipes."""
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in (PACKAGED, CHECKOUT))
+
+
 def named(name: str | Path) -> bool:
     """Whether a shipped recipe has, or once had, this name."""
     return _shipped_file(name) is not None
@@ -70,11 +71,12 @@ def _same_folder(a: Path, b: Path) -> bool:
 
 def _tell_new_name(name: Path, found: Path, where: str) -> None:
     if name.name.removesuffix(".yaml") in RENAMED and found.stem != name.stem:
-        _tell_once(f"{where}: {name.stem} is called {found.stem} now")
+        tell(f"{where}: {name.stem} is called {found.stem} now")
 
 
 @cache
-def _tell_once(line: str) -> None:
+def tell(line: str) -> None:
+    """A line for the user on stderr, once a process."""
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
         print(line, file=sys.stderr)
 
@@ -88,8 +90,8 @@ def shipped() -> list[str]:
     return sorted(names)
 
 
-def read_chain(path: Path) -> tuple[Node, list[str]]:
-    """A recipe merged over all that it extends, without the key `extends`, and one line for each mistake.
+def read_chain(path: Path) -> tuple[list[Node], list[str]]:
+    """A recipe and all that it extends, the farthest first, without the keys `extends`; and one line for each mistake.
 
     Raises:
         RecipeError: a file cannot be read or is no mapping, is missing, or extends itself.
@@ -102,27 +104,29 @@ def read_chain(path: Path) -> tuple[Node, list[str]]:
         seen.append(here.resolve())
         tree, found = _read_file(here)
         errors += found
-        trees.append(tree)
+        trees.insert(0, tree)
         parent = _entries(tree).pop("extends", None)
         if parent is None or parent.value is None:
-            break
-        if not isinstance(parent.value, str):
-            raise RecipeError([*errors, f"{parent.where}: extends: expected the path of one recipe"])
-        beside = here.parent / parent.value
-        here = beside if os.path.isfile(beside) else _shipped_file(parent.value) or _shipped_file(beside) or beside
-        if not os.path.isfile(here):
-            raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(_display(here))}"])
-        if here.suffix not in _SUFFIXES:
-            # Its lines would stand in the errors, and a recipe may come from anybody.
-            raise RecipeError([*errors, f"{parent.where}: extends: {shown(parent.value)} is no recipe (.yaml)"])
-        _tell_new_name(beside, here, f"{parent.where}: extends")
-        if here.resolve() in seen:
-            names = " -> ".join(file.name for file in [*seen, here])
-            raise RecipeError([*errors, f"{parent.where}: extends: a circle: {names}"])
-    merged = trees.pop()
-    while trees:
-        merged = merge(merged, trees.pop())
-    return merged, errors
+            return trees, errors
+        here = _extended(parent, here, seen, errors)
+
+
+def _extended(parent: Node, child: Path, seen: list[Path], errors: list[str]) -> Path:
+    """The file that `extends` names: beside the one that says so, or a shipped one."""
+    if not isinstance(parent.value, str):
+        raise RecipeError([*errors, f"{parent.where}: extends: expected the path of one recipe"])
+    beside = child.parent / parent.value
+    here = beside if os.path.isfile(beside) else _shipped_file(parent.value) or _shipped_file(beside) or beside
+    if not os.path.isfile(here):
+        raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(_display(here))}"])
+    if here.suffix not in _SUFFIXES:
+        # Its lines would stand in the errors, and a recipe may come from anybody.
+        raise RecipeError([*errors, f"{parent.where}: extends: {shown(parent.value)} is no recipe (.yaml)"])
+    if here.resolve() in seen:
+        names = " -> ".join(file.name for file in [*seen, here])
+        raise RecipeError([*errors, f"{parent.where}: extends: a circle: {names}"])
+    _tell_new_name(beside, here, f"{parent.where}: extends")
+    return here
 
 
 def read_overrides(overrides: Sequence[str]) -> tuple[Node, list[str]]:
@@ -149,30 +153,6 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Node, list[str]]:
             node = Node({part: node}, COMMAND_LINE)
         merged = merge(merged, node)
     return _absolute_paths(merged, Path.cwd()), errors
-
-
-def split_presets(tree: Node) -> tuple[Node, dict[str, Node], list[str]]:
-    """The tree without `presets`, the presets by name, and a line for each that is no mapping."""
-    entries = dict(_entries(tree))
-    presets = entries.pop("presets", None)
-    rest = Node(entries, tree.where)
-    if presets is None or presets.value is None:
-        return rest, {}, []
-    if not isinstance(presets.value, dict):
-        return rest, {}, [f"{presets.where}: presets: expected a mapping from METHOD or METHOD.VARIANT to keys"]
-    good = {name: node for name, node in presets.value.items() if isinstance(node.value, dict)}
-    bad = [
-        f"{node.where}: presets.{name}: expected a mapping, got {shown(plain(node))}"
-        for name, node in presets.value.items()
-        if name not in good and node.value is not None
-    ]
-    bad += [
-        f"{node.value[key].where}: presets.{name}.{key}: a preset cannot choose this"
-        for name, node in good.items()
-        for key in ("method", "variant", "extends", "presets")
-        if isinstance(node.value, dict) and key in node.value
-    ]
-    return rest, good, bad
 
 
 def merge(base: Node, over: Node) -> Node:

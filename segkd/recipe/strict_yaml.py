@@ -36,10 +36,14 @@ _MAX_DIGITS = 400  # more would not fit a float, and turning thousands of digits
 
 @dataclass(frozen=True)
 class Node:
-    """A value and where it was written (`recipe.yaml:6`): a scalar, a list of nodes, or nodes by key."""
+    """A value and where it was written (`recipe.yaml:6`): a scalar, a list of nodes, or nodes by key.
+
+    `preset` is the name of the preset that says so; empty: none does.
+    """
 
     value: Scalar | list[Node] | dict[str, Node]
     where: str
+    preset: str = ""
 
 
 def parse(text: str, locate: Callable[[int], str], *, number_keys: bool = False) -> tuple[Node, list[str]]:

@@ -269,9 +269,9 @@ def test_a_recipe_may_extend_a_shipped_one_from_anywhere(tmp_path):
     assert recipe.run.seed == 7
     assert recipe.teacher == load("quickstart").teacher
     path.write_text("extends: base/ddad.yaml\n")
-    tree, errors = sources.read_chain(path)
+    trees, errors = sources.read_chain(path)
     assert not errors
-    assert isinstance(tree.value, dict) and "presets" in tree.value
+    assert len(trees) == 2 and "presets" in trees[0].value and not trees[1].value
 
 
 def test_a_former_name_is_taken_and_the_new_one_told(
@@ -289,7 +289,7 @@ def test_a_former_name_is_taken_and_the_new_one_told(
             f"{sources.CHECKOUT}/{old}",
             f"link/{old}.yaml",
         ):
-            sources._tell_once.cache_clear()
+            sources.tell.cache_clear()
             assert find(given) == find(f"{sources.CHECKOUT}/{new}.yaml")
             assert find(given) and named(given), "and it is told once"
             assert capsys.readouterr().err == f"segkd: {old} is called {new} now\n"

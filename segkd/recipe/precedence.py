@@ -1,0 +1,182 @@
+"""Which of a recipe's values holds: what is nearer to the user wins.
+
+Each file is a layer over the file that it extends, and the command line lies over all. Within a file, a preset of the
+chosen method lies over the file's own blocks, and `METHOD.VARIANT` over `METHOD`. Mappings merge key by key; scalars and
+lists replace; null takes back what lay below. So a key in a file of one's own beats the presets of all that it extends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from segkd.recipe.messages import key_name, shown
+from segkd.recipe.sources import merge
+from segkd.recipe.strict_yaml import Node, plain
+from segkd.recipe.terms import Terms
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file says, or the command line: its blocks, and its presets by name."""
+
+    blocks: Node
+    presets: Mapping[str, Node]
+
+    def value(self, key: Key) -> Node | None:
+        """What the blocks say at a key; None: nothing."""
+        return _at(self.blocks, key)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method and its variant, each with the number of the layer that chose it (0 is the farthest; -1: none did)."""
+
+    method: str | None = None
+    method_layer: int = -1
+    variant: str | None = None
+    variant_layer: int = -1
+
+    @property
+    def name(self) -> str:
+        """`METHOD.VARIANT`, or `METHOD` where there is no variant."""
+        return f"{self.method}.{self.variant}" if self.variant else f"{self.method}"
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """The names of the presets that hold, the more special last."""
+        return tuple(dict.fromkeys((f"{self.method}", self.name)))
+
+
+def layer_of(tree: Node) -> tuple[Layer, list[str]]:
+    """A file's tree as a layer, and a line for each preset that is no mapping or chooses what it cannot."""
+    entries = dict(tree.value) if isinstance(tree.value, dict) else {}
+    presets = entries.pop("presets", None)
+    blocks = Node(entries, tree.where)
+    if presets is None or presets.value is None:
+        return Layer(blocks, {}), []
+    if not isinstance(presets.value, dict):
+        return Layer(blocks, {}), [
+            f"{presets.where}: presets: expected a mapping from METHOD or METHOD.VARIANT to keys"
+        ]
+    good = {name: node for name, node in presets.value.items() if isinstance(node.value, dict)}
+    bad = [
+        f"{node.where}: {key_name(('presets', name))}: expected a mapping, got {shown(plain(node))}"
+        for name, node in presets.value.items()
+        if name not in good and node.value is not None
+    ]
+    bad += [
+        f"{node.value[key].where}: {key_name(('presets', name, key))}: a preset cannot choose this"
+        for name, node in good.items()
+        for key in ("method", "variant", "extends", "presets")
+        if isinstance(node.value, dict) and key in node.value
+    ]
+    return Layer(blocks, {name: _said_by(node, name) for name, node in good.items()}), bad
+
+
+def choice(layers: Sequence[Layer]) -> Choice:
+    """The method and the variant that the nearest layer names."""
+    return Choice(*_nearest(layers, "method"), *_nearest(layers, "variant"))
+
+
+def resolved(files: Sequence[Layer], given: Layer, presets: Sequence[str]) -> Node:
+    """All files, the farthest first, and the command line over them, as one tree; `presets` hold, the more special last."""
+    tree = Node({}, "")
+    for file in files:
+        tree = merge(tree, file.blocks)
+        for name in presets:
+            if name in file.presets:
+                # The file stays the place of what is missing; only the keys that the preset names come from there.
+                tree = Node(merge(tree, file.presets[name]).value, tree.where)
+    return Node(merge(tree, given.blocks).value, tree.where)
+
+
+def without_foreign_terms(
+    layers: Sequence[Layer], chosen: Choice, known: Mapping[str, Terms]
+) -> tuple[list[Layer], list[str]]:
+    """The layers without the weights of terms that only other methods have, and a line for each that was left out.
+
+    A recipe that weighs the terms of its own method can so be played by another one, which a nearer layer chooses. What is
+    written beside that choice, or nearer, stays: there it is a mistake.
+    """
+    if chosen.method not in known:
+        return list(layers), []
+    own = known[chosen.method].names
+    foreign = {term for terms in known.values() for term in terms.names} - set(own)
+    found: list[Layer] = []
+    lines: list[str] = []
+    for number, layer in enumerate(layers):
+        weights = layer.value(("weights",))
+        if number < chosen.method_layer and weights is not None and isinstance(weights.value, dict):
+            kept = {term: node for term, node in weights.value.items() if term not in foreign}
+            lines += [
+                f"{node.where}: weights.{term}: left out, since {chosen.method} has no such term (it has {', '.join(own)})"
+                for term, node in weights.value.items()
+                if term in foreign and node.value
+            ]
+            assert isinstance(layer.blocks.value, dict)
+            blocks = {**layer.blocks.value, "weights": Node(kept, weights.where)}
+            layer = Layer(Node(blocks, layer.blocks.where), layer.presets)
+        found.append(layer)
+    return found, lines
+
+
+def held_back(layers: Sequence[Layer], chosen: Choice) -> list[str]:
+    """A line for each value that a file wrote for the choice before this one, and that holds over a preset of this one.
+
+    It is nearer to the user than the preset; but whoever chooses another method or variant should know.
+    """
+    said: dict[Key, tuple[int, Node]] = {}  # by the nearest of the presets that hold
+    for number, layer in enumerate(layers):
+        for name in chosen.presets:
+            said |= {key: (number, node) for key, node in _leaves(layer.presets.get(name))}
+    lines: list[str] = []
+    for key, (number, node) in said.items():
+        nearer = [(at, over) for at in range(number + 1, len(layers)) if (over := layers[at].value(key))]
+        if not nearer or choice(layers[: nearer[-1][0] + 1]).presets == chosen.presets:
+            continue
+        over = nearer[-1][1]
+        if plain(over) != plain(node):
+            says = f"{shown(plain(over))} holds, where preset {node.preset} would say {shown(plain(node))}"
+            lines.append(f"{over.where}: {key_name(key)}: {says}")
+    return lines
+
+
+def _nearest(layers: Sequence[Layer], key: str) -> tuple[str | None, int]:
+    """The text of a key in the nearest layer that has it (None: it is no text), and the number of that layer."""
+    for number in reversed(range(len(layers))):
+        node = layers[number].value((key,))
+        if node is not None:
+            return node.value if isinstance(node.value, str) else None, number
+    return None, -1
+
+
+def _at(tree: Node, key: Key) -> Node | None:
+    """The node at a key, or the scalar that stands in the place of a block around it; None: nothing is said."""
+    for part in key:
+        if not isinstance(tree.value, dict):
+            return tree
+        if part not in tree.value:
+            return None
+        tree = tree.value[part]
+    return tree
+
+
+def _leaves(tree: Node | None, key: Key = ()) -> Iterator[tuple[Key, Node]]:
+    """All values below a node that are no blocks, by key."""
+    if tree is None:
+        return
+    if not isinstance(tree.value, dict):
+        yield key, tree
+        return
+    for part, node in tree.value.items():
+        yield from _leaves(node, (*key, part))
+
+
+def _said_by(node: Node, preset: str) -> Node:
+    """The same tree, all of it said by a preset."""
+    if isinstance(node.value, dict):
+        return Node({key: _said_by(child, preset) for key, child in node.value.items()}, node.where, preset)
+    return Node(node.value, node.where, preset)
