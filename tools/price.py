@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from segkd import build
 from segkd.cli.main import main
 from segkd.cli.options import OVERRIDES
+from segkd.foundation import terminal
 from segkd.foundation.buffers import Snapshot
 from segkd.foundation.files import RunLock, append, atomic_write, check_target
 from segkd.foundation.machine import machine
@@ -119,13 +120,13 @@ def price(recipe: str, overrides: tuple[str, ...], file: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(loaded, Path(folder))
     save = found["safe_save"] / found["plain_save"]
-    click.echo(f"a step of {recipe}: {1000 * found['step']:.0f} ms")
-    click.echo(
+    terminal.tell(f"a step of {recipe}: {1000 * found['step']:.0f} ms")
+    terminal.tell(
         f"a safe save of {found['bytes'] / 1e6:.1f} MB: {1000 * found['safe_save']:.0f} ms, {save:.1f} times a plain"
         f" torch.save of {1000 * found['plain_save']:.0f} ms"
     )
     for name, share in list(found.items())[4:]:
-        click.echo(f"  {name:<32}{100 * share:6.3f} % of a step")
+        terminal.tell(f"  {name:<32}{100 * share:6.3f} % of a step")
     if file is not None:
         atomic_write(file, json.dumps({**found, "times_a_plain_save": save, "machine": machine()}, indent=1) + "\n")
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segkd.cli.main import main
 from segkd.cli.options import OVERRIDES
-from segkd.foundation import memory
+from segkd.foundation import memory, terminal
 from segkd.foundation.files import atomic_write, check_target
 from segkd.recipe import load
 
@@ -43,9 +43,9 @@ def quality(
     from segkd.benchmark.quality import time_to_quality
     from segkd.foundation.machine import machine
 
-    found = time_to_quality(recipe, who, share=share, every=60 * every, limit=60 * limit, say=click.echo)
+    found = time_to_quality(recipe, who, share=share, every=60 * every, limit=60 * limit, say=terminal.say)
     taken = "not reached" if found["seconds"] is None else f"{found['seconds'] / 60:.1f} minutes"
-    click.echo(f"{share:g} of the teacher's mIoU: {taken}")
+    terminal.tell(f"{share:g} of the teacher's mIoU: {taken}")
     if file is not None:
         values = {"pair": pair, "overrides": list(overrides), **found, "machine": machine()}
         atomic_write(file, json.dumps(values, indent=1) + "\n")

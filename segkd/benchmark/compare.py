@@ -23,6 +23,7 @@ from segkd.benchmark.reference import STUDENT_MOVES
 from segkd.data.classes import Classes
 from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate
+from segkd.foundation import terminal
 from segkd.foundation.machine import machine, seconds_of
 from segkd.recipe import DistillRecipe
 from segkd.runs.folder import bench_of, settled
@@ -31,7 +32,9 @@ from segkd.training.distiller import Distiller
 VERBS = {"segkd --help": ("--help",), "segkd recipes validate quickstart": ("recipes", "validate", "quickstart")}
 
 
-def benchmark(recipe: DistillRecipe, alternations: int = 5, say: Callable[[str], None] = print) -> dict[str, Any]:
+def benchmark(
+    recipe: DistillRecipe, alternations: int = 5, say: Callable[[str], None] = terminal.say
+) -> dict[str, Any]:
     """Measure segkd's whole steps of `recipe` beside those of the reference loop; returns JSON values.
 
     `ratio` holds what the comparison is for: student_images_per_s (segkd's over the reference's), peak_memory (both in

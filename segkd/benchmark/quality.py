@@ -11,6 +11,7 @@ import torch
 
 from segkd import build
 from segkd.benchmark import pair
+from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe
@@ -22,7 +23,7 @@ Measure = Callable[[], float]
 
 def reach(
     play: Callable[[int], object], measure: Measure, target: float, *, every: float, limit: float,
-    steps: int | None = None, say: Callable[[str], None] = print,
+    steps: int | None = None, say: Callable[[str], None] = terminal.say,
 ) -> dict[str, Any]:  # fmt: skip
     """Play steps until a look finds `target`, or `limit` seconds or `steps` are over; looks do not count as time.
 
@@ -50,7 +51,13 @@ def reach(
 
 
 def time_to_quality(
-    recipe: DistillRecipe, who: str, *, share: float, every: float, limit: float, say: Callable[[str], None] = print
+    recipe: DistillRecipe,
+    who: str,
+    *,
+    share: float,
+    every: float,
+    limit: float,
+    say: Callable[[str], None] = terminal.say,
 ) -> dict[str, Any]:
     """Seconds until the student of `segkd`, or of the plain `reference`, has `share` of its teacher's mIoU on `data.watch`.
 

@@ -24,7 +24,7 @@ def bench(overrides: tuple[str, ...], pair: str, turns: int, file: Path | None) 
     """
     import json
 
-    from segkd.foundation import memory
+    from segkd.foundation import memory, terminal
     from segkd.foundation.files import atomic_write, check_target
     from segkd.recipe import load
 
@@ -37,8 +37,8 @@ def bench(overrides: tuple[str, ...], pair: str, turns: int, file: Path | None) 
     found = {
         "pair": pair,
         "overrides": list(overrides),
-        **benchmark(recipe, turns, lambda line: click.echo(line, err=True)),
+        **benchmark(recipe, turns, terminal.say),
     }
-    click.echo(described(found))
     if file is not None:
         atomic_write(file, json.dumps(found, indent=1) + "\n")
+    terminal.deliver(*described(found).splitlines())

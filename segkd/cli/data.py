@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from segkd.cli.exits import with_debug
+from segkd.foundation import terminal
 from segkd.foundation.errors import DataError
 
 QUIET = click.option("--quiet", is_flag=True, help="No progress; the result and errors only.")
@@ -41,9 +41,9 @@ def prepare(name: Any, root: Path, source: str | None, quiet: bool) -> None:
     with Bars(quiet) as bars:
         new = bring(name, root, source, say=bars.say, progress=bars)
     if new:
-        click.echo(f"{root}: prepared; downloads/ may be deleted")
+        terminal.tell(f"{root}: prepared; downloads/ may be deleted")
     else:
-        click.echo(f"{root}: prepared already; segkd data verify {name} --root {root} checks it")
+        terminal.tell(f"{root}: prepared already; segkd data verify {name} --root {root} checks it")
 
 
 @data.command()
@@ -58,38 +58,31 @@ def verify(name: Any, root: Path, splits: tuple[str, ...], quiet: bool) -> None:
 
     with Bars(quiet) as bars:
         found = check(name, root, splits, progress=lambda done, total: bars("images", done, total))
-    for line in [*found.splits, *found.problems]:
-        click.echo(line)
+    terminal.deliver(*found.splits, *found.problems)
     if found.problems:
         raise DataError(f"{root}: {len(found.problems)} problem{'s' if len(found.problems) > 1 else ''}, named above")
 
 
 class Bars:
-    """Progress on a terminal, one bar after the other, and lines between them."""
+    """Progress on a terminal, one live line after the other, and lines between them."""
 
     def __init__(self, quiet: bool) -> None:
-        self.quiet, self._stack = quiet, ExitStack()
-        self._what, self._bar = "", None
+        self.quiet, self._live = quiet, terminal.Live(quiet=True)
 
     def __enter__(self) -> Bars:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        self._live.end()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        if self._what != what or self._bar is None:
-            from tqdm import tqdm
-
-            self._stack.close()
-            unit = "B" if "." in what else " files"
-            bar = tqdm(desc=what, unit=unit, unit_scale=unit == "B", leave=False, disable=self.quiet or None)
-            self._what, self._bar = what, self._stack.enter_context(bar)
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
+        if self._live.what != what:
+            self._live.end()
+            self._live = terminal.Live(what, "B" if "." in what else "files", quiet=self.quiet).begin()
+        self._live.update(done, total)
 
     def say(self, line: str) -> None:
-        self._stack.close()
-        self._bar = None
+        self._live.end()
+        self._live = terminal.Live(quiet=True)
         if not self.quiet:
-            click.echo(line)
+            terminal.tell(line)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from segkd.foundation.errors import RecipeError, SegkdError
+from segkd.foundation.errors import OutputClosed, RecipeError, SegkdError
 from segkd.foundation.memory import largest_mb, out_of_memory
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -40,6 +40,8 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
     """The exit code of an error and its lines for the user; what segkd did not foresee is a bug of segkd."""
     if isinstance(error, click.Abort):  # click's word for both ends of a terminal
         error = error.__cause__ or error
+    if isinstance(error, (OutputClosed, SystemExit)):  # nothing but click exits: its help could not be read on
+        return OutputClosed.exit_code, []
     if isinstance(error, RecipeError):
         return error.exit_code, error.errors
     if isinstance(error, SegkdError):
@@ -64,8 +66,3 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
 
 def _one_line(error: BaseException) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-
-
-def pipe_closed(error: BaseException) -> bool:
-    """The reader of our output went away: a flush says so plainly, click (and nothing else here) exits."""
-    return isinstance(error, (BrokenPipeError, SystemExit))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -14,33 +13,30 @@ from click.exceptions import NoArgsIsHelpError
 from segkd import __version__
 from segkd.cli.bench import bench
 from segkd.cli.data import data
-from segkd.cli.exits import Session, explained, pipe_closed, with_debug
+from segkd.cli.exits import Session, explained, with_debug
 from segkd.cli.measure import evaluate, visualize
 from segkd.cli.options import run_options
 from segkd.cli.recipes import recipes
-from segkd.foundation import memory
+from segkd.foundation import memory, terminal
 
 
 def main(arguments: Sequence[str] | None = None, command: click.Command | None = None, name: str = "segkd") -> int:
     """Run a command (by default `segkd`) and return its exit code; every error is a line on stderr."""
     session = Session()
+    terminal.open_closed()
     try:
         code = (command or cli).main(arguments, prog_name=name, standalone_mode=False, obj=session)
-        sys.stdout.flush()  # a closed pipe is noticed here, not in the interpreter's last breath
         return code if isinstance(code, int) else 0
     except NoArgsIsHelpError as error:
-        error.show()
+        terminal.say(*error.format_message().splitlines())
         return error.exit_code
     except BaseException as error:
-        if pipe_closed(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141  # as a program that SIGPIPE ended
         code, lines = explained(error)
-        if session.debug:
-            traceback.print_exc()
-        for line in lines:
-            print(line, file=sys.stderr)
+        terminal.settle()  # the live line first
+        terminal.say(*(traceback.format_exc().splitlines() if session.debug else []), *lines)
         return code
+    finally:
+        terminal.settle()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,8 +65,7 @@ def distill(
     if plan:
         from segkd import runs
 
-        for line in runs.planned(loaded, trust_pickle):
-            click.echo(line)
+        terminal.deliver(*runs.planned(loaded, trust_pickle))
         return
     from segkd import api
 
@@ -97,11 +92,11 @@ def teach(
 
 def show_summary(folder: str | None, summary: dict[str, Any]) -> None:
     """The plain values of a run's summary, a line each, and its audit; what was not measured is left out."""
-    click.echo(f"{folder}:")
+    terminal.tell(f"{folder}:")
     for key, value in summary.items():
         if value is not None and not isinstance(value, (dict, list)):
-            click.echo(f"  {key:<28}{f'{value:.4g}' if isinstance(value, float) else value}")
-    click.echo(f"  {audited(summary)}")
+            terminal.tell(f"  {key:<28}{f'{value:.4g}' if isinstance(value, float) else value}")
+    terminal.tell(f"  {audited(summary)}")
 
 
 def audited(summary: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import click
 
 from segkd.cli.exits import with_debug
 from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, TRUST, WHO
+from segkd.foundation import terminal
 
 
 @click.command("eval")
@@ -43,8 +44,6 @@ def evaluate(
     for file in (json_file, csv_file, confusion):
         if file is not None:
             check_target(file)
-    from tqdm import tqdm
-
     from segkd.evaluation.confusion import save_confusion
     from segkd.evaluation.inference import Inference
     from segkd.runs.evaluate import evaluate as measure
@@ -52,29 +51,24 @@ def evaluate(
 
     inference = Inference.parsed(slide, scales, flip)
     loaded = load_model(model, who, overrides, trust_pickle)
-    with tqdm(unit="image", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with terminal.Live("measuring", "images") as live:
         scores = measure(
             loaded, data=data, root=root, split=split, size=size, inference=inference, device=device,
-            precision=precision, progress=progress,
+            precision=precision, progress=live.update,
         )  # fmt: skip
-    click.echo(table(scores))
     if json_file is not None:
         atomic_write(json_file, as_json(scores))
     if csv_file is not None:
         atomic_write(csv_file, comma_separated(scores))
     if confusion is not None:
         save_confusion(confusion, scores)
+    terminal.deliver(*table(scores))  # last: the files are there, whoever reads this
 
 
 TOTALS = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "fw_iou": "frequency-weighted IoU"}
 
 
-def table(scores: dict[str, Any]) -> str:
+def table(scores: dict[str, Any]) -> list[str]:
     """Scores as lines for a terminal: IoU of each class, then the totals; `-` where there was nothing to measure.
 
     The last lines are the notes: what size the network was shown comes first.
@@ -86,7 +80,7 @@ def table(scores: dict[str, Any]) -> str:
     size = scores["size"]
     shown = f"{size[1]}x{size[0]} pixels" if isinstance(size, list) else "several sizes"
     absent = f"; absent: {', '.join(scores['absent'])}" if scores["absent"] else ""
-    return "\n".join([*lines, f"{scores['images']} images of {shown}{absent}", *scores["notes"]])
+    return [*lines, f"{scores['images']} images of {shown}{absent}", *scores["notes"]]
 
 
 def as_json(scores: dict[str, Any]) -> str:
@@ -149,6 +143,6 @@ def visualize(
     jobs = plan_drawings(images, out, kind, loaded.classes, masks)
     draw(
         loaded, jobs, kind, teacher=guide, size=size, device=device, precision=precision,
-        done=lambda job: click.echo(f"{job.image} -> {job.out}"),
+        done=lambda job: terminal.tell(f"{job.image} -> {job.out}"),
     )  # fmt: skip
-    click.echo(seen_at(size or loaded.size, "as asked" if size else loaded.size_from))
+    terminal.tell(seen_at(size or loaded.size, "as asked" if size else loaded.size_from))

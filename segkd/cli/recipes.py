@@ -10,6 +10,7 @@ import click
 
 from segkd.cli.exits import with_debug
 from segkd.cli.options import OVERRIDES
+from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 
 
@@ -28,7 +29,7 @@ def list_recipes() -> None:
     names = shipped()
     for name in names:
         first = find(name).read_text("utf-8").partition("\n")[0]
-        click.echo(
+        terminal.deliver(
             f"{name:<{max(map(len, names))}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}"
         )
 
@@ -42,7 +43,7 @@ def show_recipe(recipe: str, overrides: tuple[str, ...]) -> None:
     from segkd.recipe import find, load
 
     loaded = load(recipe, overrides)
-    click.echo(f"# {find(recipe)}\n{loaded.to_yaml()}", nl=False)
+    terminal.deliver(f"# {find(recipe)}", *loaded.to_yaml().splitlines())
 
 
 @recipes.command("validate")
@@ -60,7 +61,7 @@ def validate_recipes(recipes: tuple[str, ...]) -> None:
     errors: dict[str, None] = {}  # in order, each once
     for name in names:
         try:
-            click.echo(f"{name}: valid ({checked(name, overrides)})")
+            terminal.deliver(f"{name}: valid ({checked(name, overrides)})")
         except RecipeError as error:
             errors.update(dict.fromkeys(error.errors))
     if errors:
@@ -133,7 +134,7 @@ def copy_recipe(recipe: str, target: Path) -> None:
         raise click.UsageError(f"{file}: is there already")
     check_target(file)
     atomic_write(file, anchored(source))
-    click.echo(str(file))
+    terminal.tell(file)
 
 
 def anchored(source: Path) -> str:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+SPACES = "\xa0\u2007\u202f\u3000"
+"""What Python does not call printable, and people write."""
+
+
+def visible(text: object) -> str:
+    """The text on one line, its control characters (line ends, ESC, marks that turn the direction) as escapes like \\x1b."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in SPACES else c.encode("unicode_escape").decode() for c in text)
+
 
 def one_line(said: object, most: int = 160) -> str:
     """What an error of a library says, or a name in a file from anybody: printable, on one line, cut at `most` characters."""
     text = " ".join(str(said).split()) or type(said).__name__
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    shown = visible(text)
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
@@ -67,6 +78,12 @@ class MemoryLimitError(SegkdError):
     """Out of memory, on the host or on the device. Exit code 6."""
 
     exit_code = 6
+
+
+class OutputClosed(SegkdError):
+    """Who read a command's output went away. Exit code 141, as of a program that SIGPIPE ended; nothing is said."""
+
+    exit_code = 141
 
 
 class Stopped(SegkdError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from segkd.data import procedural
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
-from segkd.foundation import audit, ranks
+from segkd.foundation import audit, ranks, terminal
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
 from segkd.foundation.machine import machine
@@ -133,6 +132,8 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
                 signum = error.signum
                 raise Stopped(signum, f"stopped by signal {signum}: with --resume auto the run goes on") from error
             raise
+        finally:
+            terminal.end()
 
 
 class Guest:
@@ -340,4 +341,4 @@ def score(
 
 def _warn(line: str) -> None:
     if not ranks.rank():
-        print(line, file=sys.stderr)
+        terminal.say(line)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import SupportsFloat
 
+from segkd.foundation import terminal
 from segkd.foundation.files import append, atomic_write
 from segkd.foundation.memory import largest_mb
+
+PLAIN = 30.0
+"""Seconds between two lines of progress where nothing can be written over."""
 
 
 class Diary:
@@ -30,8 +33,8 @@ class Diary:
         self.seconds_before = max((line["seconds"] for line in kept), default=0.0)
         self.started = time.perf_counter()
         self.first_step = resumed_at
-        self._said = 0.0
-        self._live = sys.stderr.isatty()
+        self._said = -PLAIN
+        self._live = terminal.Live("step", "steps", resumed_at, stays=True, quiet=self.quiet).begin()
 
     def _kept(self, step: int) -> list[dict]:
         """The lines up to a step, which alone stay in the file."""
@@ -57,24 +60,29 @@ class Diary:
         if not self.mute:
             append(self.path, json.dumps(line) + "\n")
 
-    def progress(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Refresh the live line on a terminal; elsewhere a plain line every half minute. Else no value is looked at."""
+    def progress(self, step: float, values: Mapping[str, SupportsFloat]) -> None:
+        """Refresh the live line on a terminal; elsewhere a plain line every half minute. Else no value is looked at.
+
+        `step` counts a part of a step that is not finished too.
+        """
         now = time.perf_counter()
-        if self.quiet or now - self._said < (0.2 if self._live else 30) and step < self.steps:
+        every = terminal.EVERY if self._live.shown else PLAIN
+        if self.quiet or (now - self._said < every and step < self.steps):
             return
         self._said = now
-        speed = (step - self.first_step) / max(now - self.started, 1e-9)
-        left = (self.steps - step) / max(speed, 1e-9)
         terms = "  ".join(f"{name} {float(value):.3f}" for name, value in values.items())
-        text = f"step {step}/{self.steps}  {speed:.2f} it/s  ETA {_clock(left)}  {terms}  {memory_mb()} MB"
-        print(
-            f"\r\x1b[K{text[:160]}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True
-        )
+        note = f"{terms}  {memory_mb():,} MB".strip()
+        if self._live.shown:
+            self._live.update(step, self.steps, note)
+            return
+        speed = (step - self.first_step) / max(now - self.started, 1e-9)
+        left = _clock((self.steps - step) / speed) if speed > 0 else "?"
+        terminal.say(f"step {step:g}/{self.steps}  {speed:.2f} it/s  ETA {left}  {note}")
 
     def say(self, text: str, always: bool = False) -> None:
         """One plain line for people, beside the live one."""
         if (always or not self.quiet) and not self.mute:
-            print(f"\r\x1b[K{text}" if self._live else text, file=sys.stderr, flush=True)
+            terminal.say(text)
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -299,7 +299,7 @@ def test_the_audit_says_what_was_opened(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_table() -> None:
-    assert table(SCORES).splitlines() == [
+    assert table(SCORES) == [
         "sky                     1.0000",
         "road, wet                    -",
         "car                     0.0000",

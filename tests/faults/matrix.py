@@ -32,6 +32,7 @@ ROWS = {
     "N1": "NaN and infinities, everywhere",
     "N3": "extreme inputs of every loss",
     "S1": "SIGTERM, SIGINT at random moments",
+    "S3": "standard output and error closed, full, or gone",
     "O1": "out of memory",
     "T1-3": "teacher's bytes; each term's gradient; hooks left behind",
     "T4": "data-free audit",
