@@ -14,7 +14,9 @@ DATA_SETS = ["camvid", "nyuv2", "scenes", "rooms", "folder"]  # as in recipes, w
 OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
 TRUST = click.option("--trust-pickle", is_flag=True, help="Read weights that need pickle: it runs the code they hold.")
 WHO = click.option("--who", type=click.Choice(["teacher", "student"]), help="Whose network; a recipe has its teacher.")
-DEVICE = click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, mps, cuda or cuda:N."
+)
 SIZE = click.option(
     "--size", type=click.Choice(["protocol", "original"]),
     help="Show the network a shorter side of at most 256, or images as they are; default: as it was made and measured.",

@@ -9,14 +9,26 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from segkd.recipe import strict_yaml
+from segkd.recipe import networks, strict_yaml
 
 DataName = Literal["camvid", "nyuv2", "scenes", "rooms", "folder"]
 NAMED_CLASSES = ("camvid", "scenes", "rooms", "nyuv2_13", "nyuv2_40")
 MOST_CLASSES = 254
 """As many as `data.classes.Classes` holds: masks are bytes, and one id is kept for void."""
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCALE_255 = "these are on the scale 0..255, segkd wants 0..1: divide mean and std by 255"
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -62,6 +74,12 @@ def _no_file(value: Any) -> Any:
     return None if value == "none" else value
 
 
+def _architecture(name: str) -> str:
+    if wrong := networks.unknown_architecture(name):
+        raise ValueError(wrong)
+    return name
+
+
 def _option(value: Any) -> Any:
     scalars = (bool, int, float, str, type(None))
     if type(value) in scalars or (isinstance(value, list) and all(type(item) in scalars for item in value)):
@@ -74,6 +92,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Architecture = Annotated[Text, AfterValidator(_architecture)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[float, Field(gt=0)]
@@ -86,7 +105,8 @@ Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
 Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]
-Spread = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
+Deviation = Annotated[float, Field(ge=0.001)]
+Spread = Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False)]
 ClassNames = Annotated[str | tuple[str, ...] | int, BeforeValidator(_classes)]
 Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
 Rhythm = Annotated[int | str, BeforeValidator(_rhythm)]
@@ -136,14 +156,16 @@ class Schedule(Block):
 class Model(Block):
     """A segmentation network and the input that it was made for."""
 
-    arch: Text = Field(description="architecture, by its name in segmentation_models_pytorch, or SegNet")
+    arch: Architecture = Field(description="architecture, by its name in segmentation_models_pytorch, or SegNet")
     encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
     classes: ClassNames = Field(description="a named class list, a list of names, or their number")
     weights: Annotated[Text | None, BeforeValidator(_no_file)] = Field(
         None, description="file with the weights, relative to the recipe; null or none: fresh"
     )
-    mean: Channels = Field((0.5, 0.5, 0.5), description="mean of the input's R, G, B, on the scale 0..1")
-    std: Spread = Field((0.5, 0.5, 0.5), description="standard deviation of R, G, B, on the scale 0..1")
+    mean: Channels = Field(
+        (0.5, 0.5, 0.5), description="what the network's training took from R, G, B, on the scale 0..1"
+    )
+    std: Spread = Field((0.5, 0.5, 0.5), description="and what it divided them by, on the same scale")
     options: Options = Field(
         {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
     )
@@ -152,6 +174,29 @@ class Model(Block):
     @classmethod
     def _encoder_given(cls, encoder: str | None, info: ValidationInfo) -> str | None:
         return _require_encoder(encoder, info)
+
+    @field_validator("mean")
+    @classmethod
+    def _on_scale(cls, mean: tuple[float, ...]) -> tuple[float, ...]:
+        if max(mean) > 2:
+            raise ValueError(SCALE_255)
+        if min(mean) < -1:
+            raise ValueError("expected means between -1 and 2, of an input of 0..1")
+        return mean
+
+    @field_validator("std")
+    @classmethod
+    def _of_the_same_scale(cls, std: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        mean = info.data.get("mean")  # absent: told already, with a remedy for both
+        if mean is not None and max(std) > 4:
+            raise ValueError(SCALE_255)
+        if mean is not None and _near(mean, IMAGENET[1]) and _near(std, IMAGENET[0]):
+            raise ValueError(f"mean and std are exchanged: ImageNet's are {list(IMAGENET[0])} and {list(IMAGENET[1])}")
+        return std
+
+
+def _near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return all(abs(one - other) < 0.01 for one, other in zip(a, b, strict=True))
 
 
 class Teacher(Model):
@@ -171,7 +216,7 @@ class Teacher(Model):
 class Student(Block):
     """The network to be trained; it takes its classes and its input from the teacher."""
 
-    arch: Text = Field(description="architecture, as for the teacher")
+    arch: Architecture = Field(description="architecture, as for the teacher")
     encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
     weights: Text = Field("none", description="none: fresh; or a file, relative to the recipe")
     options: Options = Field(
@@ -189,8 +234,15 @@ class Student(Block):
 
 def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
     arch = info.data.get("arch")
-    if encoder is None and arch is not None and arch.lower() != "segnet":
-        raise ValueError(f"missing: {arch} needs an encoder")
+    if arch is not None and arch.lower() == networks.SEGNET.lower():
+        if encoder is not None:
+            raise ValueError("SegNet has no choice of encoder: set it to null")
+        return None
+    if encoder is None:
+        if arch is not None:
+            raise ValueError(f"missing: {arch} needs an encoder")
+    elif wrong := networks.unknown_encoder(encoder):
+        raise ValueError(wrong)
     return encoder
 
 
@@ -286,7 +338,7 @@ class Run(Block):
         description="times that a run that collapsed or diverged goes back to its last checkpoint; 0: it only says so",
     )
     headline: Literal["ema", "last"] = Field("ema", description="the weights whose score is the result")
-    device: Text = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: Text = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
     checkpointing: bool = Field(False, description="gradient checkpointing: moves take less memory and more time")
@@ -306,7 +358,7 @@ class Run(Block):
     @classmethod
     def _known_device(cls, device: str) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
-            raise ValueError("expected auto, cpu, cuda or cuda:N")
+            raise ValueError("expected auto, cpu, mps, cuda or cuda:N")
         return device
 
 

@@ -129,7 +129,9 @@ def explain(error: Any, model: type[BaseModel]) -> tuple[Path, str]:
         return path, f"expected {context['max_length']} values, got {context['actual_length']}"
     if kind == "value_error":
         message = str(context["error"])
-        return path, message if message.startswith("missing") else f"{message}; got {shown(error['input'])}"
+        return path, message if message.startswith(
+            ("missing", "unknown", "on the scale")
+        ) else f"{message}; got {shown(error['input'])}"
     if kind == "literal_error":
         return path, _unknown_value(error["input"], context["expected"])
     if kind in _EXPECTED:

@@ -1,0 +1,77 @@
+"""Names of architectures and encoders, read from the source of the installed packages: a recipe is checked without torch.
+
+Where a package's source looks otherwise than it did, nothing is known, and every name passes: building it will tell.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from segkd.recipe.messages import nearest, shown, suggestion
+
+SEGNET = "SegNet"
+_ALIASES = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
+"""Former names of smp for encoders of timm: it takes them as `tu-` names."""
+
+
+def unknown_architecture(name: str) -> str | None:
+    """What is wrong with the name of an architecture, in whose letters case does not count; None: nothing."""
+    known = architectures()
+    if not known or name.lower() in (other.lower() for other in known):
+        return None
+    return f"unknown architecture {shown(name)}{suggestion(name, known)}"
+
+
+def unknown_encoder(name: str) -> str | None:
+    """What is wrong with the name of an encoder; None: nothing, or it has a source (`hf-hub:`), which is told elsewhere."""
+    known = encoders()
+    if not known or name in known or name.startswith(_ALIASES) or ":" in name:
+        return None
+    model = name.removeprefix("tu-").partition(".")[0]  # what follows the dot says with which weights
+    of_timm = timm_models()
+    if name.startswith("tu-"):
+        if not of_timm or model in of_timm:
+            return None
+        near = nearest(model, sorted(of_timm))
+        return f"unknown encoder {shown(name)}" + (
+            f", did you mean 'tu-{near}'?" if near else ": timm has no such model"
+        )
+    near = f"tu-{name}" if model in of_timm else nearest(name, known)
+    others = "smp has resnet18, mobilenet_v2, mit_b0 and others, and all of timm's are tu-NAME"
+    return f"unknown encoder {shown(name)}" + (f", did you mean {near!r}?" if near else f": {others}")
+
+
+@cache
+def architectures() -> tuple[str, ...]:
+    """The architectures of segmentation-models-pytorch, and SegNet; empty where they cannot be told."""
+    text = _text("segmentation_models_pytorch", "__init__.py")
+    found = re.search(r"^_?MODEL_ARCHITECTURES = \[$(.*?)^\]$", text, re.MULTILINE | re.DOTALL)
+    return (*re.findall(r"^    (\w+),$", found[1], re.MULTILINE), SEGNET) if found else ()
+
+
+@cache
+def encoders() -> tuple[str, ...]:
+    """smp's own encoders; empty where they cannot be told."""
+    text = _text("segmentation_models_pytorch", "encoders/*.py")
+    tables = re.findall(r"^\w+_encoders = \{$(.*?)^\}$", text, re.MULTILINE | re.DOTALL)
+    return tuple(name for table in tables for name in re.findall(r'^    "([^"\n]+)": \{$', table, re.MULTILINE))
+
+
+@cache
+def timm_models() -> frozenset[str]:
+    """The models of timm, which smp takes as `tu-NAME`, and former names that timm still takes."""
+    text = _text("timm", "models/*.py")
+    renamed = re.findall(r"^register_model_deprecations\(__name__, \{$(.*?)^\}\)", text, re.MULTILINE | re.DOTALL)
+    former = (name for table in renamed for name in re.findall(r"['\"](\w+)['\"]\s*:", table))
+    return frozenset((*re.findall(r"^@register_model\s+def (\w+)\(", text, re.MULTILINE), *former))
+
+
+def _text(package: str, pattern: str) -> str:
+    """The source of a package's files, one after the other; the package is not imported."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return ""
+    return "\n".join(path.read_text("utf-8") for path in sorted(Path(spec.origin).parent.glob(pattern)))
