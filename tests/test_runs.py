@@ -87,6 +87,16 @@ def test_a_run_leaves_behind_what_it_should(tiny, distil, tmp_path):
     assert f"# teacher sha256: {sha256(tiny.folder / 'teacher.safetensors')}\n" in text and "# threads: 1\n" in text
     assert load(folder / "recipe.yaml") == tiny.recipe("ddad.segkd", "run.threads=1", f"run.dir={folder}", *MEASURED)
 
+    card = (folder / "student" / "README.md").read_text()
+    assert "Distilled from DeepLabV3Plus with encoder tu-resnet10t" in card and "trained on: none" in card
+    assert f"mIoU {summary['student_miou']:.4f} on camvid test (2 images)" in card
+    assert (
+        f"its teacher's there is {summary['teacher_miou']:.4f}. In measuring, the network sees a shorter side of"
+        in card
+    )
+    assert f"Agreement {summary['agreement']:.4f}: the share of pixels of synthetic images" in card
+    assert str(tmp_path) not in card and "seconds" not in card
+
     student = load_student(folder)
     assert student.names[0] == "sky" and student.mean == (0.5, 0.45, 0.4) and len(student.palette) == 11
     assert student.predict([torch.zeros(30, 50, 3, dtype=torch.uint8).numpy()])[0].shape == (30, 50)
@@ -112,6 +122,7 @@ def test_a_finished_run_is_measured_again_on_something_else(distil, tmp_path, ca
     assert distil("run.steps=1")["student_miou"] is None
     student = student_bytes(folder)
     summary = distil("run.steps=1", "data.name=camvid", "data.final=test")
+    assert f"mIoU {summary['student_miou']:.4f} on camvid test" in (folder / "student" / "README.md").read_text()
     assert "measured again with another data.name\n" in capsys.readouterr().err
     assert summary["student_miou"] is not None and summary["real_images_for_evaluation"] == 2
     assert student_bytes(folder) == student
@@ -192,10 +203,12 @@ def test_who_stops_a_run_is_told_how_it_goes_on(tiny, tmp_path, resume, words):
     assert caught.value.exit_code == 143 and one_line(caught)
 
 
-def test_without_labels_the_scores_are_null(distil):
+def test_without_labels_the_scores_are_null(distil, tmp_path):
     summary = distil("run.steps=1")
     assert [summary[key] for key in ("student_miou", "teacher_miou", "recovery", "per_class")] == [None] * 4
     assert summary["agreement"] is not None and summary["real_images_for_evaluation"] == 0
+    card = (tmp_path / "run" / "student" / "README.md").read_text()
+    assert "mIoU is not known" in card and f"Agreement {summary['agreement']:.4f}" in card
 
 
 @pytest.mark.parametrize("case", ["ddad.paper", "ddad.segkd", "dfad", "noise", "kd"])

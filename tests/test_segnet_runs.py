@@ -101,6 +101,10 @@ def taught(tiny):
 def test_a_segnet_is_taught_and_its_card_names_no_encoder(taught, tiny):
     summary, weights = taught
     assert summary["student_miou"] is not None and summary["best_step"] in (3, 6)
+    card = (tiny.folder / "taught" / "model" / "README.md").read_text()
+    assert (
+        "Taught by segkd on camvid train (4 images)" in card and f"mIoU {summary['student_miou']:.4f} on camvid" in card
+    )
     card = weights.with_suffix(".md").read_text()
     assert "\nSegNet, 0.03 M parameters, for camvid;" in card and "None" not in card
     own, model = load_student(tiny.folder / "taught").network, load_model(tiny.folder / "segnet.yaml", "teacher")

@@ -4,6 +4,9 @@
 `open` among them) raise an audit event. Readers written in C do not: `cv2.imread`, `h5py.File` and torchvision's are
 wrapped, at once when they are already imported, otherwise as soon as they are. Other processes are not seen: a loader's
 workers count for themselves.
+
+The phase is a thread's own: what other threads of the process open is none of the run's. A thread begins in the phase of
+the thread that starts it, so that a run's own readers count as the run does.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -32,9 +36,11 @@ _SILENT_READERS = {
     "torchvision.io": ("read_image", "decode_image", "read_file"),
 }
 
+_STARTED_IN = "_segkd_started_in"
+
 _counts: dict[str, int] = {"training": 0, "evaluation": 0, "none": 0, "rendered": 0}
 _ignored: list[str] = []
-_phase: Phase = "none"
+_own = threading.local()
 _installed = False
 
 
@@ -45,6 +51,7 @@ def install() -> None:
         return
     _installed = True
     sys.addaudithook(_on_event)
+    threading.Thread.start = _telling_the_phase(threading.Thread.start)  # type: ignore[method-assign]
     for name in _SILENT_READERS:
         if name in sys.modules:
             _wrap(sys.modules[name])
@@ -58,15 +65,21 @@ def installed() -> bool:
 
 @contextlib.contextmanager
 def phase(name: Phase) -> Iterator[None]:
-    """Counts what is opened inside the `with` block as `name`; the former phase returns afterwards, also on errors."""
-    global _phase
+    """Counts what this thread opens inside the `with` block as `name`; the former phase returns afterwards, also on errors."""
     if name not in ("training", "evaluation", "none"):
         raise ValueError(f"unknown phase {name!r}: training, evaluation or none")
-    before, _phase = _phase, name
+    before, _own.phase = _here(), name
     try:
         yield
     finally:
-        _phase = before
+        _own.phase = before
+
+
+def _here() -> Phase:
+    """The phase of this thread."""
+    if not hasattr(_own, "phase"):
+        _own.phase = getattr(threading.current_thread(), _STARTED_IN, "none")
+    return _own.phase
 
 
 def ignore(folder: str | Path) -> None:
@@ -83,7 +96,7 @@ def count(name: Counter) -> int:
 
 def rendered(n: int = 1) -> None:
     """Counts `n` procedural scenes, if the present phase is training."""
-    if _phase == "training":
+    if _here() == "training":
         _counts["rendered"] += n
 
 
@@ -99,6 +112,17 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
         _note(arguments[0])
 
 
+def _telling_the_phase(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    """`Thread.start`, which lets the new thread begin in the phase of this one: Python raises no event for it before 3.12."""
+
+    @functools.wraps(start)
+    def wrapper(thread: threading.Thread) -> None:
+        setattr(thread, _STARTED_IN, _here())
+        start(thread)
+
+    return wrapper
+
+
 def _note(path: object) -> None:
     """Counts one open. Called for every open of the process, so the cheap test on the suffix comes first."""
     if not isinstance(path, str | bytes | os.PathLike):
@@ -108,7 +132,7 @@ def _note(path: object) -> None:
         return
     if _ignored and os.path.realpath(name).startswith(tuple(_ignored)):
         return
-    _counts[_phase] += 1
+    _counts[_here()] += 1
 
 
 def _wrap(module: ModuleType) -> None:

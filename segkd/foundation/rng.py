@@ -1,8 +1,16 @@
-"""Counter-based seeds: the randomness of a move is a function of where it stands, so there is no state to save."""
+"""Counter-based seeds: the randomness of a move is a function of where it stands, so there is no state to save.
+
+Torch has one generator for all threads of a process: one run at a time may draw from it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
+from collections.abc import Iterator
+
+from segkd.foundation.errors import UsageError
 
 
 def seed_for(seed: int, step: int, move: int, stream: str) -> int:
@@ -27,3 +35,37 @@ def seed_for(seed: int, step: int, move: int, stream: str) -> int:
 def seed_of_attempt(seed: int, attempt: int) -> int:
     """The run's seed; each new attempt after a rollback has its own random numbers."""
     return seed_for(seed, attempt, 0, "attempt") if attempt else seed
+
+
+_running = threading.Lock()
+_runner: int | None = None
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keeps torch's global generator, of which a process has one, for the run inside the `with` block.
+
+    Raises:
+        UsageError: another run of this process has it.
+    """
+    global _runner
+    if not _running.acquire(blocking=False):
+        raise UsageError(
+            "another run goes on in this process, and both would draw from torch's one generator; wait for it, or start a"
+            " process for each"
+        )
+    _runner = threading.get_ident()
+    try:
+        yield
+    finally:
+        _runner = None
+        _running.release()
+
+
+def check_idle() -> None:
+    """Raises UsageError where another thread's run has torch's generator, from which a new network's weights are drawn."""
+    if _runner not in (None, threading.get_ident()):
+        raise UsageError(
+            "another run goes on in this process, and building a network would draw from its random numbers; load it before"
+            " the run, after it, or in a process apart"
+        )

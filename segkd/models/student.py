@@ -20,6 +20,7 @@ from segkd.foundation.errors import NumbersError, StorageError, TeacherError, on
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
 from segkd.foundation.memory import out_of_memory
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
+from segkd.foundation.rng import check_idle
 from segkd.foundation.tensors import load_safetensors
 from segkd.models.adapters import Adapter, is_local, load_weights
 from segkd.models.card import model_card
@@ -169,7 +170,9 @@ def load_student(folder: str | Path) -> LoadedStudent:
 
     Raises:
         TeacherError: no such folder, a file missing in it, or weights that do not fit.
+        UsageError: a run goes on in another thread.
     """
+    check_idle()
     folder = Path(folder)
     folder = next((inner for inner in (folder / "student", folder / "model") if os.path.isdir(inner)), folder)
     for name in ("config.json", "model.safetensors", "preprocess.json"):

@@ -14,10 +14,12 @@ from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, ranks
 from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.foundation.resize import side_of
+from segkd.foundation.rng import alone
 from segkd.models.adapters import flops_of, parameters_of
-from segkd.models.student import save_network
+from segkd.models.student import save_network, write_card
 from segkd.models.teacher import Teacher, input_range
 from segkd.recipe import DistillRecipe, expand_root
+from segkd.runs import card
 from segkd.runs.folder import (
     Bench,
     Guest,
@@ -52,9 +54,10 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     if done is not None:
         return done
     audit.install()
-    bench = bench_of(recipe, folder)
-    with ranks.joined(bench.device):
-        return _distill(recipe, options, replace(bench, bf16=ranks.told(bench.bf16)), folder)
+    with alone():
+        bench = bench_of(recipe, folder)
+        with ranks.joined(bench.device):
+            return _distill(recipe, options, replace(bench, bf16=ranks.told(bench.bf16)), folder)
 
 
 def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path) -> dict:
@@ -89,7 +92,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
                          mean=teacher.mean, std=teacher.std, stride=student.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
         height, width = recipe.synth.size
         opened = sum(ranks.told(ranks.gathered(events.opened())))
-        return finish(folder, lock, {
+        summary = {
             "recipe": options.name or folder.name, "method": recipe.method,
             "variant": recipe.variant if game.method.variants else None,
             **_judge(recipe, game, teacher, final, bench, stop),
@@ -99,7 +102,12 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
             "real_images_for_training": _real_images(recipe, game, start.opened + opened),
             "real_images_for_evaluation": images_measured(recipe, watch, final),
             "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
-        })  # fmt: skip
+        }  # fmt: skip
+        if not ranks.rank():
+            write_card(
+                folder / "student", student.network, card.of_distilled(recipe, summary, len(final or ()) or None)
+            )
+        return finish(folder, lock, summary)
 
 
 def _trial(recipe: DistillRecipe, teacher: Teacher, bench: Bench) -> Distiller:

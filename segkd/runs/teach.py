@@ -14,9 +14,11 @@ from segkd.foundation import audit
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
 from segkd.foundation.resize import side_of
+from segkd.foundation.rng import alone
 from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
-from segkd.models.student import save_network
+from segkd.models.student import save_network, write_card
 from segkd.recipe import TeachRecipe, expand_root
+from segkd.runs import card
 from segkd.runs.folder import (
     Options,
     begin,
@@ -48,6 +50,12 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("segkd teach trains in one process: start it without torchrun")
     audit.install()
+    with alone():
+        return _teach(recipe, options, folder)
+
+
+def _teach(recipe: TeachRecipe, options: Options, folder: Path) -> dict:
+    """The run itself."""
     bench, mean, std = bench_of(recipe, folder), recipe.model.mean, recipe.model.std
     with audit.phase("training"):
         recipe = in_steps(recipe, folder, lambda short: build.teaching_of(short, bench.device, bench.bf16)[0])
@@ -82,6 +90,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
             "real_images_for_evaluation": images_measured(recipe, watch, final),
             "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
         }  # fmt: skip
+        write_card(folder / "model", network.network, card.of_taught(recipe, summary))
         if recipe.output is not None:
             write_teacher(Path(recipe.output), network, recipe, summary)
         return finish(folder, lock, summary)

@@ -15,6 +15,7 @@ from segkd import build
 from segkd.data.classes import Classes, known_as
 from segkd.foundation.errors import RecipeError, TeacherError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
+from segkd.foundation.rng import check_idle
 from segkd.models.adapters import Adapter, load_weights
 from segkd.models.student import LoadedStudent, load_student
 from segkd.models.teacher import read_state
@@ -51,12 +52,16 @@ class Model:
     size_from: str = "segkd's rule"
 
 
-def seen_at(size: Size, source: str) -> str:
+def seen_at(size: Size, source: str | None = None) -> str:
     """What a network is shown, in words for whoever reads a figure or looks at a mask; `source` is where that stands."""
     side = side_of(size)
-    if side is None:
-        return f"the network sees images as they are ({source}; --size protocol: a shorter side of at most {PROTOCOL_SIDE})"
-    return f"the network sees a shorter side of at most {side} pixels ({source}; --size original: images as they are)"
+    seen = "images as they are" if side is None else f"a shorter side of at most {side} pixels"
+    other = (
+        f"--size protocol: a shorter side of at most {PROTOCOL_SIDE}"
+        if side is None
+        else "--size original: images as they are"
+    )
+    return f"the network sees {seen}" if source is None else f"the network sees {seen} ({source}; {other})"
 
 
 def load_model(
@@ -72,10 +77,11 @@ def load_model(
 
     Raises:
         UsageError: nothing of the kind, a recipe without who="teacher", or overrides without a recipe; RecipeError
-            for a wrong recipe.
+            for a wrong recipe. Also where a run goes on in another thread.
         TeacherError: a folder without a network, or weights that are missing, damaged or do not fit.
         StorageError: a damaged checkpoint.
     """
+    check_idle()
     path = Path(source)
     if not path.exists() and not named(source):
         raise UsageError(f"{source}: no such student folder, run folder, checkpoint or recipe")

@@ -127,6 +127,62 @@ assert audit.count('none') == 1
     )
 
 
+THREADS = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+audit.install()
+def look(): open('a.png', 'rb').close()
+go, looked, done = threading.Event(), threading.Event(), threading.Event()
+def other():
+    go.wait(); look(); looked.set(); done.wait(); look()
+stranger = threading.Thread(target=other); stranger.start()
+"""
+
+
+def test_another_thread_of_the_process_does_not_count_in_this_ones_phase(images: Path) -> None:
+    run(
+        THREADS
+        + """
+def a_run():
+    with audit.phase('training'):
+        go.set(); looked.wait(); look()
+        with audit.phase('evaluation'):
+            done.set(); stranger.join()
+a_run()
+assert [audit.count(n) for n in ('training', 'evaluation', 'none')] == [1, 0, 2], audit._counts
+runner = threading.Thread(target=a_run); runner.start(); runner.join(); look()
+assert [audit.count(n) for n in ('training', 'evaluation', 'none')] == [2, 0, 3], audit._counts
+""",
+        images,
+    )
+
+
+def test_a_thread_begins_in_the_phase_of_whom_started_it(images: Path) -> None:
+    """A method that reads images by a thread of its own cannot hide them, and a run's readers keep their own phase."""
+    run(
+        THREADS
+        + """
+def inner():
+    look()
+    with ThreadPoolExecutor(1) as pool: pool.submit(look).result()
+    with audit.phase('evaluation'): look()
+    look()
+with audit.phase('training'):
+    one = threading.Thread(target=inner)
+    one.start(); one.join()
+    with ThreadPoolExecutor(2) as pool:
+        with audit.phase('none'): pool.submit(look).result()
+    waits = threading.Thread(target=lambda: (go.wait(), look()))
+    waits.start()
+done.set(); go.set(); waits.join(); stranger.join()
+assert [audit.count(n) for n in ('training', 'evaluation', 'none')] == [4, 1, 3], audit._counts
+with audit.phase('training'): two = threading.Thread(target=lambda: audit.rendered(2)); two.start(); two.join()
+assert audit.count('rendered') == 2
+""",
+        images,
+    )
+
+
 def test_other_files_and_failed_opens(images: Path) -> None:
     run(
         """
