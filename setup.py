@@ -32,6 +32,7 @@ setup(
     install_requires=[
         "torch>=2.10",
         "segmentation-models-pytorch>=0.5",
+        "timm>=1.0.16",  # older ones unpickle what a checkpoint_path names
         "kornia>=0.8",
         "albumentations==2.0.8",  # the last of its line under the MIT licence
         "opencv-python-headless>=4.9",

@@ -27,6 +27,7 @@ from segkd.foundation.machine import quicker_in_bf16
 from segkd.foundation.rng import seed_for
 from segkd.methods.base import Method, Rules
 from segkd.models.adapters import Adapter, create_network, load_weights
+from segkd.models.building import fitting_mb
 from segkd.models.sync import synced
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range, read_state
@@ -70,9 +71,14 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
     raise DataError(f"data.name: no data set {name!r}; there are camvid, nyuv2, scenes, rooms and folder")
 
 
-def network_of(model: blocks.Model | blocks.Student, classes: int) -> nn.Module:
-    """The network of a recipe block, with random weights drawn from torch's global generator."""
-    return create_network(model.arch, model.encoder, classes, model.options)
+def network_of(model: blocks.Model | blocks.Student, classes: int, megabytes: float | None = None) -> nn.Module:
+    """The network of a recipe block, with random weights drawn from torch's global generator.
+
+    Raises:
+        RecipeError: it cannot be built, or not in so many MB.
+    """
+    block = {blocks.Teacher: "teacher", blocks.Student: "student"}.get(type(model), "model")
+    return create_network(model.arch, model.encoder, classes, model.options, block=block, megabytes=megabytes)
 
 
 def start_from(network: nn.Module, weights: str | None) -> None:
@@ -94,7 +100,7 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
     """
     classes = classes_of(block.classes)
     state = read_state(Path(expand_root(block.weights)), made_by=block.recipe, trust_pickle=trust_pickle)
-    network = network_of(block, len(classes))
+    network = network_of(block, len(classes), fitting_mb(state))
     load_weights(network, state, block.weights)
     return Teacher(network, classes.names, block.mean, block.std)
 

@@ -13,16 +13,22 @@ from torch import Tensor, nn
 
 from segkd.foundation.errors import RecipeError, TeacherError, one_line
 from segkd.foundation.memory import out_of_memory
+from segkd.models.building import at_most, unknown_arguments
 from segkd.models.quick import quicken
-from segkd.models.segnet import UPSAMPLES, SegNet
+from segkd.models.segnet import SegNet
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 Option = int | float | str | bool | None | list
+GIVEN = {"classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params", "kwargs"}
+"""Arguments of an architecture that are no options: segkd gives them, or none."""
 
 
-def create_network(arch: str, encoder: str | None, classes: int, options: Mapping[str, Option]) -> nn.Module:
+def create_network(
+    arch: str, encoder: str | None, classes: int, options: Mapping[str, Option], *, block: str = "model",
+    megabytes: float | None = None,
+) -> nn.Module:  # fmt: skip
     """A network of segmentation-models-pytorch, or a SegNet, with random weights.
 
     Args:
@@ -31,49 +37,52 @@ def create_network(arch: str, encoder: str | None, classes: int, options: Mappin
         classes: number of classes C of the logits.
         options: further arguments of the architecture or of a timm encoder, as smp takes them; those of `SegNet`. One that
             is None is left out, which takes a base recipe's back.
+        block: the block of the recipe that describes it, for errors.
+        megabytes: what it may take while it is built; by default what the machine has left.
 
     Raises:
-        RecipeError: there is no such architecture or encoder, or it refuses an option.
+        RecipeError: there is no such architecture or encoder, it refuses an option, or it takes more memory.
     """
     options = {key: value for key, value in options.items() if value is not None}
-    if arch.lower() == "segnet":
-        return _segnet(encoder, classes, options)
-    import segmentation_models_pytorch as smp
-
+    is_segnet = arch.lower() == "segnet"
+    if is_segnet and encoder is not None:
+        raise RecipeError(
+            [f"{block}.encoder: a SegNet has no choice of encoder: set encoder: null instead of {encoder}"]
+        )
+    kind = SegNet if is_segnet else architectures().get(arch.lower())
+    if kind is None:
+        known = ", ".join(sorted(each.__name__ for each in architectures().values()))
+        raise RecipeError([f"{block}.arch: no architecture is called {arch} (known: {known}, SegNet)"])
+    of = f"{kind.__name__}{f' with encoder {encoder}' if encoder else ''}"
     if not is_local(encoder):
-        raise RecipeError([f"model {arch}: no encoder is called {encoder}: a name with a source would be downloaded"])
+        raise RecipeError(
+            [f"{block}.encoder: no encoder is called {encoder}: a name with a source would be downloaded"]
+        )
+    if unknown := unknown_arguments(kind, encoder, options):
+        known = [] if str(encoder).startswith("tu-") else sorted(signature(kind).parameters.keys() - GIVEN)
+        has = f"; it has {', '.join(known)}" if known else ""
+        raise RecipeError([f"{block}.options: {of} has no option {unknown[0]!r}{has}"])
+    arguments = {} if is_segnet else {"encoder_name": encoder, "encoder_weights": None}
     try:
-        network = smp.create_model(arch, encoder_name=encoder, encoder_weights=None, classes=classes, **options)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        with at_most(megabytes):
+            return kind(classes=classes, **arguments, **options)
+    except Exception as error:  # code of two libraries, which check little
         if out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0][:160]
-        raise RecipeError([f"model {arch} with encoder {encoder}: smp cannot build it: {reason}"]) from error
-    # timm refuses what it does not know; smp's own encoders would ignore a misspelt option
-    unknown = (
-        sorted(options.keys() - signature(type(network)).parameters.keys()) if not encoder.startswith("tu-") else []
-    )
-    if unknown:
-        raise RecipeError([f"model {arch} with encoder {encoder}: smp has no option {unknown[0]!r}"])
-    return network
+        raise RecipeError([f"{block}: {of} cannot be built: {one_line(error)}"]) from error
+
+
+def architectures() -> dict[str, type[nn.Module]]:
+    """The architectures of segmentation-models-pytorch by their names in small letters."""
+    import segmentation_models_pytorch as smp
+
+    kinds = [each for each in vars(smp).values() if isinstance(each, type)]
+    return {kind.__name__.lower(): kind for kind in kinds if issubclass(kind, smp.base.SegmentationModel)}
 
 
 def is_local(encoder: object) -> bool:
     """Whether the name of an encoder stands for code that is installed: timm reads `hf-hub:NAME` from the network."""
     return encoder is None or (isinstance(encoder, str) and ":" not in encoder)
-
-
-def _segnet(encoder: str | None, classes: int, options: Mapping[str, Option]) -> SegNet:
-    known = f"it has width (a whole number, 64 in the paper) and upsample ({' or '.join(UPSAMPLES)})"
-    if encoder is not None:
-        raise RecipeError([f"model SegNet: it has no choice of encoder: set encoder: null instead of {encoder}"])
-    unknown = [key for key in options if key not in ("width", "upsample")]
-    if unknown:
-        raise RecipeError([f"model SegNet: no option {unknown[0]!r}; {known}"])
-    try:
-        return SegNet(classes, **options)
-    except ValueError as error:
-        raise RecipeError([f"model SegNet: {error}; {known}"]) from error
 
 
 def as_logits(output: object) -> Tensor:

@@ -22,7 +22,8 @@ from segkd.foundation.memory import out_of_memory
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
 from segkd.foundation.rng import check_idle
 from segkd.foundation.tensors import load_safetensors
-from segkd.models.adapters import Adapter, is_local, load_weights
+from segkd.models.adapters import Adapter, architectures, is_local, load_weights, network_stride
+from segkd.models.building import at_most, fitting_mb, unknown_arguments
 from segkd.models.card import model_card
 from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
 from segkd.models.segnet import SegNet
@@ -180,8 +181,9 @@ def load_student(folder: str | Path) -> LoadedStudent:
             raise TeacherError(f"{folder}: no {name}; name a student folder or the folder of a finished run")
     try:
         preprocess = _checked(_read_json(folder / "preprocess.json"))
-        network = _network_of(_read_json(folder / "config.json"), len(preprocess["classes"]))
-        load_weights(network, load_safetensors(folder / "model.safetensors"), str(folder / "model.safetensors"))
+        state = load_safetensors(folder / "model.safetensors")
+        network = _network_of(_read_json(folder / "config.json"), preprocess, fitting_mb(state))
+        load_weights(network, state, str(folder / "model.safetensors"))
         return LoadedStudent(network, preprocess)
     except TeacherError:
         raise
@@ -221,18 +223,25 @@ def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
     return preprocess
 
 
-def _network_of(config: dict[str, Any], classes: int) -> nn.Module:
+def _network_of(config: dict[str, Any], preprocess: dict[str, Any], megabytes: float) -> nn.Module:
     """The network that `config.json` describes; it is data from anybody, and must not lead to any other call."""
-    import segmentation_models_pytorch as smp
-
+    classes, multiple = len(preprocess["classes"]), preprocess["size"]["multiple_of"]
     if config.get("classes") != classes:
         raise ValueError(f"config.json: {config.get('classes')} classes, but preprocess.json names {classes}")
-    kind = config.pop("_model_class")
-    if kind == SegNet.__name__:
-        return SegNet(**config)
-    make = getattr(smp, kind)
-    if not (isinstance(make, type) and issubclass(make, smp.base.SegmentationModel)):
-        raise ValueError(f"config.json: {kind} is no network of smp")
-    if not is_local(config.get("encoder_name")):
-        raise ValueError(f"config.json: no encoder is called {config['encoder_name']}")
-    return make(**{**config, "encoder_weights": None})
+    name, encoder = config.pop("_model_class"), config.get("encoder_name")
+    kind = {each.__name__: each for each in (SegNet, *architectures().values())}.get(name)
+    if kind is None:
+        raise ValueError(f"config.json: {name} is no network of smp")
+    if not is_local(encoder):
+        raise ValueError(f"config.json: no encoder is called {encoder}")
+    if unknown := unknown_arguments(kind, encoder, config):
+        raise ValueError(f"config.json: {unknown[0]} is no argument of {name}")
+    if config.get("in_channels", 3) != 3 or config.get("activation") or config.get("aux_params"):
+        raise ValueError("config.json: not a network of RGB images to logits alone")
+    with at_most(megabytes):
+        network = kind(**config | ({} if kind is SegNet else {"encoder_weights": None}))
+    if multiple % network_stride(network):
+        raise ValueError(
+            f"preprocess.json: size.multiple_of: {multiple}, but the network needs multiples of {network_stride(network)}"
+        )
+    return network

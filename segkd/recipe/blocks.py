@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from segkd.recipe import networks, strict_yaml
+from segkd.recipe.options import Options
 
 DataName = Literal["camvid", "nyuv2", "scenes", "rooms", "folder"]
 NAMED_CLASSES = ("camvid", "scenes", "rooms", "nyuv2_13", "nyuv2_40")
@@ -43,6 +44,8 @@ def _classes(value: Any) -> Any:
             return tuple(value)
     elif type(value) is int and 2 <= value <= MOST_CLASSES:
         return value
+    if value == 1 or (isinstance(value, list | tuple) and len(value) == 1):
+        raise ValueError("a head of one logit (sigmoid) is not supported: expected two classes or more")
     raise ValueError(
         f"expected one of {', '.join(NAMED_CLASSES)}, a list of 2 to {MOST_CLASSES} different names, or their number"
     )
@@ -80,13 +83,6 @@ def _architecture(name: str) -> str:
     return name
 
 
-def _option(value: Any) -> Any:
-    scalars = (bool, int, float, str, type(None))
-    if type(value) in scalars or (isinstance(value, list) and all(type(item) in scalars for item in value)):
-        return value
-    raise ValueError("expected a scalar or a list of scalars")
-
-
 def _without_nulls(value: Any) -> Any:
     return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
@@ -110,7 +106,6 @@ Spread = Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False)]
 ClassNames = Annotated[str | tuple[str, ...] | int, BeforeValidator(_classes)]
 Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
 Rhythm = Annotated[int | str, BeforeValidator(_rhythm)]
-Options = dict[str, Annotated[Any, BeforeValidator(_option)]]
 
 
 class Block(BaseModel):

@@ -133,6 +133,18 @@ HOSTILE_FOLDERS = {
     "an encoder of the hub": ("config.json", {"encoder_name": "tu-hf-hub:nobody/nothing"}),
     "an encoder of a folder": ("config.json", {"encoder_name": "tu-local-dir:/tmp"}),
     "another number of classes": ("config.json", {"classes": 4}),
+    "a checkpoint for timm": ("config.json", {"checkpoint_path": "/tmp/x.pth"}),
+    "a description for timm": ("config.json", {"pretrained_cfg": {"file": "/tmp/x.pth"}}),
+    "a change of it": ("config.json", {"pretrained_cfg_overlay": {"file": "/tmp/x.pth"}}),
+    "weights for timm": ("config.json", {"pretrained": True}),
+    "a cache for timm": ("config.json", {"cache_dir": "/tmp"}),
+    "another kind of encoder": ("config.json", {"features_only": False}),
+    "an argument that nobody knows": ("config.json", {"weights_of_tomorrow": "/tmp/x.pth"}),
+    "grey images": ("config.json", {"in_channels": 1}),
+    "probabilities": ("config.json", {"activation": "softmax2d"}),
+    "a second head": ("config.json", {"aux_params": {"classes": 10**9}}),
+    "a hundred gigabytes": ("config.json", {"decoder_pyramid_channels": 10**6, "decoder_segmentation_channels": 3000}),
+    "a billion channels": ("config.json", {"channels": [10**9] * 4}),
     "names that are numbers": ("preprocess.json", {"classes": [1, 2, 3]}),
     "a name twice": ("preprocess.json", {"classes": ["a", "a", "b"]}),
     "fewer names": ("preprocess.json", {"classes": ["a", "b"], "palette": [[1, 2, 3]] * 2}),
@@ -143,13 +155,14 @@ HOSTILE_FOLDERS = {
     "a mean of text": ("preprocess.json", {"mean": ["0.5"] * 3}),
     "a standard deviation of 0": ("preprocess.json", {"std": [0.0, 0.5, 0.5]}),
     "a multiple of 0": ("preprocess.json", {"size": {"multiple_of": 0}}),
+    "a multiple that the network refuses": ("preprocess.json", {"size": {"multiple_of": 7}}),
     "a multiple of a billion": ("preprocess.json", {"size": {"multiple_of": 10**9}}),
     "a file of a list": ("preprocess.json", []),
     "a large file": ("preprocess.json", {"note": "x" * 2_000_000}),
 }  # fmt: skip
 
 
-@pytest.mark.row("C4-5", 20)
+@pytest.mark.row("C4-5", 33)
 def test_a_hostile_student_folder_is_refused(row, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, (file, change) in HOSTILE_FOLDERS.items():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.work import work_below
 from torch import nn
 
 from segkd.foundation.errors import RecipeError, TeacherError
@@ -147,6 +148,16 @@ def test_an_option_that_is_null_is_left_out():
     ("arch", "encoder", "options"),
     [
         ("NoSuchNet", "resnet18", {}),
+        ("Unet", "resnet18", {"decoder_channels": 5}),
+        ("Unet", "resnet18", {"checkpoint_path": "x.pth"}),
+        ("Unet", "tu-resnet18", {"checkpoint_path": "x.pth"}),
+        ("Unet", "tu-resnet18", {"pretrained_cfg": "x"}),
+        ("Unet", "tu-resnet18", {"pretrained_of_tomorrow": "x"}),
+        ("Unet", "tu-resnet18", {"cache_dir": "x"}),
+        ("Unet", "tu-resnet18", {"features_only": False}),
+        ("Unet", "tu-resnet18", {"no_such_option": 1}),
+        ("UPerNet", "tu-swin_tiny_patch4_window7_224", {"num_heads": [0, 1, 1, 1]}),
+        ("FPN", "tu-hf-hub:nobody/nothing", {}),
         ("FPN", "nosuchencoder", {}),
         ("FPN", "tu-nosuchencoder", {}),
         ("FPN", "resnet18", {"no_such_option": 1}),
@@ -157,8 +168,24 @@ def test_what_smp_cannot_build_is_a_recipe_error_of_one_line(arch, encoder, opti
     with pytest.raises(RecipeError) as caught:
         create_network(arch, encoder, 5, options)
     assert "\n" not in str(caught.value)
-    assert arch in str(caught.value)
-    assert encoder in str(caught.value)
+    assert str(caught.value).startswith("model") and (arch if arch == "NoSuchNet" else encoder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("Unet", {"decoder_channels": [10**6, 10**6, 16, 16, 16]}),
+        ("DeepLabV3", {"decoder_channels": 2**31}),
+        ("Unet", {"layers": [100_000, 1, 1, 1], "channels": [8, 8, 8, 8]}),
+    ],
+)
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(arch, options):
+    encoder = "tu-resnet10t" if "layers" in options else "resnet18"
+    with (
+        work_below(calls=4_000_000, megabytes=400),
+        pytest.raises(RecipeError, match="cannot be built: it asks for more than"),
+    ):
+        create_network(arch, encoder, 5, options, megabytes=64)
 
 
 def test_creating_a_network_loads_no_weights():

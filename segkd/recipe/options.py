@@ -1,0 +1,45 @@
+"""Further arguments of an architecture, as a recipe gives them: scalars and lists, and none that no network can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+_REFUSED = {
+    "activation": "leave it out: segkd compares logits, and the weights are the same without it",
+    "aux_params": "leave it out: a head that names whole images has no part in segmentation",
+    "in_channels": "segkd's images are RGB: 3 channels",
+    "classes": "set `classes` of the block itself; a student has its teacher's",
+    "encoder_name": "set `encoder` of the block itself",
+    "encoder_weights": "leave it out: nothing is downloaded; `weights` of the block itself names a file",
+    "checkpoint_path": "leave it out: `weights` of the block itself names a file",
+    "pretrained": "leave it out: nothing is downloaded; `weights` of the block itself names a file",
+}
+_IDLE = {"in_channels": 3, "activation": "identity", "pretrained": False}
+"""Values that change nothing."""
+
+
+def _option(value: Any) -> Any:
+    scalars = (bool, int, float, str, type(None))
+    if type(value) in scalars or (isinstance(value, list) and all(type(item) in scalars for item in value)):
+        return value
+    raise ValueError("expected a scalar or a list of scalars")
+
+
+def _possible(options: Any) -> Any:
+    """The options, unless some are such that no network could be used: an error at the key of each."""
+    if not isinstance(options, dict):
+        return options
+    wrong = [
+        {"type": PydanticCustomError("option", "{why}", {"why": why}), "loc": (key,), "input": options[key]}
+        for key, why in _REFUSED.items()
+        if options.get(key) is not None and not (key in _IDLE and options[key] == _IDLE[key])
+    ]
+    if wrong:
+        raise ValidationError.from_exception_data("options", wrong)
+    return options
+
+
+Options = Annotated[dict[str, Annotated[Any, BeforeValidator(_option)]], BeforeValidator(_possible)]
