@@ -39,11 +39,10 @@ def list_recipes() -> None:
 @OVERRIDES
 @with_debug
 def show_recipe(recipe: str, overrides: tuple[str, ...]) -> None:
-    """The whole recipe as a run would use it: every default, file path and preset filled in."""
-    from segkd.recipe import find, load
+    """The whole recipe as a run would use it, and where each value was written: a file, a preset, the command line."""
+    from segkd.recipe.origins import annotated
 
-    loaded = load(recipe, overrides)
-    terminal.deliver(f"# {find(recipe)}", *loaded.to_yaml().splitlines())
+    terminal.deliver(*annotated(recipe, overrides).splitlines())
 
 
 @recipes.command("validate")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 from segkd.recipe.messages import nearest, shown
 from segkd.recipe.strict_yaml import MAX_BYTES, Node, parse, plain
@@ -78,7 +78,7 @@ def _tell_new_name(name: Path, found: Path, where: str) -> None:
 def tell(line: str) -> None:
     """A line for the user on stderr, once a process."""
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
-        print(line, file=sys.stderr)
+        terminal.say(line)
 
 
 def shipped() -> list[str]:
@@ -118,7 +118,7 @@ def _extended(parent: Node, child: Path, seen: list[Path], errors: list[str]) ->
     beside = child.parent / parent.value
     here = beside if os.path.isfile(beside) else _shipped_file(parent.value) or _shipped_file(beside) or beside
     if not os.path.isfile(here):
-        raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(_display(here))}"])
+        raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(shown_path(here))}"])
     if here.suffix not in _SUFFIXES:
         # Its lines would stand in the errors, and a recipe may come from anybody.
         raise RecipeError([*errors, f"{parent.where}: extends: {shown(parent.value)} is no recipe (.yaml)"])
@@ -177,7 +177,7 @@ def _entries(tree: Node) -> dict[str, Node]:
 
 
 def _read_file(path: Path) -> tuple[Node, list[str]]:
-    name = _display(path)
+    name = shown_path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"{name}:1: larger than {MAX_BYTES} bytes")
@@ -195,7 +195,7 @@ def _read_file(path: Path) -> tuple[Node, list[str]]:
     return _absolute_paths(tree, path.parent), errors
 
 
-def _display(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """The path from the working directory if it lies below, else the whole path; on one line."""
     absolute = os.path.abspath(path)
     relative = os.path.relpath(absolute)

@@ -106,9 +106,9 @@ def plain(node: Node) -> Any:
     return node.value
 
 
-def dump(data: dict[str, Any]) -> str:
-    """YAML text that `parse` reads back as `data`; keys keep their order."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def dump(data: dict[str, Any], width: float = 120) -> str:
+    """YAML text that `parse` reads back as `data`; keys keep their order. Lines are folded after `width` characters."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
 def _height(node: Node) -> int:
