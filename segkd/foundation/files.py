@@ -157,8 +157,8 @@ def make_folder(path: str | Path) -> None:
 
 
 def sweep(folder: str | Path, target: str = "") -> None:
-    """Removes what killed writes have left in a folder, of all targets or of one: only for who alone writes there."""
-    for path in Path(folder).glob(f".tmp-{glob.escape(target)}*"):
+    """Removes what killed writes have left in a folder, of all targets or of one (`NAME-`): only for who alone writes there."""
+    for path in Path(folder).glob(f".tmp-{glob.escape(target)}{'[0-9]' if target else ''}*"):
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -231,7 +231,9 @@ def sha256(source: str | Path | bytes) -> str:
 
 
 class RunLock:
-    """Holds a run folder for one process: `with RunLock(folder): ...`; `chosen_by` names what chooses another folder.
+    """Holds a folder for one process: `with RunLock(folder): ...`; `chosen_by` names what chooses another folder.
+
+    `mark` is what the lock says of its folder, beside the number of the process that had it last.
 
     The lock is `flock` on `folder/.lock`, so the kernel releases it when the process dies, however it dies.
     The file stays behind on purpose: deleting it would let two processes lock two files of one name.
@@ -240,13 +242,13 @@ class RunLock:
         StorageError: on entry, when another process holds the folder (its pid is named) or it cannot be written.
     """
 
-    def __init__(self, folder: str | Path, chosen_by: str = "run.dir") -> None:
+    def __init__(self, folder: str | Path, chosen_by: str = "run.dir", mark: str = "") -> None:
         self.folder = Path(folder)
-        self.chosen_by = chosen_by
+        self.chosen_by, self.mark = chosen_by, mark
         self._descriptor: int | None = None
 
     def __enter__(self) -> RunLock:
-        path = self.folder / ".lock"
+        path, said = self.folder / ".lock", f"{os.getpid()} {self.mark}".rstrip() + "\n"
         refuse_irregular(path)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -254,17 +256,17 @@ class RunLock:
             raise StorageError(f"{self.folder}: cannot lock the run folder: {error.strerror or error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(descriptor, said.encode(), 0)  # before the cut: who is killed between leaves the mark
+            os.ftruncate(descriptor, len(said))
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            holder = (os.pread(descriptor, 32, 0).decode(errors="replace").split() or ["unknown"])[0]
             os.close(descriptor)
             raise StorageError(
                 f"{self.folder}: in use by process {holder}; wait for it, or choose another {self.chosen_by}"
             ) from error
         except OSError as error:
             os.close(descriptor)
-            raise StorageError(write_failure(path, len(f"{os.getpid()}\n"), error)) from error
+            raise StorageError(write_failure(path, len(said), error)) from error
         self._descriptor = descriptor
         return self
 

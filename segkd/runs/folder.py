@@ -25,6 +25,7 @@ from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_ir
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, load, with_values
 from segkd.recipe.blocks import seconds_of
+from segkd.runs.taking import MARK, RECIPE_HASH, check_folder
 from segkd.training import checkpoint, loop, rhythm, tune
 from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
@@ -34,7 +35,6 @@ from segkd.training.plan import steps_for
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
 EXIT_CODE = "exit_code"
 """All that a `summary.json` says where a signal stopped a run of several processes: torchrun ends with a code of its own."""
-RECIPE_HASH = "# sha256 of what follows: "
 MEASURING = ("data.name", "data.final", "data.size")
 """What a finished run's networks were measured on; with another choice they are measured again."""
 
@@ -103,7 +103,8 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
     run is told that the same command would not go on with it.
 
     Raises:
-        StorageError: it cannot be made, another process runs in it, or what it holds could not be replaced at the end.
+        StorageError: it is not a run's, it cannot be made, another process runs in it, or what it holds could not be
+            replaced at the end.
     """
     folder = Path(recipe.run.dir)
     if ranks.rank():
@@ -112,9 +113,10 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
             ranks.wait()
             yield stop, Guest()
         return
+    check_folder(folder)
     make_folder(folder / "checkpoints")
     audit.ignore(folder)
-    with RunLock(folder) as lock, StopFlag().listening() as stop:
+    with RunLock(folder, mark=MARK) as lock, StopFlag().listening() as stop:
         for name in ("recipe.yaml", "metrics.jsonl", "summary.json"):
             refuse_irregular(folder / name)
         for name in ("samples", "student", "model"):
@@ -151,8 +153,9 @@ def finished(folder: Path, recipe: Recipe) -> dict | None:
 
     Raises:
         UsageError: the finished run had another recipe.
-        StorageError: damaged, and there is no checkpoint to go on from.
+        StorageError: the folder is not a run's; or damaged, and there is no checkpoint to go on from.
     """
+    check_folder(folder)
     path = folder / "summary.json"
     if not path.is_file():
         return None

@@ -33,6 +33,7 @@ from segkd.runs.folder import (
     run_folder,
     score,
 )  # fmt: skip
+from segkd.runs.taking import check_made_by
 from segkd.training import loop
 from segkd.training.teaching import Teaching
 
@@ -63,7 +64,7 @@ def _teach(recipe: TeachRecipe, options: Options, folder: Path) -> dict:
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
     with run_folder(recipe, options.resume) as (stop, lock):
         if recipe.output is not None:
-            check_output(Path(recipe.output))
+            check_output(Path(recipe.output), options.name or folder.name)
         start, diary = begin(folder, recipe, options, bench, game, {})
 
         def look(step: int) -> dict[str, object]:
@@ -122,11 +123,16 @@ def rounded(network: Adapter) -> dict[str, torch.Tensor]:
     }
 
 
-def check_output(path: Path) -> None:
-    """Make the folder of a teacher's file and of its card. Raises StorageError where they could not be written at the end."""
+def check_output(path: Path, recipe: str) -> None:
+    """Make the folder of a teacher's file and of its card.
+
+    Raises:
+        StorageError: they could not be written at the end, or would replace what another recipe or somebody else made.
+    """
     make_folder(path.parent)
     for file in (path, path.with_suffix(".md")):
         refuse_irregular(file)
+    check_made_by(path, recipe)
     probe = path.parent / f".tmp-{path.name}-{os.getpid()}"  # whether one may write there, only writing tells
     try:
         probe.touch()

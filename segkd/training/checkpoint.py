@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -46,9 +47,12 @@ def save(folder: Path, step: int, state: dict, keep: int) -> Path:
 
 
 def listed(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest step first."""
-    found = [path for path in folder.glob("step-*.ckpt") if NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    """The checkpoints of a folder, newest step first. Raises StorageError where one may not look into it."""
+    try:
+        names = os.listdir(folder) if folder.is_dir() else []
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot look for checkpoints: {error.strerror or error}") from error
+    return [folder / name for name in sorted(names, reverse=True) if NAME.fullmatch(name)]
 
 
 def load(path: Path) -> dict:
@@ -63,7 +67,7 @@ def load(path: Path) -> dict:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"{path}: cannot read ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot read ({error.strerror or error})") from error
     if sha256(data) != match[2]:
         raise StorageError(f"{path}: damaged (its bytes do not match the hash in its name)")
     try:
@@ -79,13 +83,15 @@ def newest(folder: Path) -> tuple[dict, list[str]] | None:
     """The newest whole checkpoint and a line for each damaged one passed over; None where there is none at all.
 
     Raises:
-        StorageError: there are checkpoints and all are damaged.
+        StorageError: there are checkpoints and all are damaged, or one may not be read: it is not damaged for that.
     """
     damaged: list[str] = []
     for path in listed(folder):
         try:
             return load(path), damaged
         except StorageError as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise
             damaged.append(str(error))
     if damaged:
         raise StorageError(f"{damaged[0]}; no older one is whole: start again with --resume never")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import SupportsFloat
 
 from segkd.foundation import terminal
+from segkd.foundation.errors import StorageError
 from segkd.foundation.files import append, atomic_write
 from segkd.foundation.memory import largest_mb
 
@@ -30,7 +31,7 @@ class Diary:
     def __init__(self, path: Path, steps: int, resumed_at: int = 0, quiet: bool = False, mute: bool = False) -> None:
         self.path, self.steps, self.quiet, self.mute = path, steps, quiet or mute, mute
         kept = self._kept(resumed_at)
-        self.seconds_before = max((line["seconds"] for line in kept), default=0.0)
+        self.seconds_before = kept[-1]["seconds"] if kept else 0.0
         self.started = time.perf_counter()
         self.first_step = resumed_at
         self._said = -PLAIN
@@ -38,7 +39,10 @@ class Diary:
 
     def _kept(self, step: int) -> list[dict]:
         """The lines up to a step, which alone stay in the file."""
-        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        lines, damaged = _lines_of(self.path)
+        if damaged:
+            self.say(f"warning: {self.path}: {damaged}; left out", always=True)
+        kept = [line for line in lines if line["step"] <= step]
         if not self.mute:
             atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         return kept
@@ -86,17 +90,40 @@ class Diary:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The whole lines of a `metrics.jsonl`, up to the first that a kill or a power cut has spoilt."""
-    lines = []
-    for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(line, dict) or not {"step", "seconds"} <= line.keys():
-            break
-        lines.append(line)
-    return lines
+    """The whole lines of a `metrics.jsonl`; what a kill, a power cut or a flipped bit has spoilt is left out.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    return _lines_of(path)[0]
+
+
+def _lines_of(path: Path) -> tuple[list[dict], str]:
+    """The whole lines of a `metrics.jsonl`, and which are damaged, in words; a last one that a kill has cut is not told."""
+    try:
+        texts = path.read_bytes().split(b"\n") if path.is_file() else []
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
+    cut = texts.pop() if texts else b""
+    lines = [_line_of(text) for text in texts]
+    damaged = [str(number) for number, line in enumerate(lines, 1) if line is None]
+    if cut and not cut.startswith(b"{"):
+        damaged.append(str(len(texts) + 1))
+    more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+    words = f"damaged line{'s' * (len(damaged) > 1)} {', '.join(damaged[:5])}{more}" if damaged else ""
+    return [line for line in lines if line is not None], words
+
+
+def _line_of(text: bytes) -> dict | None:
+    """One line of a diary; None where it is not as `Diary.write` wrote it."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):  # also what is no UTF-8, and digits without end
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    seconds = line.get("seconds")
+    return line if type(seconds) in (int, float) and 0 <= seconds < math.inf else None
 
 
 def memory_mb() -> int:

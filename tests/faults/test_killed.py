@@ -73,7 +73,7 @@ def stop_and_go_on(row: Row, it: Job, faults: list[Callable[[], None]]) -> None:
 
 
 @pytest.mark.row("S1", 30)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_to_stop_at_random_moments(row, job, number):
     moments = random.Random(int(number))
     for index in row:

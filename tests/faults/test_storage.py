@@ -18,6 +18,7 @@ import pytest
 from segkd.cli.main import main
 from segkd.foundation.errors import StorageError
 from segkd.runs.folder import run_folder
+from segkd.runs.taking import MARK
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.teaching import Teaching
@@ -31,9 +32,11 @@ pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """What lies in a folder: the bytes of files, the targets of links, the kinds of everything else."""
+    """What lies in a folder: the bytes of files, the targets of links, the kinds of everything else. A lock names its holder."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
+        if path.name == ".lock" and not path.is_symlink():
+            continue
         where = str(path.relative_to(folder))
         found[where] = (
             path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else path.stat().st_mode
@@ -62,19 +65,27 @@ def replaced(run: Path, other: Path) -> None:
     shutil.copytree(other, run)
 
 
+def ours(run: Path) -> None:
+    """A folder that a run had begun to use."""
+    run.mkdir()
+    (run / ".lock").write_text(f"1 {MARK}\n")
+
+
 # What stands in the way before the run begins; `run` is its folder and `other` one that is not to be touched.
 BEFORE: dict[str, Callable[[Path, Path], object]] = {
     "run folder read-only": lambda run, other: (run / "checkpoints").mkdir(parents=True) or run.chmod(0o555),
     "no right to make it": lambda run, other: run.parent.chmod(0o555),
+    "no right to look": lambda run, other: run.mkdir() or run.chmod(0o333),
     "checkpoints read-only": lambda run, other: (run / "checkpoints").mkdir(parents=True) or (run / "checkpoints").chmod(0o555),
+    "no right to list checkpoints": lambda run, other: ours(run) or (run / "checkpoints").mkdir() or (run / "checkpoints").chmod(0o333),
     "run folder is a file": lambda run, other: run.write_text("precious"),
     "checkpoints is a link": lambda run, other: run.mkdir() or (run / "checkpoints").symlink_to(other / "checkpoints"),
     "lock is a link": lambda run, other: run.mkdir() or (run / ".lock").symlink_to(other / "notes"),
-    "recipe is a link": lambda run, other: run.mkdir() or (run / "recipe.yaml").symlink_to(other / "notes"),
-    "diary is a fifo": lambda run, other: run.mkdir() or os.mkfifo(run / "metrics.jsonl"),
-    "summary is a folder": lambda run, other: (run / "summary.json").mkdir(parents=True),
-    "samples is a file": lambda run, other: run.mkdir() or (run / "samples").write_text("precious"),
-    "student is a link": lambda run, other: run.mkdir() or (run / "student").symlink_to(other),
+    "recipe is a link": lambda run, other: ours(run) or (run / "recipe.yaml").symlink_to(other / "notes"),
+    "diary is a fifo": lambda run, other: ours(run) or os.mkfifo(run / "metrics.jsonl"),
+    "summary is a folder": lambda run, other: ours(run) or (run / "summary.json").mkdir(parents=True),
+    "samples is a file": lambda run, other: ours(run) or (run / "samples").write_text("precious"),
+    "student is a link": lambda run, other: ours(run) or (run / "student").symlink_to(other),
 }  # fmt: skip
 # What happens while the second step is played.
 DURING: dict[str, Callable[[Path, Path], object]] = {
@@ -127,7 +138,7 @@ def test_a_place_that_cannot_be_written(row, tiny, tmp_path, monkeypatch, capsys
 
 # What stands in a teacher's way; `made` is the folder of its file.
 OUTPUT: dict[str, Callable[[Path, Path, Path], object]] = {
-    "model is a link": lambda run, made, other: run.mkdir() or (run / "model").symlink_to(other),
+    "model is a link": lambda run, made, other: ours(run) or (run / "model").symlink_to(other),
     "its file is a folder": lambda run, made, other: (made / "t.safetensors").mkdir(parents=True),
     "its file is a link": lambda run, made, other: made.mkdir() or (made / "t.safetensors").symlink_to(other / "notes"),
     "its card is a fifo": lambda run, made, other: made.mkdir() or os.mkfifo(made / "t.md"),

@@ -67,13 +67,51 @@ def test_a_last_line_cut_by_a_kill_does_no_harm(tmp_path):
     assert [line["step"] for line in read_lines(path)] == [10, 20, 40]
 
 
-@pytest.mark.parametrize("spoilt", [b"\0" * 300, b"\xff\xfe\n", b"7\n", b'{"loss": 1}\n'])
-def test_what_a_power_cut_left_ends_the_lines(tmp_path, spoilt):
+SPOILT = [
+    b"\0" * 300 + b"\n", b"\xff\xfe\n", b"7\n", b"\n", b'{"loss": 1}\n', b'{"step": "30", "seconds": 1}\n',
+    b'{"step": 30, "seconds": null}\n', b'{"step": 30, "seconds": true}\n', b'{"step": 30.5, "seconds": 1}\n',
+    b'{"step": 30, "seconds": Infinity}\n', b'{"step": 30, "seconds": NaN}\n', b'{"step": 30, "seconds": -1}\n',
+    b'{"step": 30, "seconds": 1e999}\n', b'{"step": ' + b"9" * 5000 + b', "seconds": 1}\n', b"[" * 100_000 + b"\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_damaged_line_is_left_out_and_named_and_the_others_stay(tmp_path, capsys, spoilt, at):
     path = tmp_path / "metrics.jsonl"
     written(path, 10, 20)
-    whole = path.read_bytes()
-    path.write_bytes(whole + spoilt + whole)
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*whole[:at], spoilt, *whole[at:]]))
     assert [line["step"] for line in read_lines(path)] == [10, 20]
+    Diary(path, 100, resumed_at=20, quiet=True)
+    assert capsys.readouterr().err == f"warning: {path}: damaged line {at + 1}; left out\n"
+    assert path.read_bytes().splitlines(keepends=True) == whole
+    Diary(path, 100, resumed_at=20, quiet=True)
+    assert not capsys.readouterr().err
+
+
+def test_a_flipped_bit_in_the_first_line_costs_that_line_alone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "seconds": 5.0}\n{"step": 20, "seconds": 9.0}\n')
+    data = path.read_bytes()
+    for bit in range(8 * data.index(b"\n")):
+        path.write_bytes(bytes(byte ^ (1 << bit % 8 if index == bit // 8 else 0) for index, byte in enumerate(data)))
+        diary = Diary(path, 100, resumed_at=20, quiet=True)
+        assert diary.seconds_before == 9.0 and read_lines(path)[-1] == {"step": 20, "seconds": 9.0}
+
+
+def test_many_damaged_lines_are_told_in_one(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("x\n" * 12)
+    Diary(path, 100, quiet=True)
+    assert capsys.readouterr().err == f"warning: {path}: damaged lines 1, 2, 3, 4, 5 and 7 more; left out\n"
+
+
+def test_a_file_of_which_nothing_is_left_is_told(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(bytes(300))
+    Diary(path, 100, quiet=True)
+    assert capsys.readouterr().err == f"warning: {path}: damaged line 1; left out\n"
 
 
 def test_no_file_is_no_lines(tmp_path):
