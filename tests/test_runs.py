@@ -20,6 +20,7 @@ from segkd.foundation.files import sha256
 from segkd.models.student import load_student
 from segkd.recipe import load
 from segkd.runs.folder import run_folder
+from segkd.runs.trained import load_model
 from segkd.training import checkpoint, tune
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
@@ -100,9 +101,19 @@ def test_a_run_leaves_behind_what_it_should(tiny, distil, tmp_path):
     student = load_student(folder)
     assert student.names[0] == "sky" and student.mean == (0.5, 0.45, 0.4) and len(student.palette) == 11
     assert student.predict([torch.zeros(30, 50, 3, dtype=torch.uint8).numpy()])[0].shape == (30, 50)
-    averaged = checkpoint.load(checkpoint.listed(folder / "checkpoints")[0])["game"]["student"]["average"]
+    state = checkpoint.load(checkpoint.listed(folder / "checkpoints")[0])["game"]["student"]
+    averaged = {key.removeprefix("module."): value for key, value in state["average"].items()} | state["statistics"]
     saved = load_file(folder / "student" / "model.safetensors")
-    assert all(torch.equal(value, averaged[f"module.network.{key}"]) for key, value in saved.items())
+    assert all(torch.equal(value, averaged[f"network.{key}"]) for key, value in saved.items())
+    measured = load_model(checkpoint.listed(folder / "checkpoints")[0]).network.state_dict()
+    assert all(torch.equal(value, measured[f"network.{key}"]) for key, value in saved.items())
+
+
+def test_averaged_and_live_students_that_are_apart_are_told(distil, tmp_path):
+    """In its first steps the live student's statistics are still nearly those that it began with."""
+    distil("run.eval_every=2", "run.steps=2")
+    notes = [line["note"] for line in read_lines(tmp_path / "run" / "metrics.jsonl") if "note" in line]
+    assert len(notes) == 1 and "the averaged student agrees" in notes[0] and "run.headline says" in notes[0]
 
 
 def test_a_finished_run_returns_its_summary_at_once(tiny, distil, tmp_path):

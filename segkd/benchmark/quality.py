@@ -88,7 +88,7 @@ def time_to_quality(
         step_of, steps, precision = game.play, recipe.run.steps, game.precision
 
         def student() -> torch.nn.Module:
-            return game.student.headline if recipe.run.headline == "ema" else game.student.network
+            return game.measured(recipe.run.headline)
     else:
         torch.manual_seed(recipe.run.seed)
         loop = pair.reference(recipe, bench.device)

@@ -43,6 +43,9 @@ from segkd.training import loop, plan
 from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
 
+APART = 0.1
+"""Difference of their agreement with the teacher from which on averaged and live student are told to be apart."""
+
 
 def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     """Distil a teacher into a student; returns the summary. Resumes a run that its folder holds.
@@ -85,7 +88,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
             )
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, game, diary.seconds)
-        student = ranks.common(game.student.headline if recipe.run.headline == "ema" else game.student.network)
+        student = game.measured(recipe.run.headline)
         classes = build.classes_of(recipe.teacher.classes)
         if not ranks.rank():
             save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
@@ -96,7 +99,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
             "recipe": options.name or folder.name, "method": recipe.method,
             "variant": recipe.variant if game.method.variants else None,
             **_judge(recipe, game, teacher, final, bench, stop),
-            "agreement": game.agreement(),
+            "agreement": game.agreement(student),
             "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
             "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
             "real_images_for_training": _real_images(recipe, game, start.opened + opened),
@@ -131,15 +134,21 @@ def _events(
     classes = build.classes_of(recipe.teacher.classes)
 
     def look(step: int) -> dict[str, object]:
-        values: dict[str, object] = {"agreement": game.agreement()}
+        students = {name: game.measured(name) for name in ("ema", "last")}
+        agreement = {name: game.agreement(student) for name, student in students.items()}
+        values: dict[str, object] = {"agreement": agreement[recipe.run.headline]}
+        if abs(agreement["ema"] - agreement["last"]) > APART:
+            game.notes.append(
+                f"step {step}: the averaged student agrees with its teacher on {agreement['ema']:.0%} of synthetic pixels,"
+                f" the live one on {agreement['last']:.0%}; run.headline says which is the result ({recipe.run.headline})"
+            )
         if watch is not None:
-            networks = {"ema": game.student.headline, "last": game.student.network}
-            found = _scores(networks, recipe, teacher, watch, bench, stop)
+            found = _scores(students, recipe, teacher, watch, bench, stop)
             values |= {f"val_miou_{name}": result["miou"] for name, result in found.items()}
         return values
 
     def sample(step: int) -> None:
-        save_samples(folder / "samples" / f"{step:08d}.png", game, teacher, classes)
+        save_samples(folder / "samples" / f"{step:08d}.png", game, teacher, classes, recipe.run.headline)
 
     return loop.Events(look, sample, lock.check)
 
@@ -148,7 +157,7 @@ def _judge(
     recipe: DistillRecipe, game: Distiller, teacher: Teacher, final: Labelled | None, bench: Bench, stop: StopFlag
 ) -> dict[str, object]:
     """The mIoU of teacher and student on the final split; every value None without one."""
-    networks = {"ema": game.student.headline, "last": game.student.network, "teacher": teacher}
+    networks = {"ema": game.measured("ema"), "last": game.measured("last"), "teacher": teacher}
     scores = dict.fromkeys(networks, {}) if final is None else _scores(networks, recipe, teacher, final, bench, stop)
     best, judged = scores[recipe.run.headline].get("miou"), scores["teacher"].get("miou")
     return {
@@ -190,12 +199,13 @@ def _real_images(recipe: DistillRecipe, game: Distiller, opened: int) -> int:
     return len(game.synthesiser) if recipe.synth.kind == "images" else opened
 
 
-def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, rows: int = 4) -> None:
+def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, headline: str, rows: int = 4) -> None:
     """The grid of a step: synthetic image | teacher mask | student mask | disagreement. The first process writes it."""
     images = next(iter(game.held_out(1)))[:rows]  # by all, whose BatchNorm may be one
+    network = game.measured(headline)
     if ranks.rank():
         return
-    guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.masks(images))
+    guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.masks(images, network))
     low, high = (value.view(1, 3, 1, 1).to(images.device) for value in input_range(teacher.mean, teacher.std))
     pixels = (
         ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

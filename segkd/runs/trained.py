@@ -166,6 +166,7 @@ def _played(path: Path, who: Who | None, overrides: Sequence[str], trust_pickle:
     if averaged and player["average"]:
         inner = "module."  # of the AveragedModel, which also holds a counter
         weights = {key.removeprefix(inner): value for key, value in player["average"].items() if key.startswith(inner)}
+        weights |= player.get("statistics", {})
     load_weights(adapter, weights, str(path))
     return Model(adapter.eval(), classes, face.mean, face.std, **_told(recipe, who))
 

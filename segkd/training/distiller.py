@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
@@ -25,6 +27,8 @@ from segkd.training.guard import Refusals, Verdict
 from segkd.training.player import Player, frozen
 
 Size = tuple[int, int]
+STATISTICS = 8
+"""Batches of synthetic images of which the averaged student's BatchNorm statistics are made."""
 
 
 def finite(**kept: Tensor) -> dict[str, Tensor]:
@@ -67,6 +71,7 @@ class Distiller:
         self.attempt, self.checkpointing, self.recording = 0, checkpointing, recording
         self._recorded = {"teacher": Recorded(teacher), "student": Recorded(student.network)}
         self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
+        self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
         # A mirrored image's padding would be on its other side.
         unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
         self.keeps_heads = at_head or (replay is not None and unpadded)
@@ -107,7 +112,7 @@ class Distiller:
             z = self._latents(step, index)
             if self.replay is not None and len(self.replay):
                 torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
-                x, kept = self.replay.draw(ranks.share(self.batch))
+                x, kept = self.replay.draw(ranks.share(self.batch), step / self.method.rules.steps)
                 seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
             else:
                 x = self._images(z, step, index)
@@ -115,6 +120,7 @@ class Distiller:
         torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
         view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, self.recording)})
         total, values = self.method.loss("student", view, step)
+        self._averaged = None
         return self._settle("student", step, self.student.update(total, step, before), values)
 
     def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:
@@ -284,14 +290,38 @@ class Distiller:
                 yield wide(maker.train()(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
         maker.train(training)
 
-    def agreement(self, batches: int = 4) -> float:
-        """Share of held-out synthetic pixels on which teacher and headline student agree."""
-        return agreement(ranks.common(self.student.headline), self.teacher, self.held_out(batches), bf16=self.bf16)
+    @torch.no_grad()
+    def measured(self, headline: str) -> nn.Module:
+        """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
+
+        The average of statistics is not the statistics of average weights: BatchNorm's are made anew for the copy, of images
+        as the student is shown them. Of several processes each has seen images of its own.
+        """
+        if headline == "last" or self.student.average is None:
+            return ranks.common(self.student.network)
+        if self._averaged is None:
+            twin = copy.deepcopy(self.student.headline)
+            with self._autocast():
+                update_bn(self._familiar(STATISTICS), twin, self.device)
+            self._averaged = ranks.common(twin)
+        return self._averaged
+
+    def _familiar(self, batches: int) -> Iterator[Tensor]:
+        """Images (N,3,H,W) as the student is shown them: of the bank, or made for it."""
+        if self.replay is None or not len(self.replay):
+            yield from self.held_out(batches)
+            return
+        for index in range(batches):
+            torch.manual_seed(seed_for(self.first_seed, -1, index, ranks.stream("statistics")))
+            yield self.replay.draw(ranks.share(self.batch))[0]
+
+    def agreement(self, student: nn.Module, batches: int = 4) -> float:
+        """Share of held-out synthetic pixels on which the teacher and a `measured` student agree."""
+        return agreement(student, self.teacher, self.held_out(batches), bf16=self.bf16)
 
     @torch.no_grad()
-    def masks(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Class ids (N,H,W) of images (N,3,H,W) by the teacher and by the headline student."""
-        student = self.student.headline
+    def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:
+        """Class ids (N,H,W) of images (N,3,H,W) by the teacher and by a `measured` student."""
         training = student.training
         with self._autocast():
             ids = self.teacher(images).argmax(1).cpu(), student.eval()(images).argmax(1).cpu()
@@ -318,8 +348,13 @@ class Distiller:
         return seen, wrong
 
     def state(self) -> dict:
+        student = self.student.state()
+        if self.student.average is not None:
+            student["statistics"] = dict(
+                self.measured("ema").named_buffers()
+            )  # whoever measures a checkpoint has no bank
         state = {
-            "student": self.student.state(),
+            "student": student,
             "method": self.method.state_dict(),
             "refusals": self.refusals.state(),
             "attempt": self.attempt,
@@ -334,7 +369,7 @@ class Distiller:
         self.student.restore(state["student"])
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
-        self.attempt = state["attempt"]
+        self.attempt, self._averaged = state["attempt"], None
         if self.synth is not None:
             self.synth.restore(state["synth"])
         if self.replay is not None:

@@ -70,7 +70,9 @@ class Schedule:
 class Player:
     """A network, what moves it, and the average of where it has been.
 
-    `ema` (decay per accepted update, 0 for none) averages parameters and floating-point buffers.
+    `ema` (decay per accepted update, 0 for none) averages parameters and floating-point buffers. A young average decays
+    faster, by n/(n+9) after n updates, so that it reaches over a tenth of them: that of a short run is none of its first
+    steps.
     """
 
     name: str
@@ -145,11 +147,12 @@ class Player:
         """
         count = self.average.n_averaged
         averages, numbers = self._numbers
+        pace = (9 / (9 + count)).clamp(min=1 - self.ema_decay)
         if late.at_hand(refused):
-            torch._foreach_lerp_(averages, numbers, 1 - self.ema_decay if count else 1.0)
+            torch._foreach_lerp_(averages, numbers, pace.item())
         else:
             gaps = torch._foreach_sub(numbers, averages)
-            torch._foreach_mul_(gaps, torch.where(count == 0, 1.0, 1 - self.ema_decay) * ~refused)
+            torch._foreach_mul_(gaps, pace * ~refused)
             torch._foreach_add_(averages, gaps)
         if self._counts[0]:
             torch._foreach_copy_(*self._counts)

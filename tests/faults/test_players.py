@@ -56,8 +56,9 @@ def test_the_teacher_is_not_touched(row, tiny, case):
     for step in range(2):
         game.play(step)
     untouched()
-    game.agreement(1)
-    game.masks(next(game.held_out(1)))
+    for headline in ("ema", "last"):
+        game.agreement(game.measured(headline), 1)
+        game.masks(next(game.held_out(1)), game.measured(headline))
     game.teacher.train()
     untouched()
     spoil(game)
@@ -120,7 +121,7 @@ def test_no_hook_is_left_behind(row, tiny, case):
 
     clean()
     game.play(0)
-    game.agreement(1)
+    game.agreement(game.measured("ema"), 1)
     clean()
     spoil(game)
     game.play(1)

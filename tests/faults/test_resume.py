@@ -82,11 +82,11 @@ def test_looking_writing_and_saving_change_nothing(row, tiny, tmp_path, case):
         for network in (player.headline, player.network):
             evaluate(network, data, mean=recipe.teacher.mean, std=recipe.teacher.std)
             network.eval()(images)
-        return {"agreement": game.agreement(1)} if case != "teach" else {}
+        return {"agreement": game.agreement(game.measured("ema"), 1)} if case != "teach" else {}
 
     def sample(step: int) -> None:
         if case != "teach":
-            save_samples(tmp_path / "samples" / f"{step}.png", game, game.teacher, data.classes)
+            save_samples(tmp_path / "samples" / f"{step}.png", game, game.teacher, data.classes, "ema")
 
     never = loop.Plan(2, 99, 99, 99, 1, log_every=99)
     kinds = [

@@ -1,5 +1,6 @@
 """The game: sizes, latents and the bank as the recipe says, and refused moves that change nothing."""
 
+import copy
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from segkd.foundation.errors import NumbersError, RecipeError
 from segkd.methods.base import View
+from segkd.training.distiller import STATISTICS
 
 NAN = math.nan
 TWO_SIZES = ["synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0"]
@@ -167,6 +169,17 @@ def test_keep_moves_fill_the_bank_and_the_student_draws_from_it(tiny):
     assert len(torch.unique(kept.flatten(1), dim=0)) == len(kept)
 
 
+def test_the_student_is_shown_windows_of_kept_images_and_then_whole_ones(tiny):
+    game = tiny.game("ddad.segkd", "synth.replay_crop=[16, 32]", "synth.replay_crop_until=0.5", "run.steps=4")
+    with tiny.calls(game.student.network) as shown:
+        for step in range(4):
+            shown.clear()
+            game.play(step)
+            assert {tuple(x.shape[-2:]) for x in shown[1:]} == {
+                (16, 32) if step < 2 else (32, 64)
+            }  # after the generator's
+
+
 def test_where_images_are_refined_no_raw_ones_are_kept(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=1")
     for step in range(2):
@@ -275,6 +288,61 @@ def test_latents_do_not_depend_on_the_steps_before(tiny):
     assert all(torch.equal(a, b) for a, b in zip(made, latents(tiny)[3:], strict=True))
 
 
+def batchnorms(network):
+    return [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_averaged_student_has_statistics_of_its_own(tiny, kept):
+    """Those of its weights on images as the student is shown them: the mean over batches of their moments."""
+    bank = [] if kept else ["synth.replay=0", "game.keep_moves=0"]
+    game = tiny.game("ddad.segkd", "student.ema=0.9", *bank)
+    for step in range(3):
+        game.play(step)
+    before = bytes_of(tiny, game)
+    found = game.measured("ema")
+    assert game.measured("ema") is found and bytes_of(tiny, game) == before
+    average = game.student.headline
+    for (key, a), (_, b) in zip(average.named_parameters(), found.named_parameters(), strict=True):
+        assert torch.equal(a, b), key
+    inputs: list[list[torch.Tensor]] = [[] for _ in batchnorms(found)]
+    hooks = [
+        layer.register_forward_hook(lambda _, given, __, seen=seen: seen.append(given[0].detach().double()))
+        for layer, seen in zip(batchnorms(found), inputs, strict=True)
+    ]
+    shown = set()
+    with torch.no_grad():
+        state = copy.deepcopy(found.state_dict())
+        for images in game._familiar(STATISTICS):
+            shown.add(tiny.hash({"x": images}))
+            found.train()(images)
+        found.load_state_dict(state)
+    assert len(shown) == STATISTICS
+    for hook in hooks:
+        hook.remove()
+    for layer, seen in zip(batchnorms(found), inputs, strict=True):
+        means = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+        variances = torch.stack([x.var((0, 2, 3), correction=1) for x in seen]).mean(0)
+        torch.testing.assert_close(layer.running_mean.double(), means, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(layer.running_var.double(), variances, rtol=1e-3, atol=1e-4)
+    assert any(
+        not torch.allclose(a.running_mean, b.running_mean)
+        for a, b in zip(batchnorms(average), batchnorms(found), strict=True)
+    )
+
+
+def test_what_is_measured_follows_the_student(tiny):
+    game = tiny.game("ddad.segkd", "student.ema=0.9")
+    game.play(0)
+    state, first = copy.deepcopy(game.state()), game.measured("ema")
+    game.play(1)
+    second = game.measured("ema")
+    assert tiny.hash(first) != tiny.hash(second)
+    game.restore(state)
+    assert tiny.hash(game.measured("ema")) == tiny.hash(first)
+    assert game.measured("last") is game.student.network
+
+
 def test_held_out_images_are_nobody_elses(tiny):
     game = tiny.game("ddad.paper")
     first = [tiny.hash(x) for x in game.held_out(2)]
@@ -319,6 +387,12 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
         ),
         ("noise", ["game.keep_moves=1"], "game.keep_moves: there is no bank"),
         ("noise", ["synth.replay_uint8=true"], "synth.replay_uint8: there is no bank"),
+        ("noise", ["synth.replay_crop=[16, 16]"], "synth.replay_crop: there is no bank"),
+        (
+            "ddad.segkd",
+            ["synth.replay_crop=[16, 40]"],
+            r"synth.replay_crop: \[16, 40\] must be a multiple of 16, such as \[16, 48\]",
+        ),
     ],
 )
 def test_recipes_that_cannot_be_played_are_one_line(tiny, case, overrides, message):

@@ -151,17 +151,19 @@ def test_thirds_are_three_stages_however_they_are_written(every, steps):
 
 @pytest.mark.usefixtures("_decided")
 def test_the_average_as_by_hand():
-    """It begins with the first step that was not refused."""
-    made = player(Optimizer(lr=0.5), ema=0.8)
+    """It begins with the first step that was not refused, and decays the faster the younger it is."""
+    made = player(Optimizer(lr=0.5), ema=0.15)
+    decays = iter([0.0, 1 / 10, 0.15])  # n/(n+9), then `ema`
     wanted: dict[str, torch.Tensor] = {}
     for step in range(5):
         if step in (0, 3):
             assert move(made, lambda step=step: loss_of(made, step) * math.nan, step)
             continue
         assert move(made, lambda step=step: loss_of(made, step), step) is None
+        decay = next(decays)
         for key, value in made.network.state_dict().items():
             if value.is_floating_point():
-                wanted[key] = 0.8 * wanted[key] + 0.2 * value if key in wanted else value.clone()
+                wanted[key] = decay * wanted[key] + (1 - decay) * value if key in wanted else value.clone()
     assert {"0.weight", "1.running_mean", "1.running_var"} <= wanted.keys()
     for key, value in wanted.items():
         assert torch.allclose(made.headline.state_dict()[key], value, atol=1e-6), key
