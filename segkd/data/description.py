@@ -10,6 +10,8 @@ import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from segkd.data.classes import IGNORE, Classes, listed
+from segkd.data.image_files import MAX_PIXELS
+from segkd.data.pairing import NAME, SPLIT, whole
 from segkd.foundation.errors import DataError, RecipeError
 from segkd.recipe.blocks import Block
 from segkd.recipe.messages import error_line, explain, shown
@@ -75,12 +77,28 @@ def _remap(value: Any) -> dict[int, int | str]:
 
 
 def _pattern(value: Any) -> str:
-    """A folder below the root, with `{split}` at most."""
-    if not isinstance(value, str) or not value or re.search(r"[{}\\]", value.replace("{split}", "", 1)):
-        raise ValueError("expected the path of a folder, with {split} where the split's name stands")
+    """Paths below the root, with `{split}`, `{name}` and `*` at most."""
+    if not isinstance(value, str) or not value or re.search(r"[{}\\]", re.sub(r"\{(split|name)\}", "", value)):
+        raise ValueError(f"expected a folder or a path such as {IMAGES}/{NAME}.jpg, with {SPLIT}, {NAME} and * at most")
     if PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:
-        raise ValueError("expected a folder below that of dataset.yaml")
+        raise ValueError("expected a path below the folder of dataset.yaml")
     return value
+
+
+def _list(value: Any) -> str:
+    if NAME in (path := _pattern(value)) or "*" in path:
+        raise ValueError(f"expected the path of a text file, with {SPLIT} at most")
+    return path
+
+
+def _range(value: Any) -> tuple[int, int]:
+    if (
+        not isinstance(value, list)
+        or [type(part) for part in value] != [int, int]
+        or not 0 <= value[0] < value[1] < 65536
+    ):
+        raise ValueError("expected [black, white], two values of 0 to 65535")
+    return value[0], value[1]
 
 
 class Description(Block):
@@ -96,9 +114,22 @@ class Description(Block):
     ignore: Annotated[tuple[Any, ...] | None, BeforeValidator(_ignored)] = Field(
         None, description="ids (or colours) that are neither trained on nor measured; default: 255, or no colour"
     )
-    images: Annotated[str, BeforeValidator(_pattern)] = Field(IMAGES, description="folder of a split's images")
+    images: Annotated[str, BeforeValidator(_pattern)] = Field(
+        IMAGES, description="a split's images: their folder, or their paths with {name} for what a mask's path shares"
+    )
     masks: Annotated[str, BeforeValidator(_pattern)] = Field(
-        MASKS, description="folder of a split's masks", validate_default=True
+        MASKS, description="a split's masks, in the same way", validate_default=True
+    )
+    list: Annotated[str | None, BeforeValidator(_list)] = Field(
+        None,
+        description="text file that lists a split's images; default: {split}.txt, if it is there and images has no {split}",
+    )
+    range: Annotated[tuple[int, int] | None, BeforeValidator(_range)] = Field(
+        None,
+        description="values of images in 16 bits that are black and white, as [0, 4095]; default: their upper 8 bits",
+    )
+    megapixels: int = Field(
+        MAX_PIXELS // 1_000_000, ge=1, le=4000, description="an image or mask that declares more is refused"
     )
 
     @field_validator("labels")
@@ -144,11 +175,16 @@ class Description(Block):
         images = info.data.get("images")
         if images is None:
             return masks
-        if ("{split}" in masks) != ("{split}" in images):
-            raise ValueError("{split} must stand in both of images and masks, or in neither")
-        if masks == images:
-            raise ValueError("images and masks must be in two folders")
+        if SPLIT in masks and SPLIT not in images:
+            raise ValueError("{split} must stand in both of images and masks, or not in masks")
+        if whole(masks) == whole(images):
+            raise ValueError("images and masks must be in two folders, or differ in their names")
         return masks
+
+    @property
+    def most_pixels(self) -> int:
+        """What `megapixels` comes to."""
+        return self.megapixels * 1_000_000
 
     def class_list(self, name: str) -> Classes:
         """The classes, drawn in their declared colours or in generated ones."""

@@ -1,67 +1,30 @@
-"""Images and masks in folders of one's own, matched by their stems and described by a `dataset.yaml` beside them."""
+"""Images and masks in folders of one's own, paired by their names and described by a `dataset.yaml` beside them."""
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from segkd.data.description import FILE, IMAGES, MASKS, UNKNOWN, Description, read_description
-from segkd.data.images import read_image, read_mask
-from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
+from segkd.data.description import IMAGES, MASKS, Description, read_description
+from segkd.data.images import read_image
+from segkd.data.labels import Labels
+from segkd.data.lists import Known, read_lines
+from segkd.data.pairing import ANY_KIND, SPLIT, Files, below, compiled, files_of, start, suggestion, whole
+from segkd.data.samples import FileSet, Report, Sample, check_size, refuse
 from segkd.foundation.errors import DataError
 
-_IMAGES = (".png", ".jpg", ".jpeg")
-_MASKS = (".png",)
-_ABOVE = 3
-"""How far above a folder of masks its description is looked for."""
-
-
-class Labels:
-    """How the masks of a described folder become class ids.
-
-    Attributes:
-        classes: what the ids stand for.
-    """
-
-    def __init__(self, root: Path) -> None:
-        """Read the description in `root`. Raises DataError for one that is missing or has mistakes."""
-        self.description, self._source = read_description(root), root / FILE
-        self.classes = self.description.class_list(root.resolve().name)
-        self._table, self._colours = self.description.id_table(), self.description.colour_map()
-
-    def read(self, path: Path) -> np.ndarray:
-        """The mask (H,W) uint8 in a file, `IGNORE` where it does not count.
-
-        Raises:
-            DataError: a damaged file, or an id or colour that the description does not know.
-        """
-        mask = read_mask(path, colour_map=self._colours)
-        if self._colours is not None:
-            return mask
-        ids = self._table[mask]
-        if not (allowed := ids != UNKNOWN).all():
-            raise label_error(str(path), mask, allowed, f"{self._source} has no such id")
-        return ids
-
-
-def labels_around(masks: Path) -> Labels | None:
-    """Those that the nearest `dataset.yaml` describes, in a folder of masks or up to three above it; None without one."""
-    folder = masks.resolve()
-    roots = (folder, *folder.parents[:_ABOVE])
-    root = next((place for place in roots if (place / FILE).is_file()), None)
-    return None if root is None else Labels(root)
+_NAMED = 3
+"""Files that a line about many of them names."""
 
 
 class Folder(FileSet):
     """One split of a folder; images are read and checked when asked for.
 
     The images of a split are in `images/SPLIT/` and its masks in `masks/SPLIT/`, or where the description says; each
-    image has the mask of the same stem. Where neither folder is there, `SPLIT.txt` lists the stems that belong to the
-    split, one a line, and the files are in `images/` and `masks/`. Images are PNG or JPEG, masks PNG.
+    image has the mask of the same name. Where neither folder is there, `SPLIT.txt` lists the images that belong to the
+    split, one a line, and the files are in `images/` and `masks/`; without any list these are one split, whatever it is
+    called. Endings do not count: `a.jpg` has the mask `a.png`.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
@@ -73,12 +36,15 @@ class Folder(FileSet):
             report: is told of every file without its partner, and the set goes on without it; by default it raises.
 
         Raises:
-            DataError: a mistake in the description, no such split, an empty one, or files that do not match.
+            DataError: a mistake in the description, no such split, an empty one, files that do not match, or masks of
+                which nobody has said whether 255 is a class.
         """
         self.root, self.split = Path(root), split
         self._labels = Labels(self.root)
         self.classes = self._labels.classes
-        self.pairs = _pairs(self.root, split, self._labels.description, report)
+        found = _Split(self.root, split, self._labels.description, report)
+        self.pairs, self.notes = found.pairs(), tuple(found.notes())
+        self._labels.ask_about_white([mask for _, mask in self.pairs], report)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -89,94 +55,182 @@ class Folder(FileSet):
         Raises:
             DataError: a damaged file, two sizes, or an id or colour that the description does not know.
         """
-        path, mask_path = self.pairs[index]
-        image, mask = read_image(path), self._labels.read(mask_path)
+        (path, mask_path), said = self.pairs[index], self._labels.description
+        image = read_image(path, value_range=said.range, most_pixels=said.most_pixels)
+        mask = self._labels.read(mask_path)
         check_size(mask_path, mask, image)
         return Sample(path.relative_to(self.root).as_posix(), image, mask)
 
 
 def splits_of(root: Path) -> list[str]:
-    """The splits that a folder has, sorted.
+    """The splits that a folder has, sorted; `all` where it has images and no splits.
 
     Raises:
-        DataError: a mistake in the description, or no split.
+        DataError: a mistake in the description, or no images.
     """
     description = read_description(root)
-    before, split, after = description.images.partition("{split}")
-    found: set[str] = set()
-    if split:
-        folders = (path for path in root.glob(f"{glob.escape(before)}*{glob.escape(after)}") if path.is_dir())
-        found = {path.relative_to(root).as_posix()[len(before) :].removesuffix(after) for path in folders}
-    images = root / (before if not split else "images")
-    if not found and images.is_dir():
-        stems = {path.stem for path in images.iterdir()}
-        texts = {path.stem: path.read_bytes().decode(errors="replace") for path in root.glob("*.txt")}
-        found = {name for name, text in texts.items() if stems & {line.strip() for line in text.splitlines()}}
-    if not found:
-        raise DataError(f"{root}: no split: neither a folder {description.images} nor a list SPLIT.txt of stems")
-    return sorted(found)
+    if found := _folders(root, description):
+        return sorted(found)
+    images = "images" if description.images == IMAGES else description.images
+    files = files_of(root, whole(images)) if SPLIT not in images and (root / start(whole(images))).is_dir() else None
+    if files is None or not files.of:
+        raise DataError(f"{root}: no split: neither a folder {description.images} nor a list SPLIT.txt of images")
+    return sorted(_lists(root, description, Known(files.of, root))) or ["all"]
+
+
+def _folders(root: Path, description: Description) -> set[str]:
+    """The splits whose images the pattern finds, by name."""
+    pattern = whole(description.images)
+    if SPLIT not in pattern or not (root / start(pattern)).is_dir():
+        return set()
+    form = compiled(pattern)
+    found = (form.fullmatch(path.relative_to(root).as_posix()) for path in below(root / start(pattern)))
+    return {match["split"] for match in found if match}
+
+
+def _lists(root: Path, description: Description, known: Known) -> set[str]:
+    """The splits whose lists name an image."""
+    pattern = description.list or f"{SPLIT}.txt"
+    folder = root / start(pattern)
+    if SPLIT not in pattern or not folder.is_dir():
+        return set()
+    form, found = compiled(pattern), set()
+    for path in folder.iterdir() if folder == root else below(folder):
+        match = form.fullmatch(path.relative_to(root).as_posix())
+        if match and _names_any(path, known):
+            found.add(match["split"])
+    return found
+
+
+def _names_any(listing: Path, known: Known) -> bool:
+    try:
+        return any(known.find(said) or known.find(_words(said)[0]) for _, said in read_lines(listing))
+    except DataError:
+        return False  # a text that is no list
+
+
+def _words(said: str) -> list[str]:
+    """The words of a line, which may be an image and its mask."""
+    return said.replace(",", " ").replace(";", " ").split() or [said]
 
 
 def _is_name(split: str) -> bool:
     return bool(split) and split not in (".", "..") and not set(split) & set("/\\*?[]{}")
 
 
-def _pairs(root: Path, split: str, description: Description, report: Report) -> list[tuple[Path, Path]]:
-    if not _is_name(split):
-        raise DataError(f"{root}: '{split}' is no name of a split")
-    images, masks = (root / pattern.replace("{split}", split) for pattern in (description.images, description.masks))
-    listing = root / f"{split}.txt"
-    listed = "{split}" not in description.images
-    if (description.images, description.masks) == (IMAGES, MASKS) and not images.is_dir() and not masks.is_dir():
-        images, masks, listed = root / "images", root / "masks", True
-    if listed and not listing.is_file():
-        folders = f", nor folders images/{split} and masks/{split}" if "{split}" in description.images else ""
-        raise DataError(f"{listing}: no such list of stems{folders}")
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder")
-    image_of, mask_of = _by_stem(images, _IMAGES, "image", report), _by_stem(masks, _MASKS, "mask", report)
-    if listed:
-        stems = list(_stems(listing, image_of, images, report))
-    else:
-        stems = sorted(image_of)
-        for stem in sorted(mask_of.keys() - image_of.keys()):
-            report(DataError(f"{mask_of[stem]}: mask without an image in {images}"))
-    for stem in stems:
-        if stem not in mask_of:
-            report(DataError(f"{image_of[stem]}: image without a mask {stem}.png in {masks}"))
-    pairs = [(image_of[stem], mask_of[stem]) for stem in stems if stem in mask_of]
-    if not pairs:
-        raise DataError(f"{listing if listed else images}: no image with a mask ({', '.join(_IMAGES)})")
-    return pairs
+class _Split:
+    """The search for the pairs of one split."""
 
+    def __init__(self, root: Path, split: str, description: Description, report: Report) -> None:
+        if not _is_name(split):
+            raise DataError(f"{root}: '{split}' is no name of a split")
+        self.root, self.split, self.description, self.report = root, split, description, report
+        patterns = [whole(self._filled(pattern)) for pattern in (description.images, description.masks)]
+        self.flat = (description.images, description.masks) == (IMAGES, MASKS) and not any(
+            (root / start(pattern)).is_dir() for pattern in patterns
+        )
+        self.declared = ("images", "masks") if self.flat else (description.images, description.masks)
+        images, masks = map(whole, self.declared) if self.flat else patterns
+        self.images, self.masks = files_of(root, images), files_of(root, masks, masks=True)
+        belong = set(self.masks.of.values())  # both may be in one folder
+        self.images.of = {name: path for name, path in self.images.of.items() if path not in belong}
+        self.images.others = [path for path in self.images.others if path not in belong]
+        self.listing = self._listing()
+        self.parted = self.listing is not None or SPLIT in self.declared[0]
 
-def _by_stem(folder: Path, suffixes: Sequence[str], kind: str, report: Report) -> dict[str, Path]:
-    """The files of a folder by their names without suffixes; hidden files and other kinds are not looked at."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            report(DataError(f"{path}: a second {kind} called '{path.stem}', beside {found[path.stem].name}"))
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """Images with their masks, in the order of their names or of their list."""
+        images, masks = self.images, self.masks
+        for files, kind in ((images, "image"), (masks, "mask")):
+            for path, name in files.twice:
+                self.report(DataError(f"{path}: a second {kind} called '{name}', beside {files.of[name].name}"))
+        if self.listing is not None:
+            chosen = self._listed(self.listing)
+        elif images.of.keys() & masks.of.keys():
+            chosen = {name: name for name in sorted(images.of)}
         else:
-            found[path.stem] = path
-    return found
+            raise DataError(self._why())
+        if self.listing is None and (SPLIT in self.declared[1] or not self.parted):
+            for name in sorted(masks.of.keys() - images.of.keys()):
+                told = f"mask without an image {images.shown(name)}{_beside(name, images)}"
+                self.report(DataError(f"{masks.of[name]}: {told}"))
+        for name, label in chosen.items():
+            if label not in masks.of:
+                told = f"image without a mask {masks.shown(label)}{_beside(label, masks)}"
+                self.report(DataError(f"{images.of[name]}: {told}"))
+        found = [(images.of[name], masks.of[label]) for name, label in chosen.items() if label in masks.of]
+        if not found:
+            raise DataError(f"{self.listing or images.folder}: no image with a mask")
+        return found
+
+    def notes(self) -> Iterator[str]:
+        """What to say of files that do not belong to it."""
+        if not self.parted:
+            yield f"{self.root}: has no splits: '{self.split}' is all that is there"
+        for files in (self.images, self.masks) if self.listing is None else ():
+            if files.others and (files is self.images or files.pattern.endswith(ANY_KIND)):
+                yield f"{files.folder}: left out: {_some(files.others, files.folder)}"
+
+    def _listing(self) -> Path | None:
+        """The split's list, if it has one."""
+        said = self.description
+        if said.list is not None or SPLIT in self.declared[0]:
+            return None if said.list is None else self.root / self._filled(said.list)
+        listing = self.root / f"{self.split}.txt"
+        if listing.is_file():
+            return listing
+        others = _lists(self.root, said, Known(self.images.of, self.root)) or _folders(self.root, said)
+        if others:
+            folders = f", nor folders images/{self.split} and masks/{self.split}" if self.flat else ""
+            raise DataError(
+                f"{listing}: no such list of images{folders}; there are the splits {', '.join(sorted(others))}"
+            )
+        return None
+
+    def _filled(self, pattern: str) -> str:
+        return pattern.replace(SPLIT, self.split)
+
+    def _listed(self, listing: Path) -> dict[str, str]:
+        """The names of a list's images, each with that of its mask: its own, or the one that stands beside it."""
+        known, labels = Known(self.images.of, self.root), Known(self.masks.of, self.root)
+        chosen: dict[str, str] = {}
+        lines: dict[str, int] = {}
+        for number, said in read_lines(listing):
+            name = label = known.find(said)
+            words = _words(said)
+            if name is None and len(words) == 2:
+                name, label = known.find(words[0]), labels.find(words[1])
+            if name is None or label is None:
+                kind, files = ("image", self.images) if name is None else ("mask", self.masks)
+                told = f"no {kind} called '{said}' in {files.folder}{_beside(said, files)}"
+                self.report(DataError(f"{listing}:{number}: {told}"))
+            elif name in chosen:
+                self.report(DataError(f"{listing}:{number}: '{said}' stands on line {lines[name]} already"))
+            else:
+                chosen[name], lines[name] = label, number
+        return chosen
+
+    def _why(self) -> str:
+        """Why nothing pairs, and what would."""
+        images, masks = self.images, self.masks
+        for files, kind in ((images, "image"), (masks, "mask")):
+            if not files.of:
+                there = f"; there are {_some(files.others, files.folder)}" if files.others else ""
+                return f"{files.folder}: no {kind} {files.pattern}{there}"
+        name, other = min(images.of), min(masks.of)
+        told = f"{images.of[name].name} would need {masks.shown(name)}, and there is {masks.of[other].name}"
+        return f"{images.folder}: none of {len(images.of)} images has a mask: {told}{suggestion(images, masks, self.declared)}"
 
 
-def _stems(listing: Path, known: Iterable[str], images: Path, report: Report) -> Iterable[str]:
-    """The stems of a list that are images, in its order."""
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{listing}: cannot be read: {error}") from error
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        stem = line.strip()
-        if stem in seen:
-            report(DataError(f"{listing}:{number}: '{stem}' stands on line {seen[stem]} already"))
-        elif stem and stem not in known:
-            report(DataError(f"{listing}:{number}: no image called '{stem}' in {images}"))
-        elif stem:
-            seen[stem] = number
-            yield stem
+def _beside(name: str, files: Files) -> str:
+    """Words about a file of this name that is there and of a kind that is not read; or none."""
+    stem = Path(name).name
+    there = [path.name for path in files.others if path.stem in (stem, Path(stem).stem)]
+    return f"; {there[0]} is of a kind that is not read" if there else ""
+
+
+def _some(paths: list[Path], folder: Path) -> str:
+    """How many files, and the first of them."""
+    names = ", ".join(path.relative_to(folder).as_posix() for path in paths[:_NAMED])
+    kinds = "file of another kind or name" if len(paths) == 1 else "files of other kinds or names"
+    return f"{len(paths)} {kinds} ({names}{', ...' if len(paths) > _NAMED else ''})"

@@ -46,9 +46,15 @@ Report = Callable[[DataError], None]
 
 
 class FileSet(Sequence[Sample]):
-    """A data set in files, which are read and checked when a sample is asked for."""
+    """A data set in files, which are read and checked when a sample is asked for.
+
+    Attributes:
+        classes: what its labels mean.
+        notes: lines for whoever uses the set: files that are there and do not belong to it.
+    """
 
     classes: Classes
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def read(self, index: int) -> Sample:

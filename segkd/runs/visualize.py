@@ -15,8 +15,8 @@ from PIL import Image
 from segkd.data import nyuv2
 from segkd.data.camvid import VOID
 from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, Classes, disagreement
-from segkd.data.folder import Labels, labels_around
 from segkd.data.images import read_image, read_mask
+from segkd.data.labels import Labels, labels_around
 from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
 from segkd.evaluation.evaluate import predict
