@@ -21,7 +21,7 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
-from segkd.foundation import ranks
+from segkd.foundation import ranks, terminal
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.foundation.machine import quicker_in_bf16
 from segkd.foundation.rng import seed_for
@@ -61,7 +61,8 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
     if name in procedural.KINDS:
         return procedural.SceneSet(split, TRAIN_SCENES if split == "train" else 500, kind=name)
     if root is None:
-        raise DataError(f"data.root: {name} is read from a folder; set data.root=DIR (its layout is in docs/data.md)")
+        told = "give --root DIR to segkd eval, or data.root=DIR to a recipe"
+        raise DataError(f"data: {name} is read from a folder; {told} (its layout is in docs/data.md)")
     if name == "camvid":
         return CamVid(expand_root(root), split)
     if name == "nyuv2":
@@ -168,6 +169,8 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
     data = dataset(recipe.data.name, recipe.data.root, recipe.data.train, classes)
     if wrong := class_lists.disagreement(classes.names, data.classes, "model"):
         raise TeacherError(f"{wrong}; set model.classes")
+    terminal.say(*data.notes)
+    _check_held_out(recipe, data)
     torch.manual_seed(recipe.run.seed)
     network = network_of(recipe.model, len(classes))
     start_from(network, recipe.model.weights)
@@ -184,6 +187,16 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
         batch=recipe.run.batch, seed=recipe.run.seed, device=device, bf16=bf16, refusals=Refusals(recipe.run.max_bad),
     )  # fmt: skip
     return game, adapter
+
+
+def _check_held_out(recipe: TeachRecipe, data: Dataset) -> None:
+    """A folder without splits has the same images under every name. Raises DataError where they would train and measure."""
+    for key, split in (("watch", recipe.data.watch), ("final", recipe.data.final)):
+        if isinstance(data, Folder) and split not in (None, recipe.data.train):
+            other = dataset(recipe.data.name, recipe.data.root, split, data.classes)
+            if other.pairs == data.pairs:
+                same = f"the {len(data)} images of {recipe.data.train} and {split} are the same"
+                raise DataError(f"data.{key}: {same}; list them apart (docs/data.md), or set data.{key}=null")
 
 
 def method_of(recipe: DistillRecipe) -> Method:
@@ -208,6 +221,8 @@ def synthesiser_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
         return generator.Noise(largest, low, high)
     if synth.kind == "images":
         data = dataset(recipe.data.name, recipe.data.root, synth.split, classes_of(recipe.teacher.classes))
+        if not ranks.rank():
+            terminal.say(*data.notes)
         return ImageStream(data, low, high)
     make = generator.dcgan if synth.kind == "dcgan" else generator.resize_convolution
     return make(synth.latent, largest, synth.width, low, high)

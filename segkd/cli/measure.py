@@ -114,12 +114,16 @@ def comma_separated(scores: dict[str, Any]) -> str:
     "--masks",
     type=click.Path(exists=True, file_okay=False),
     metavar="DIR",
-    help="Ground truth, STEM.png; of the ids or colours that a dataset.yaml there or above says.",
+    help="Ground truth, of the images' names; of the ids or colours that a dataset.yaml there or above says.",
 )
 @click.option(
     "--kind", type=click.Choice(["panel", "mask", "overlay"]), default="panel", show_default=True,
     help="All side by side with a legend, a palette PNG of class ids, or the image tinted.",
 )  # fmt: skip
+@click.option(
+    "--range", "value_range", metavar="LOW,HIGH", help="Values of 16-bit images that are black and white, as 0,4095."
+)
+@click.option("--megapixels", type=click.IntRange(1, 4000), help="The most that an image may have; default: 64.")
 @SIZE
 @WHO
 @DEVICE
@@ -128,21 +132,23 @@ def comma_separated(scores: dict[str, Any]) -> str:
 @with_debug
 def visualize(
     model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, size: Any, who: Any,
-    device: str, precision: Any, trust_pickle: bool,
+    value_range: str | None, megapixels: int | None, device: str, precision: Any, trust_pickle: bool,
 ) -> None:  # fmt: skip
-    """Draw the masks that MODEL gives to images, named one by one or by their folder.
+    """Draw the masks that MODEL gives to images, named one by one or by their folder, with all below it.
 
     MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
     """
+    from segkd.runs.drawings import Reading, plan_drawings
     from segkd.runs.trained import load_guide, load_model, seen_at
-    from segkd.runs.visualize import plan_drawings
     from segkd.runs.visualize import visualize as draw
+
+    reading = Reading.parsed(value_range, megapixels)
 
     loaded = load_model(model, who, trust_pickle=trust_pickle)
     guide = None if teacher is None else load_guide(teacher, trust_pickle)
-    jobs = plan_drawings(images, out, kind, loaded.classes, masks)
+    jobs = plan_drawings(images, out, kind, loaded.classes, masks, reading=reading, note=terminal.say)
     draw(
         loaded, jobs, kind, teacher=guide, size=size, device=device, precision=precision,
-        done=lambda job: terminal.tell(f"{job.image} -> {job.out}"),
+        done=lambda job: terminal.tell(f"{job.image} -> {job.out}"), failed=terminal.say,
     )  # fmt: skip
     terminal.tell(seen_at(size or loaded.size, "as asked" if size else loaded.size_from))

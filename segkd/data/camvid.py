@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segkd.data.classes import CAMVID, IGNORE
+from segkd.data.image_files import SUFFIXES
 from segkd.data.images import read_image, read_mask
+from segkd.data.lists import read_lines
 from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
 from segkd.foundation.errors import DataError
 
 VOID = 11
 """The id of void in CamVid's label files."""
-
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class CamVid(FileSet):
@@ -23,7 +23,7 @@ class CamVid(FileSet):
 
     `root/SPLIT.txt` lists pairs "image mask", one a line; of each path only the last two parts count, so that the
     published lists with their absolute `/SegNet/CamVid/...` paths work anywhere. Without a list all images of
-    `root/SPLIT/` are taken, with the masks of the same names in `root/SPLITannot/`. Images are PNG or JPEG.
+    `root/SPLIT/` are taken, with the masks of the same names in `root/SPLITannot/`. Files are of the kinds that `images` reads.
     """
 
     classes = CAMVID
@@ -66,20 +66,14 @@ class CamVid(FileSet):
 
 
 def _listed_pairs(root: Path, listing: Path, report: Report) -> list[tuple[Path, Path]]:
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{listing}: cannot be read: {error}") from error
     pairs = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_lines(listing):
         words = line.split()
-        if not words:
-            continue
         try:
             if len(words) != 2:
                 raise DataError(f"{listing}:{number}: expected an image and a mask, found {len(words)} words")
             image, mask = (_last_two(word, f"{listing}:{number}") for word in words)
-            pairs.append((_existing(root / image, "image", _SUFFIXES), _existing(root / mask, "mask", (".png",))))
+            pairs.append((_existing(root / image, "image"), _existing(root / mask, "mask")))
         except DataError as error:
             report(error)
     if not pairs:
@@ -94,9 +88,9 @@ def _last_two(word: str, where: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def _existing(path: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
+def _existing(path: Path, kind: str) -> Path:
     """The file, or the one of that name with another suffix: the published lists say .png, many copies are .jpg."""
-    for candidate in (path, *(path.with_suffix(suffix) for suffix in suffixes)):
+    for candidate in (path, *(path.with_suffix(suffix) for suffix in SUFFIXES)):
         if candidate.is_file():
             return candidate
     raise DataError(f"{path}: missing {kind}")
@@ -107,16 +101,16 @@ def _folder_pairs(root: Path, split: str, report: Report) -> list[tuple[Path, Pa
     for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder, and no list {root / split}.txt")
-    found = sorted(path for path in images.iterdir() if path.suffix.lower() in _SUFFIXES)
+    found = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise DataError(f"{images}: no images ({', '.join(_SUFFIXES)})")
+        raise DataError(f"{images}: no images ({', '.join(SUFFIXES)})")
     pairs = []
     for path in found:
         try:
-            pairs.append((path, _existing(masks / f"{path.stem}.png", "mask", (".png",))))
+            pairs.append((path, _existing(masks / f"{path.stem}.png", "mask")))
         except DataError as error:
             report(error)
-    for mask in sorted(masks.glob("*.png")):
-        if mask.stem not in {path.stem for path in found}:
+    for mask in sorted(masks.iterdir()):
+        if mask.suffix.lower() in SUFFIXES and mask.stem not in {path.stem for path in found}:
             report(DataError(f"{mask}: mask without an image in {images}"))
     return pairs

@@ -10,6 +10,7 @@ import numpy as np
 
 from segkd.data.classes import IGNORE, NYUV2_13, NYUV2_40
 from segkd.data.images import read_image, read_mask
+from segkd.data.lists import read_lines
 from segkd.data.nyuv2_mat import FRAMES, MAP_13, MAP_40, SPLITS, OfficialFiles
 from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
 from segkd.foundation.errors import DataError
@@ -170,15 +171,8 @@ class _Prepared:
 
 def _numbers(path: Path) -> list[int]:
     """The frame numbers of a list, one a line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
     found: dict[int, int] = {}
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text:
-            continue
+    for number, text in read_lines(path):
         if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 9):
             raise DataError(f"{path}:{number}: expected the number of a frame, from 1, found '{text[:40]}'")
         if int(text) in found:

@@ -28,6 +28,11 @@ def start(pattern: str) -> str:
     return fixed.rpartition("/")[0]
 
 
+def ending(pattern: str) -> str:
+    """What a file's name has behind `{name}` and before its last dot: `_mask` of `masks/{name}_mask.png`."""
+    return whole(pattern).rpartition(NAME)[2].rpartition(".")[0]
+
+
 def compiled(pattern: str) -> re.Pattern[str]:
     """What a file's path below the root must be; groups `name` and `split` are what the placeholders stand for.
 

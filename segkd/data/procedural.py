@@ -34,6 +34,7 @@ class SceneSet:
     """
 
     classes: Classes
+    notes: tuple[str, ...] = ()
 
     def __init__(self, split: Split, count: int = 500, size: tuple[int, int] = (96, 128), kind: str = "scenes") -> None:
         if split not in get_args(Split):

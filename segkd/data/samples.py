@@ -30,9 +30,13 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """A sequence of samples with named classes; samples are read when asked for, `list(dataset)` keeps them all."""
+    """A sequence of samples with named classes; samples are read when asked for, `list(dataset)` keeps them all.
+
+    `notes` are lines for whoever uses it: files that are there and do not belong to it.
+    """
 
     classes: Classes
+    notes: Sequence[str]
 
     def __len__(self) -> int: ...
 

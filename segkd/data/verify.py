@@ -25,7 +25,7 @@ COUNTS: dict[str, dict[str, int]] = {
 
 @dataclass
 class Findings:
-    """What was found: a line for each split that could be read, and one for each problem."""
+    """What was found: a line for each split that could be read, what was left out of it, and one for each problem."""
 
     splits: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ def verify(
         expected = counts.get(name, {}).get(split, len(data))
         if len(data) != expected:
             findings.note(DataError(f"{root}: {label}: {len(data)} images, where {expected} were published"))
-        findings.splits.append(f"{label}: {len(data)} images{_size(name, root, sizes, findings.note)}")
+        findings.splits += [f"{label}: {len(data)} images{_size(name, root, sizes, findings.note)}", *data.notes]
     if not splits and not findings.problems:
         _note_strangers(name, root, [data for _, _, data in sets], findings.note)
     return findings

@@ -33,7 +33,8 @@ def evaluate(
     What is not given is as in the model's recipe: the data set, its root, its final split (or `test`), the precision; and
     the size is the model's own. `inference` shows the network windows, scales or mirror images of each image.
     `progress(done, total)` is called after every batch. `options` are the data, split, size, slide, scales, flip and
-    precision that were used; `notes` are lines for whoever reads the figures: first what size it was shown.
+    precision that were used; `notes` are lines for whoever reads the figures: first what size it was shown, last what
+    files of the set were left out.
 
     Raises:
         UsageError: no data set, neither given nor in a recipe.
@@ -64,5 +65,5 @@ def evaluate(
         "shorter_side": side,
         **inference.as_dict(),
     }
-    notes = [seen_at(size, size_from), *inference.notes(network)]
+    notes = [seen_at(size, size_from), *inference.notes(network), *labelled.notes]
     return {**scores, "options": {**options, "precision": precision}, "notes": notes}

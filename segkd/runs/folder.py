@@ -288,7 +288,7 @@ class Labelled:
     """
 
     def __init__(self, data: Dataset, size: Literal["protocol", "original"]) -> None:
-        self.classes = data.classes
+        self.classes, self.notes = data.classes, data.notes
         self._samples = [at_size(sample, size) for sample in data]
 
     def __len__(self) -> int:
@@ -307,7 +307,10 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
         return None
     with audit.phase("evaluation"):
         classes = build.classes_of(recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes)
-        return Labelled(build.dataset(recipe.data.name, recipe.data.root, split, classes), recipe.data.size)
+        data = build.dataset(recipe.data.name, recipe.data.root, split, classes)
+        for line in data.notes:
+            _warn(line)
+        return Labelled(data, recipe.data.size)
 
 
 def images_measured(recipe: Recipe, watch: Labelled | None, final: Labelled | None) -> int:

@@ -117,10 +117,13 @@ def test_a_folder_of_ones_own(tmp_path: Path):
     (tmp_path / "dataset.yaml").write_text("classes: [road, car]\n")
     found = verify("folder", tmp_path)
     assert found.problems == [] and found.splits == ["day: 2 images of 2 sizes", "night: 1 images of 8x6 pixels"]
+    (tmp_path / "images/day/c.gif").write_text("?")
+    assert verify("folder", tmp_path).splits[1].endswith("images/day: left out: 1 file of another kind or name (c.gif)")
+    assert not verify("folder", tmp_path).problems
     write(tmp_path / "masks/day/0.png", grey(2))
     (tmp_path / "masks/night/0.png").unlink()
     lines = check("folder", tmp_path)
-    assert [line.split(": ")[0] for line in lines] == ["images/night/0.png", "images/night", "masks/day/0.png"]
+    assert [line.split(": ")[0] for line in lines] == ["masks/night", "masks/day/0.png"]
     assert len(check("folder", tmp_path, "day")) == 1
     (tmp_path / "dataset.yaml").write_text("classes: [road, car]\nignroe: 3\nlabels: 4\n")
     assert [line.split(": ")[0] for line in check("folder", tmp_path)] == ["dataset.yaml:3", "dataset.yaml:2"]

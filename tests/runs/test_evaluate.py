@@ -21,9 +21,10 @@ from segkd.foundation.errors import DataError, NumbersError, StorageError, Teach
 from segkd.models.adapters import Adapter
 from segkd.models.student import save_network
 from segkd.recipe import load
+from segkd.runs.drawings import plan_drawings, read_job
 from segkd.runs.evaluate import evaluate as measure
 from segkd.runs.trained import Model, load_guide, load_model
-from segkd.runs.visualize import _read, plan_drawings, visualize
+from segkd.runs.visualize import visualize
 from segkd.training import checkpoint
 
 DISTILL = """\
@@ -322,7 +323,7 @@ def test_a_student_of_nyuv2_is_known_by_its_class_names(sets: dict[str, str], ca
     (job,) = plan_drawings(["nyu/images/0001.png"], "out", "panel", NYUV2_13, "nyu/labels13")
     truth = np.where(read_image("nyu/images/0001.png")[..., 0] > 127, 1, 0)
     truth[:4] = IGNORE
-    assert (_read(job, NYUV2_13)[1] == truth).all()
+    assert (read_job(job, NYUV2_13)[1] == truth).all()
 
 
 @pytest.mark.parametrize(
@@ -343,7 +344,7 @@ def test_ground_truth_means_what_its_folder_says(here: Path, described: str, mas
     Image.fromarray(mask).save("own/masks/val/x.png")
     two = listed("two", ["a", "b"])
     (job,) = plan_drawings(["own/images/val"], "out", "panel", two, "own/masks/val")
-    assert _read(job, two)[1].tolist() == [[1, IGNORE], [0, 1]]
+    assert read_job(job, two)[1].tolist() == [[1, IGNORE], [0, 1]]
     with pytest.raises(DataError, match="classes disagree: model 11, data 2"):
         plan_drawings(["own/images/val"], "out", "panel", CAMVID, "own/masks/val")
 
@@ -408,14 +409,14 @@ def test_an_output_never_replaces_an_input(here: Path) -> None:
     assert (here / "out/0_mask.png").read_bytes() == before
 
 
-@pytest.mark.parametrize("fault", ["empty", "truncated", "missing", "no mask", "label", "mask size"])
-def test_bad_input_writes_nothing_and_exits_3(run: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
-    images, truth = Path("camvid/test"), Path("camvid/testannot/2.png")  # the last of three: two good ones before it
+@pytest.mark.parametrize("fault", ["empty", "missing", "truncated", "no mask", "label", "mask size"])
+def test_bad_input_is_named_with_exit_3_and_the_rest_is_drawn(run: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:  # fmt: skip
+    images, truth = Path("camvid/test"), Path("camvid/testannot/1.png")  # a good one before it, and one behind
     if fault == "empty":
         images = Path("empty")
         images.mkdir()
     elif fault == "truncated":
-        (images / "2.png").write_bytes((images / "2.png").read_bytes()[:-20])
+        (images / "1.png").write_bytes((images / "1.png").read_bytes()[:-20])
     elif fault == "missing":
         images = Path("nothing.png")
     elif fault == "no mask":
@@ -427,15 +428,19 @@ def test_bad_input_writes_nothing_and_exits_3(run: Path, capsys: pytest.CaptureF
     arguments = ["visualize", str(run), str(images), "--out", "out", "--masks", "camvid/testannot", "--device", "cpu"]
     assert main(arguments) == 3
     out, err = capsys.readouterr()
-    assert not Path("out").exists() and not out
-    assert len(err.splitlines()) == 1
-    if fault == "label":
-        assert "2.png" in err and "label 12" in err
+    if fault in ("empty", "missing"):
+        assert not Path("out").exists() and not out and len(err.splitlines()) == 1
+        return
+    assert out.splitlines() == [f"camvid/test/{index}.png -> out/{index}_panel.png" for index in (0, 2)]
+    assert len(list(Path("out").iterdir())) == 2
+    named, total = err.splitlines()
+    assert "1.png" in named and total == "segkd: 1 of 3 images not drawn: named above"
+    assert fault != "label" or "label 12" in named
 
 
 def test_void_in_the_ground_truth_is_ignored(here: Path) -> None:
     (job,) = plan_drawings(["camvid/test/0.png"], "out", "panel", CAMVID, "camvid/testannot")
-    assert (_read(job, CAMVID)[1][:4] == IGNORE).all()
+    assert (read_job(job, CAMVID)[1][:4] == IGNORE).all()
 
 
 def test_visualize_says_what_it_wrote(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
