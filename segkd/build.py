@@ -137,22 +137,34 @@ def classes_at_start(student: blocks.Student, classes: int) -> int:
     return counts.pop() if len(counts) == 1 else classes
 
 
-def device_of(name: str) -> torch.device:
-    """`auto` is the first CUDA device, or the CPU."""
+def device_of(name: str, asked_by: str = "run.device") -> torch.device:
+    """`auto` is the first CUDA device, or the CPU.
+
+    Raises:
+        RecipeError: torch has no such device; `asked_by` is the key or the flag that names it.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's number of this process on its machine
         name = f"cuda:{os.environ['LOCAL_RANK']}"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RecipeError([f"run.device: {name}, but torch sees no CUDA device; set run.device=cpu"])
-    return torch.device(name)
+    device, lacks = torch.device(name), None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        lacks = None if (device.index or 0) < count else f"{count or 'no'} CUDA device{'s' if count > 1 else ''}"
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        lacks = "no MPS device"
+    if lacks is not None:
+        raise RecipeError([f"{asked_by}: {name}, but torch sees {lacks}; set {asked_by}=cpu"])
+    return device
 
 
 def bf16_of(precision: str, device: torch.device) -> bool:
     """Whether networks run in bf16: as asked, or (`auto`) where the GPU computes in it, or the processor sooner."""
     if precision != "auto":
         return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else quicker_in_bf16()
+    if device.type == "cpu":
+        return quicker_in_bf16()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def player_of(

@@ -14,10 +14,11 @@ from segkd import build
 from segkd.data.classes import CAMVID, NYUV2_13, NYUV2_40, Classes, listed, numbered
 from segkd.data.resize import resize_protocol
 from segkd.data.samples import Sample
-from segkd.foundation.errors import DataError, TeacherError
+from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.recipe import load
 from segkd.runs.folder import labelled
 from segkd.runs.teach import model_card
+from segkd.runs.trained import device_and_bf16
 
 TEACH = """\
 model: {arch: Linknet, encoder: mobilenet_v2, classes: %s, options: {encoder_depth: 3}}
@@ -79,6 +80,14 @@ def test_the_card_of_a_teacher_calls_its_folder_by_name(tmp_path: Path, monkeypa
                "machine": "a CPU", "precision": "fp32", "best_step": 1}  # fmt: skip
     card = model_card("teacher", load("teach.yaml"), summary)
     assert "1.00 M parameters, for own;" in card and "Licence: it follows that of the training images." in card
+
+
+@pytest.mark.parametrize("name", ["cuda:99", *(["mps"] if not torch.backends.mps.is_available() else [])])
+def test_a_device_that_torch_does_not_have(name: str):
+    with pytest.raises(RecipeError, match=f"^run.device: {name}, but torch sees .*; set run.device=cpu$"):
+        build.device_of(name)
+    with pytest.raises(RecipeError, match=f"^--device: {name}, but torch sees .*; set --device=cpu$"):
+        device_and_bf16(name, "auto")
 
 
 def test_what_cannot_be_had(here: Path):

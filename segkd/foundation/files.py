@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import os
@@ -15,6 +14,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from segkd.foundation.errors import StorageError, UsageError
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
 _CHUNK = 1 << 20
 
@@ -112,7 +113,7 @@ def _replace(
 
 def _write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Creates `path` with the default permissions, never through a symlink, and syncs its bytes."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_FOLLOW
     with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
         write(file)
         file.flush()
@@ -127,7 +128,7 @@ def append(path: str | Path, text: str) -> None:
     """
     path, payload = Path(path), text.encode()
     refuse_irregular(path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW
     try:
         with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
             file.write(payload)
@@ -204,6 +205,8 @@ def fsync_files(folder: str | Path) -> None:
 
 def fsync_folder(path: str | Path) -> None:
     """Syncs a folder, so that a rename in it survives a power cut. Raises OSError."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -251,7 +254,13 @@ class RunLock:
         path, said = self.folder / ".lock", f"{os.getpid()} {self.mark}".rstrip() + "\n"
         refuse_irregular(path)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            import fcntl
+        except ImportError as error:
+            raise StorageError(
+                f"{self.folder}: this system has no file locks, which runs need: use Linux, macOS, or WSL on Windows"
+            ) from error
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise StorageError(f"{self.folder}: cannot lock the run folder: {error.strerror or error}") from error
         try:

@@ -35,7 +35,10 @@ def quicker_in_bf16() -> bool:
     measured once on a machine with a version of torch and a number of threads, and kept in the user's cache: where both
     are nearly as quick, a run that is begun again must not come out in the other one.
     """
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and bf16_is_quicker("a convolution", _measured)
+    supported = getattr(
+        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None
+    )  # a torch without oneDNN (Apple's) has none
+    return supported is not None and supported() and bf16_is_quicker("a convolution", _measured)
 
 
 def bf16_is_quicker(about: str, find: Callable[[], bool]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import resource
 import sys
 from pathlib import Path
 
@@ -45,6 +44,10 @@ def largest_mb() -> int:
     """The most that this process held, in whole MB, as well as the system tells."""
     peak = peak_mb()
     if peak is None:
+        try:
+            import resource
+        except ImportError:  # Windows
+            return int(_forgotten_mb)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return int(max(peak, _forgotten_mb))
 

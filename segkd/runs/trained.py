@@ -197,5 +197,5 @@ def device_and_bf16(device: str, precision: Precision) -> tuple[torch.device, bo
     """Device and whether networks run in bf16, resolved."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
         raise UsageError(f"device {device}: expected auto, cpu, mps, cuda or cuda:N")
-    place = build.device_of(device)
+    place = build.device_of(device, "--device")
     return place, build.bf16_of(precision, place)

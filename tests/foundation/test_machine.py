@@ -89,3 +89,12 @@ def test_without_a_cache_it_is_measured_each_time(measuring, monkeypatch, tmp_pa
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setattr(machine.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert [machine.quicker_in_bf16() for _ in range(3)] == [True, False, True]
+
+
+def test_a_torch_without_onednn_computes_in_fp32(monkeypatch):
+    """As Apple's: `precision: auto` must not ask it for what it does not have."""
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert not build.bf16_of("auto", CPU) and build.bf16_of("bf16", CPU)
+    assert not build.bf16_of("auto", torch.device("mps"))
