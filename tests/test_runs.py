@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from segkd.runs.trained import load_model
 from segkd.training import checkpoint, tune
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[1]
 QUIET = runs.Options(name="tiny", quiet=True)
@@ -268,14 +268,6 @@ def test_the_headline_is_what_the_recipe_says(distil, tmp_path):
     assert student_bytes(tmp_path / "ema") != student_bytes(tmp_path / "last")
 
 
-def wait_for(process, seen):
-    """Until `seen()`; the process must not end before."""
-    end = time.monotonic() + 120
-    while not seen():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
-        time.sleep(0.01)
-
-
 def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, tmp_path):
     long = ["run.steps=50", "run.save_every=45", "run.eval_every=7", "run.sample_every=25", "run.threads=1"]
     long += ["game.student_moves=1"]
@@ -292,9 +284,12 @@ def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, tmp_pa
     with subprocess.Popen(
         command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_for(process, lambda: any(line["step"] >= 10 for line in read_lines(folder / "metrics.jsonl")))
+        until(
+            lambda: any(line["step"] >= 10 for line in read_lines(folder / "metrics.jsonl")),
+            lambda: process.poll() is None,
+        )
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM and "resumes the run" in said.splitlines()[-1]
     stopped_at = checkpoint.newest(folder / "checkpoints")[0]["step"]
     assert 10 <= stopped_at < 45 and not (folder / "summary.json").exists() and not (folder / "student").exists()

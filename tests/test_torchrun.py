@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +16,9 @@ import torch
 
 from segkd.training import checkpoint
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE, until
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="it is no Linux")
-PATIENCE = 60
-"""Seconds within which all processes have ended after one was killed."""
 
 
 def start(
@@ -52,9 +50,7 @@ def recipe(tiny, tmp_path) -> Path:
 def under_way(recipe: Path, folder: Path) -> subprocess.Popen:
     """A run that has saved its first step."""
     run = start(recipe, f"run.dir={folder}")
-    while len(checkpoint.listed(folder / "checkpoints")) < 2:
-        assert run.poll() is None
-        time.sleep(0.02)
+    until(lambda: len(checkpoint.listed(folder / "checkpoints")) >= 2, lambda: run.poll() is None)
     return run
 
 
@@ -70,7 +66,7 @@ def workers(parent: int) -> list[int]:
 @LINUX
 def test_two_processes_make_one_run(recipe, tmp_path):
     run = start(recipe)
-    out, err = run.communicate(timeout=300)
+    out, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, err
     whole = tmp_path / "run"
     summary = json.loads((whole / "summary.json").read_text())
@@ -89,7 +85,7 @@ def test_two_processes_make_one_run(recipe, tmp_path):
 @LINUX
 def test_two_processes_whose_batchnorm_is_one_draw_their_samples_together(recipe, tmp_path):
     run = start(recipe, "run.sync_bn=true", "run.sample_every=1")
-    _, err = run.communicate(timeout=300)
+    _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, err
     assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 4
     state = checkpoint.load(checkpoint.listed(tmp_path / "run" / "checkpoints")[0])
@@ -106,9 +102,9 @@ def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_pa
     nodes = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=run")
     apart = f"run.dir={tmp_path / 'apart'}"
     for run in [start(recipe, apart, processes=1, nodes=nodes) for _ in range(2)]:
-        _, err = run.communicate(timeout=300)
+        _, err = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, err
-    _, err = start(recipe).communicate(timeout=300)
+    _, err = start(recipe).communicate(timeout=PATIENCE)
     assert student(tmp_path / "apart") == student(tmp_path / "run"), err
 
 
@@ -116,17 +112,17 @@ def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_pa
 @pytest.mark.faults
 def test_asked_to_stop_both_save_and_say_so_where_torchrun_has_a_code_of_its_own(recipe, tmp_path):
     whole, again = tmp_path / "run", tmp_path / "again"
-    assert start(recipe).communicate(timeout=300) and (whole / "summary.json").exists()
+    assert start(recipe).communicate(timeout=PATIENCE) and (whole / "summary.json").exists()
     run = under_way(recipe, again)
-    began = time.monotonic()
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=PATIENCE)
-    assert run.returncode != 0 and time.monotonic() - began < 25
+    assert run.returncode != 0
+    # Else torchrun would have lost its patience, of 30 seconds, and killed them.
     assert json.loads((again / "summary.json").read_text()) == {"exit_code": 143}
     assert not (again / "student").exists()
 
     run = start(recipe, f"run.dir={again}")
-    assert run.communicate(timeout=300) and run.returncode == 0
+    assert run.communicate(timeout=PATIENCE) and run.returncode == 0
     assert student(again) == student(whole)
     assert json.loads((again / "summary.json").read_text())["student_miou"] is not None
 
@@ -135,12 +131,11 @@ def test_asked_to_stop_both_save_and_say_so_where_torchrun_has_a_code_of_its_own
 @pytest.mark.faults
 def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_bytes(recipe, tmp_path):
     whole, again = tmp_path / "run", tmp_path / "again"
-    assert start(recipe).communicate(timeout=300) and (whole / "summary.json").exists()
+    assert start(recipe).communicate(timeout=PATIENCE) and (whole / "summary.json").exists()
     run = under_way(recipe, again)
-    began = time.monotonic()
     os.kill(workers(run.pid)[-1], signal.SIGKILL)
     run.communicate(timeout=PATIENCE)
-    assert run.returncode != 0 and time.monotonic() - began < PATIENCE
+    assert run.returncode != 0
     assert not (again / "summary.json").exists()
 
     refused = subprocess.run(
@@ -150,5 +145,5 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_bytes(recipe,
     assert refused.returncode == 2 and "2 processes made its checkpoint, and 1 would go on" in refused.stderr
 
     run = start(recipe, f"run.dir={again}")
-    assert run.communicate(timeout=300) and run.returncode == 0
+    assert run.communicate(timeout=PATIENCE) and run.returncode == 0
     assert student(again) == student(whole)

@@ -260,7 +260,7 @@ def test_all_mistakes_are_told_at_once(root: Path):
     assert [line.split(": ")[0].rpartition(":")[2] for line in str(caught.value).splitlines()] == ["3", "4", "2"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(st.integers(0, 65535), st.sampled_from(["road", "car", "tree", "ignore", 0, 1, 2]), min_size=1),
     st.sets(st.integers(0, 65535), max_size=9),

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
@@ -92,6 +92,7 @@ def test_the_prepared_layout_is_read_first_and_jpeg_will_do(official: Path, prep
     assert NYUv2(official, "train")[0].name == f"{MAT}/0002"
 
 
+@settings(deadline=None)
 @given(st.permutations(range(1, 200)), st.integers(80, 190))
 def test_val_is_held_out_of_train_in_blocks(order: list[int], count: int):
     official, test = order[:count], order[count:]

@@ -17,6 +17,7 @@ from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate, predict
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError, NumbersError
+from tests.waiting import PATIENCE
 
 CLASSES = Classes("three", ("sky", "road", "tree"), ((10, 20, 30), (128, 64, 128), (0, 128, 0)))
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -275,7 +276,7 @@ def test_the_next_batch_is_read_while_the_network_works() -> None:
 
     class Waiting(Reader):
         def forward(self, x: Tensor) -> Tensor:
-            assert reached.wait(10), "nothing was read meanwhile"
+            assert reached.wait(PATIENCE), "nothing was read meanwhile"
             seen.append(len(asked))
             wanted[0] = min(wanted[0] + 2, 5)
             reached.clear() if wanted[0] not in asked else None

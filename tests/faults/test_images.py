@@ -14,7 +14,6 @@ from PIL import Image
 from segkd.data.images import read_image, read_mask
 from segkd.foundation.errors import DataError
 from tests.faults.kinds import KINDS, Outcome, looks
-from tests.faults.memory import memory_below
 from tests.pictures import (
     GREY,
     IDS,
@@ -32,6 +31,7 @@ from tests.pictures import (
     tiff,
     with_chunk,
 )
+from tests.work import memory_below
 
 Reader = Callable[[Path], np.ndarray]
 COLOURS = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)

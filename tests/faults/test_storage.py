@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -193,29 +192,34 @@ def test_of_two_processes_one_goes_on(row, tiny, tmp_path):
     recipe = tiny.recipe("noise")
     for race in row:
         begun = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(tmp_path / str(race))})})
-        start = time.monotonic() + 0.01
-        children, ended, (held, release) = [], {}, os.pipe()
+        children, (ready, go), (heard, tell), (held, release) = [], os.pipe(), os.pipe(), os.pipe()
         for _ in range(2):
             pid = os.fork()  # it runs no torch operation
             if pid == 0:
-                while time.monotonic() < start:
-                    pass
+                os.close(go)
+                os.close(release)
+                os.read(ready, 1)  # until both are there
+                code = 1
                 try:
-                    os.close(release)
                     with run_folder(begun):
-                        # Until the test lets go: however busy the machine, the other one has tried then.
-                        os.read(held, 1)
-                    os._exit(0)
+                        os.write(tell, b".")
+                        os.read(held, 1)  # until the other one has tried too, however busy the machine
+                    code = 0
                 except StorageError as error:
-                    os._exit(5 if "in use by process" in str(error) and "\n" not in str(error) else 1)
+                    code = 5 if "in use by process" in str(error) and "\n" not in str(error) else 1
+                finally:
+                    os.write(tell, b".")
+                    os._exit(code)
             children.append(pid)
-        while not ended and time.monotonic() < start + 30:
-            time.sleep(0.001)
-            ended = dict(found for found in (os.waitpid(pid, os.WNOHANG) for pid in children) if found[0])
+        for end in (ready, go, tell):
+            os.close(end)
+        for _ in children:
+            os.read(heard, 1)
         os.close(release)
-        ended |= dict(os.waitpid(pid, 0) for pid in children if pid not in ended)
-        os.close(held)
-        assert sorted(map(os.waitstatus_to_exitcode, ended.values())) == [0, 5]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        for end in (heard, held):
+            os.close(end)
+        assert sorted(codes) == [0, 5]
 
 
 @pytest.mark.faults

@@ -4,9 +4,8 @@ import hashlib
 import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,15 @@ from safetensors.torch import load_file, save_file
 from segkd import build
 from segkd.cli.main import main
 from segkd.foundation.errors import SegkdError, StorageError, TeacherError
+from segkd.foundation.tensors import MOST_STEPS
 from segkd.models.adapters import create_network
 from segkd.models.student import load_student, save_network
 from segkd.models.teacher import read_state
 from segkd.recipe import differences
 from segkd.training import loop
 from tests.faults.attacks import headers, pickles, saved
-from tests.faults.memory import memory_below
+from tests.waiting import until
+from tests.work import work_below
 
 State = dict[str, torch.Tensor]
 
@@ -37,17 +38,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@contextmanager
-def quickly() -> Iterator[None]:
-    """Fail where a second of work or 100 MB are spent."""
-    started = time.process_time()
-    with memory_below(100):
-        yield
-    assert time.process_time() - started < 1
+def cheaply() -> AbstractContextManager[None]:
+    """Fail where more work is done than the largest pickle that is read would take, or 100 MB are spent."""
+    return work_below(calls=10 * MOST_STEPS, megabytes=100)
 
 
 def refused(read: Callable[[Path], object], path: Path, kind: type[SegkdError]) -> None:
-    with quickly(), pytest.raises(kind) as caught:
+    with cheaply(), pytest.raises(kind) as caught:
         read(path)
     line = str(caught.value)
     assert line.startswith(f"{path}: ") and line.isprintable() and len(line) < 400 + len(str(path)), line
@@ -79,7 +76,7 @@ def test_a_hostile_header_is_refused(row, folder: Path, tmp_path: Path):
         (tmp_path / "teacher.safetensors").write_bytes(data)
         refused(read_state, tmp_path / "teacher.safetensors", TeacherError)
         (student / "model.safetensors").write_bytes(data)
-        with quickly(), pytest.raises(TeacherError, match="not a readable student") as caught:
+        with cheaply(), pytest.raises(TeacherError, match="not a readable student") as caught:
             load_student(student)
         assert str(caught.value).isprintable()
         row.count()
@@ -96,8 +93,8 @@ def test_the_canary_sings(tmp_path: Path):
                 read_state(tmp_path / "teacher.pt", trust_pickle=True)
             except TeacherError:
                 pass  # having run it
-            while name == "subprocess" and not mark.exists():
-                time.sleep(0.01)
+            if name == "subprocess":
+                until(mark.exists)
             sang += mark.exists()
             mark.unlink(missing_ok=True)
     assert sang == 12
@@ -169,7 +166,7 @@ def test_a_hostile_student_folder_is_refused(row, folder: Path, tmp_path: Path, 
         place = shutil.copytree(folder, tmp_path / name)
         content = json.loads((place / file).read_text()) | change if change else change
         (place / file).write_text(json.dumps(content))
-        with quickly(), pytest.raises(TeacherError) as caught:
+        with cheaply(), pytest.raises(TeacherError) as caught:
             load_student(place)
         line = str(caught.value)
         assert line.startswith(str(place)) and line.isprintable() and "Hub" not in line, line

@@ -9,6 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.waiting import PATIENCE
+
 SETUP = """
 import os, sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from segkd.foundation import audit
 
 def run(code: str, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SETUP + code], cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", SETUP + code], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from segkd.foundation.files import (
     sha256,
     sweep,
 )
+from tests.waiting import PATIENCE
 
 
 def names(folder: Path) -> list[str]:
@@ -101,7 +102,7 @@ for limit in (0, 1, 100, 4096, 99_999):
 
 def test_disk_full_at_any_byte(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
-    subprocess.run([sys.executable, "-c", _FULL_DISK, tmp_path / "a"], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _FULL_DISK, tmp_path / "a"], check=True, timeout=PATIENCE)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0
@@ -192,7 +193,7 @@ import sys, time
 from segkd.foundation.files import RunLock
 with RunLock(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

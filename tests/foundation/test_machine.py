@@ -42,9 +42,21 @@ def test_measuring_draws_no_random_numbers():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_more_work_takes_longer():
-    maps, kernel = torch.randn(2, 32, 16, 16), torch.randn(32, 32, 3, 3)
-    assert 0 < machine._seconds(maps, kernel) < machine._seconds(maps.repeat(8, 1, 4, 4), kernel)
+def test_the_least_of_the_trials_counts_after_one_that_warms_up(monkeypatch):
+    """By a clock that only convolutions turn, each by what it is told to take."""
+    maps, kernel = torch.randn(2, 3, 4, 4), torch.randn(5, 3, 3, 3)
+    now, taken, true = [100.0], [], torch.conv2d
+
+    def conv2d(*given, **options):
+        now[0] += taken.pop(0)
+        return true(*given, **options)
+
+    monkeypatch.setattr(torch, "conv2d", conv2d)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: now[0])
+    taken += [1, 7, 5, 6]
+    assert machine._seconds(maps, kernel, trials=3) == 5
+    taken += [4]
+    assert machine.seconds_of(lambda: torch.conv2d(maps, kernel), CPU) == 4
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from segkd.foundation.errors import StorageError, TeacherError
 from segkd.models.program import program_bytes
 from segkd.models.segnet import SegNet
 from segkd.models.student import load_student, save_network
+from tests.waiting import PATIENCE
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 NAMES, PALETTE = ["sky", "road", "car"], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -84,7 +85,12 @@ def test_card_and_program_work_where_there_is_no_segkd(folder, image, tmp_path):
     torch.save(inputs, place / "inputs.pt")
     arguments = [sys.executable, "-I", "-c", OUTSIDER]
     done = subprocess.run(
-        arguments, cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+        arguments,
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     refused = [line.split()[0] for line in done.stdout.splitlines() if "Guard failed" in line]

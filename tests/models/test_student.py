@@ -16,6 +16,7 @@ from PIL import Image
 from segkd.foundation.errors import ArgumentError, NumbersError, SegkdError, StorageError, TeacherError
 from segkd.models.adapters import Adapter, create_network
 from segkd.models.student import LoadedStudent, load_student, save_network, write_card
+from tests.waiting import PATIENCE
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 NAMES, PALETTE = ["sky", "road", "car"], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -95,7 +96,7 @@ def test_it_loads_offline_without_segkd_and_gives_the_same_logits(folders, image
     np.save(tmp_path / "image.npy", image)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty"), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-I", "-c", OUTSIDER, str(tmp_path / "image.npy"), *map(str, folders.values())]
-    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
     for kind, folder in folders.items():
         found, wanted = np.load(folder.with_suffix(".npy")), own_logits(kind, image)

@@ -20,6 +20,7 @@ from segkd.recipe import (
     load,
     with_values,
 )
+from tests.waiting import PATIENCE
 
 Write = Callable[..., Path]
 Errors = Callable[..., list[str]]
@@ -218,7 +219,7 @@ def test_neither_torch_nor_numpy_is_imported(write: Write, teach: dict[str, Any]
         "set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     root = str(Path(__file__).parents[2])
-    subprocess.run([sys.executable, "-c", code, write(teach)], check=True, env={"PYTHONPATH": root}, timeout=60)
+    subprocess.run([sys.executable, "-c", code, write(teach)], check=True, env={"PYTHONPATH": root}, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("key", ["save_every", "eval_every", "sample_every"])

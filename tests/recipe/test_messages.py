@@ -1,7 +1,7 @@
 """Suggestions and the text of error lines."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkd.recipe.messages import key_name, nearest, place, shown, slips, suggestion
@@ -25,6 +25,7 @@ def test_slips(a: str, b: str, count: int) -> None:
     assert slips(a, b) == count
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_slips_is_symmetric_and_bounded(a: str, b: str) -> None:
     assert slips(a, b) == slips(b, a)
@@ -62,6 +63,7 @@ def test_shown(value: object, text: str) -> None:
     assert shown(value) == text
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_shown_is_one_short_line(text: str) -> None:
     assert shown(text).isprintable()

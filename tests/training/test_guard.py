@@ -13,6 +13,7 @@ import torch
 import segkd
 from segkd.foundation.errors import NumbersError
 from segkd.training.guard import Refusals, StopFlag, Verdict
+from tests.waiting import PATIENCE
 
 WORKER = """
 import sys, time
@@ -23,7 +24,7 @@ with StopFlag().listening() as stop:
         time.sleep(0.005)
     if "stubborn" in sys.argv:
         print("noticed", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 print("clean", stop.signum, flush=True)
 """
 
@@ -86,7 +87,7 @@ def test_a_signal_that_was_ignored_stays_ignored(number):
 def test_another_process_ends_its_work_cleanly(worker, number):
     process = worker()
     process.send_signal(number)
-    assert process.communicate(timeout=20)[0] == f"clean {int(number)}\n"
+    assert process.communicate(timeout=PATIENCE)[0] == f"clean {int(number)}\n"
     assert process.returncode == 0
 
 
@@ -98,7 +99,7 @@ def test_a_second_interrupt_ends_at_once(worker):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=0.2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=PATIENCE) == 130
 
 
 def test_in_another_thread_the_handlers_stay_as_they_are():

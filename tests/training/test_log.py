@@ -2,11 +2,11 @@
 
 import json
 import math
-import time
 from pathlib import Path
 
 import pytest
 
+from segkd.training import log
 from segkd.training.log import Diary, memory_mb, read_lines
 
 
@@ -118,12 +118,14 @@ def test_no_file_is_no_lines(tmp_path):
     assert read_lines(tmp_path / "nothing") == []
 
 
-def test_the_seconds_of_the_parts_add_up(tmp_path):
+def test_the_seconds_of_the_parts_add_up(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 10, "seconds": 5.0}\n{"step": 20, "seconds": 9.0}\n')
+    now = [100.0]
+    monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
     diary = Diary(path, 100, resumed_at=10, quiet=True)
-    time.sleep(0.02)
-    assert 5.02 <= diary.seconds < 7
+    now[0] += 3
+    assert diary.seconds == 8
 
 
 def test_off_a_terminal_progress_is_a_plain_line_now_and_then_and_at_the_end(tmp_path, capsys):

@@ -23,6 +23,7 @@ from segkd.losses.statistics import batchnorm_distance
 from segkd.models.sync import SyncedBatchNorm2d, synced
 from segkd.training.player import Optimizer, Player, Schedule
 from tests.conftest import Tiny
+from tests.waiting import PATIENCE
 
 ALONE = ("synth.augment=[]", "synth.replay=0", "game.keep_moves=0", "run.batch=8",
          "student.options.decoder_aspp_dropout=0.0")  # fmt: skip
@@ -36,7 +37,7 @@ GAMES = {  # dtype, how near processes come to one, whether networks use the sta
 
 def enter(rank: int, size: int, folder: str, work: Callable[[], object]) -> None:
     torch.set_num_threads(1)
-    meet, patience = f"file://{folder}/meet", timedelta(seconds=60)
+    meet, patience = f"file://{folder}/meet", timedelta(seconds=PATIENCE)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=size, timeout=patience)
     torch.save(work(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from tests.waiting import PATIENCE
+
 
 class Server(ThreadingHTTPServer):
     """Serves `files`; `habits` says, in order, how requests are answered, and then all are answered well.
@@ -43,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         server.asked.append((name, asked))
         habit = server.habits.pop(0) if server.habits else ""
         if habit == "silent":
-            server.hold.wait(20)
+            server.hold.wait(PATIENCE)
             self.close_connection = True
             return
         if habit.isdigit() or name not in server.files:

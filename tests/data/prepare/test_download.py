@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from segkd.data.prepare.download import Patience, download, is_url
 from segkd.foundation.errors import StorageError, UsageError
+from tests.waiting import PATIENCE
 
-QUICK = Patience(tries=3, pause=0.001, timeout=5)
+QUICK = Patience(tries=3, pause=0.001, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def test_nobody_answers(server: Any, target: Path):
     server.shutdown()
     server.server_close()
     with pytest.raises(StorageError, match="Connection refused; tried 2 times"):
-        download(f"http://127.0.0.1:{port}/a.zip", target, patience=Patience(tries=2, pause=0.001, timeout=1))
+        download(f"http://127.0.0.1:{port}/a.zip", target, patience=Patience(tries=2, pause=0.001, timeout=PATIENCE))
 
 
 def test_another_size_than_the_published_one(server: Any, target: Path, content: bytes):

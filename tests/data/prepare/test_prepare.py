@@ -25,6 +25,7 @@ from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import RunLock
 from segkd.recipe import load
 from segkd.runs.folder import labelled
+from tests.waiting import PATIENCE
 
 COUNTS = {"camvid": {"train": 4, "val": 2, "test": 3}, "nyuv2": {"trainval": 3, "test": 2}}
 MAT = "nyu_depth_v2_labeled.mat"
@@ -73,7 +74,7 @@ def bring(name: str, root: Path, source: Path | str | None = None, public: dict[
         addresses = {name: {file: Source(f"http://127.0.0.1:9/{file}") for file in (MAT, *SMALL)}}
     new = prepare(
         name, root, None if source is None else str(source), say=said.append, public=addresses, counts=COUNTS,
-        patience=Patience(tries=2, pause=0.001, timeout=5),
+        patience=Patience(tries=2, pause=0.001, timeout=PATIENCE),
     )  # fmt: skip
     return said if new else ["nothing to do"]
 
