@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.waiting import PATIENCE
+
 WITHOUT = """
 import sys
 for name in ("fcntl", "resource", "termios", "pwd", "grp"):
@@ -18,7 +20,7 @@ for name in ("SIGHUP", "SIGPIPE", "SIGKILL", "SIGUSR1"):
 def run(code: str, *arguments: str) -> str:
     """What a Python as on Windows prints."""
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT + code, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WITHOUT + code, *arguments], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

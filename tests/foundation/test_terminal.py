@@ -20,6 +20,7 @@ import pytest
 
 from segkd.foundation import terminal
 from segkd.foundation.errors import OutputClosed, StorageError
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 LINES = "from segkd.foundation import terminal\nterminal.open_closed()\n"
@@ -53,7 +54,7 @@ def on_terminal(code: str, columns: int = 60, term: str = "xterm") -> Iterator[t
         yield child, ours
     finally:
         child.stdin.close()
-        assert child.wait(60) == 0
+        assert child.wait(PATIENCE) == 0
         with contextlib.suppress(OSError):
             os.close(ours)
 

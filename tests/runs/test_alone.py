@@ -10,6 +10,7 @@ from segkd.foundation.errors import UsageError
 from segkd.foundation.rng import alone
 from segkd.runs.trained import load_model
 from segkd.training.distiller import Distiller
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("own_threads")
 QUIET = runs.Options(name="tiny", quiet=True)
@@ -76,7 +77,7 @@ def test_images_that_another_thread_opens_are_not_the_runs(tiny, distil, monkeyp
     play, go, looked = Distiller.play, threading.Event(), threading.Event()
 
     def other():
-        go.wait(60)
+        go.wait(PATIENCE)
         (tiny.folder / "camvid" / "train" / "0.png").read_bytes()
         looked.set()
 
@@ -85,7 +86,7 @@ def test_images_that_another_thread_opens_are_not_the_runs(tiny, distil, monkeyp
 
     def meanwhile(game, step):
         go.set()
-        assert looked.wait(60)
+        assert looked.wait(PATIENCE)
         return play(game, step)
 
     monkeypatch.setattr(Distiller, "play", meanwhile)
