@@ -2,26 +2,31 @@
 
     python tools/table.py [--check] [PAGE.md ...]
 
-Logs lie in `recipes/logs` beside the page or above it; file names and patterns below are relative to that folder.
+Logs lie in `recipes/logs` beside the page or above it; names of files and patterns below are relative to that folder.
 
 A table, from copies of runs' `summary.json`; runs that differ only in the seed share a row, mean ± sd (seeds):
 
     <!-- table: NAME glob=camvid_*.summary.json bar=0.85 -->       rows of runs; a recovery below the bar is marked
     <!-- table: NAME glob=camvid_*.json bar=ddad.segkd:0.85 -->    the same, the bar for that method and variant alone
     <!-- per-class: NAME glob=camvid_*.json,teacher.json -->       IoU of each class, a column for each row of runs
-    <!-- end table -->                                             ends either; what stands between is rewritten
+    <!-- cells: NAME -->                                           rows and columns as `docs/figures.yaml` names them
+    <!-- end table -->                                             ends each; what stands between is rewritten
 
-A figure in the text, KEY = FILE:json.path[:format]. FILE may be a pattern (mean ± sd) or a .jsonl, whose path starts
-with a line number (-1: the last); format is Python's, or "min" for seconds shown in minutes:
+A figure in the text has its name behind it, and `docs/figures.yaml` says where it is from. Write `?` for a new one:
 
-    <!--fig camvid_ddad.summary.json:recovery:.2f-->0.91<!--/fig-->
-    <!--fig quoted arXiv:1912.11006, table 4-->0.535<!--/fig-->    a published figure: left as it is
+    It reached 0.91<!--fig:camvid_recovery--> of its teacher.
+    The paper reports 0.535<!--quoted arXiv:1912.11006, table 4-->.    a published figure: left as it is
+
+`docs/figures.yaml` holds `NAME: FILE:json.path[:format]`. FILE may be a pattern (mean ± sd) or a .jsonl, whose path starts
+with a line number (-1: the last); format is Python's, or "min" for seconds shown in whole minutes (their mean). A table of
+cells is `NAME: {head, columns, rows, cell}`: `cell` is such a figure, in which {row} and {column} stand for their values.
 """
 
 import difflib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -30,13 +35,16 @@ from string import ascii_lowercase
 from typing import Any
 
 import click
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segkd.recipe.sources import RENAMED
 
-BLOCK = re.compile(r"(<!-- (table|per-class): (\S+)((?: \S+=\S+)*) -->\n)(.*?)(<!-- end table -->)", re.DOTALL)
-FIGURE = re.compile(r"(<!--fig ([^>]+?)-->)(.*?)(<!--/fig-->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|per-class|cells): (\S+)((?: \S+=\S+)*) -->\n)(.*?)(<!-- end table -->)", re.DOTALL)
+NUMBER = r"[-\d.,]*\d%?"
+FIGURE = re.compile(rf"(\?|–|{NUMBER}(?:\s±\s{NUMBER}\s\(\d+\))?)(<!--(?:fig:([\w.]+)|quoted [^>]+)-->)")
+STRAY = re.compile(r"<!--(?:fig|quoted).*?-->")
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 MEASURED = re.compile(r"(?<![\w.])(0\.\d{3,}|\d+\.\d+ ?%)(?!\w|\.\d)")
 NEEDED = (
@@ -46,11 +54,13 @@ NEEDED = (
 Group = list[dict[str, Any]]
 
 
-def render(text: str, logs: Path) -> str:
+def render(text: str, logs: Path, figures: dict[str, Any]) -> str:
     """The text with all its tables and figures made anew from the logs."""
 
     def block(found: re.Match[str]) -> str:
         opening, kind, name, given, _, closing = found.groups()
+        if kind == "cells":
+            return opening + cells_table(defined(name, dict, figures), logs) + closing
         options = dict(option.split("=", 1) for option in given.split())
         if "glob" not in options or options.keys() - {"glob", "bar"}:
             raise click.ClickException(f"table {name}: takes glob=PATTERN and bar=NUMBER, has '{given.strip()}'")
@@ -61,19 +71,29 @@ def render(text: str, logs: Path) -> str:
         return opening + (runs_table(groups, bar) if kind == "table" else class_table(groups)) + closing
 
     def figure(found: re.Match[str]) -> str:
-        opening, key, shown, closing = found.groups()
-        return opening + (shown if key.startswith("quoted ") else figure_of(key, logs)) + closing
+        shown, marker, name = found.groups()
+        return (figure_of(defined(name, str, figures), logs) if name else shown) + marker
 
     return FIGURE.sub(figure, BLOCK.sub(block, text))
 
 
-def typed_by_hand(text: str) -> list[str]:
-    """Lines that hold a measured-looking figure (0.123, 12.3 %) outside tables, figures and code."""
+def defined(name: str, kind: type, figures: dict[str, Any]) -> Any:
+    """What docs/figures.yaml says of a name: where a figure is from, or a table of cells."""
+    if not isinstance(figures.get(name), kind):
+        raise click.ClickException(f"docs/figures.yaml: no {'figure' if kind is str else 'table'} '{name}'")
+    return figures[name]
 
-    for pattern in (BLOCK, FIGURE, CODE):
+
+def faults_of(text: str) -> list[str]:
+    """Lines that hold a measured-looking figure (0.123, 12.3 %) outside tables, figures and code, or a marker of none."""
+
+    for pattern in (BLOCK, CODE, FIGURE):
         text = pattern.sub(lambda found: "\n" * found.group().count("\n"), text)
-    lines = enumerate(text.splitlines(), start=1)
-    return [f"line {number}: typed by hand: {figure}" for number, line in lines for figure in MEASURED.findall(line)]
+    faults = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        faults += [f"line {number}: no figure before {marker}" for marker in STRAY.findall(line)]
+        faults += [f"line {number}: typed by hand: {figure}" for figure in MEASURED.findall(line)]
+    return faults
 
 
 def matching(logs: Path, pattern: str) -> list[Path]:
@@ -93,10 +113,11 @@ def run_of(path: Path) -> dict[str, Any]:
 
 
 def grouped(runs: Group) -> list[Group]:
-    """Runs that differ only in the seed, together; in order of recipe, method, variant and row label."""
+    """Runs that differ only in the seed, together; in order of recipe, method, variant, row label and machine."""
     groups: dict[tuple[str, ...], Group] = {}
     for run in runs:
         key = tuple(str(run.get(name) or "") for name in ("recipe", "method", "variant", "row"))
+        key = (*key, place(run))
         groups.setdefault(key, []).append(run)
     for key, group in groups.items():
         if len({run["seed"] for run in group}) < len(group):
@@ -104,11 +125,12 @@ def grouped(runs: Group) -> list[Group]:
     return [groups[key] for key in sorted(groups)]
 
 
-def label(group: Group) -> str:
-    """What a row of runs is called: its `row`, or else recipe, method and variant."""
+def label(group: Group, known: str = "") -> str:
+    """What a row of runs is called: its `row`, or else recipe (if it is not a known one), method and variant."""
     run = group[0]
+    recipe = "" if run["recipe"] == known else f"{run['recipe']}: "
     variant = f" ({run['variant']})" if run["variant"] else ""
-    return run.get("row") or f"{run['recipe']}: {run['method']}{variant}"
+    return run.get("row") or f"{recipe}{run['method']}{variant}"
 
 
 def spread(values: Iterable[float | None], form: Callable[[float], str]) -> str:
@@ -147,13 +169,13 @@ def runs_table(groups: list[Group], bar: tuple[str, float] | None) -> str:
         ema, last = (ratio(run[f"student_miou_{which}"] for run in group) for which in ("ema", "last"))
         minutes = spread([run["seconds"] / 60 for run in group], "{:.1f}".format)
         if letters:
-            minutes += f" {distinct(group, lambda run: letters[place(run)])}"
+            minutes += f" {letters[place(group[0])]}"
         memory = spread([run["peak_memory_mb"] for run in group], "{:,.0f}".format)
         teacher = distinct(group, lambda run: ratio([run["teacher_miou"]]))
         real = distinct(group, lambda run: str(run["real_images_for_training"] or "none"))
         steps = distinct(group, lambda run: f"{run['steps']:,}")
         lines.append([label(group), real, steps, teacher, ema, last, recovery(group, bar), minutes, memory])
-    where = "; ".join(f"{letters[machine]}: {machine}" if letters else machine for machine in machines)
+    where = ";\n".join(f"{letters[machine]}: {machine}" if letters else machine for machine in machines)
     return markdown(lines) + f"\nMean ± standard deviation (seeds); measured on {where}.\n"
 
 
@@ -163,13 +185,24 @@ def place(run: dict[str, Any]) -> str:
 
 
 def class_table(groups: list[Group]) -> str:
-    """A row for each class, a column for each group of runs."""
-    lines = [["class", *map(label, groups)], ["---"] + ["---:"] * len(groups)]
+    """A row for each class, a column for each group of runs; the recipe that most of them have is not repeated."""
+    ((most, _),) = Counter(group[0]["recipe"] for group in groups).most_common(1)
+    known = most if len(groups) > 1 else ""
+    lines = [["class", *(label(group, known) for group in groups)], ["---"] + ["---:"] * len(groups)]
     for name in dict.fromkeys(name for group in groups for run in group for name in run["per_class"]):
         columns = [[run["per_class"].get(name) for run in group] for group in groups]
         lines.append([name, *(ratio(column) for column in columns)])
     overall = (ratio(run["student_miou"] for run in group) for group in groups)
     return markdown([*lines, ["**mIoU**", *overall]])
+
+
+def cells_table(table: dict[str, Any], logs: Path) -> str:
+    """A figure for each row and column."""
+    lines = [[table["head"], *table["columns"]], ["---"] + ["---:"] * len(table["columns"])]
+    for name, row in table["rows"].items():
+        keys = [table["cell"].format(row=row, column=column) for column in table["columns"].values()]
+        lines.append([name, *(figure_of(key, logs) for key in keys)])
+    return markdown(lines)
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -181,8 +214,8 @@ def figure_of(key: str, logs: Path) -> str:
     pattern, path, form = (key.split(":") + [".3f"])[:3]
     values = [value_at(file, path) for file in matching(logs, pattern)]
     if form == "min":
-        return spread([value / 60 for value in values], "{:.0f}".format)
-    return format(values[0], form) if len(values) == 1 else spread(values, lambda value: format(value, form))
+        return f"{mean(values) / 60:.0f}"
+    return spread(values, lambda value: format(value, form))
 
 
 def value_at(file: Path, path: str) -> Any:
@@ -206,15 +239,17 @@ def main(check: bool, pages: tuple[Path, ...]) -> None:
     for page in pages or (root / "README.md", *sorted(root.glob("docs/*.md"))):
         places = [folder / "recipes/logs" for folder in page.resolve().parents]
         logs = next((place for place in places if place.is_dir()), places[0])
+        named = logs.parents[1] / "docs/figures.yaml"
+        figures = yaml.safe_load(named.read_text("utf-8")) if named.is_file() else {}
         text = page.read_text("utf-8")
-        made = render(text, logs)
+        made = render(text, logs, figures)
         if not check:
             page.write_text(made, "utf-8")
             continue
         changed = difflib.unified_diff(
             text.splitlines(), made.splitlines(), page.name, "from the logs", n=0, lineterm=""
         )
-        faults += [*changed, *(f"{page.name}: {line}" for line in typed_by_hand(text))]
+        faults += [*changed, *(f"{page.name}: {line}" for line in faults_of(text))]
     if faults:
         raise click.ClickException("\n".join(["figures that are not from the logs:", *faults]))
 

@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,12 @@ def logs(tmp_path: Path) -> Path:
 
 def keep(logs: Path, name: str, **changed: object) -> None:
     (logs / f"{name}.summary.json").write_text(json.dumps(SUMMARY | changed))
+
+
+def define(logs: Path, **figures: object) -> None:
+    """Write the page's docs/figures.yaml."""
+    (logs.parents[1] / "docs").mkdir(exist_ok=True)
+    (logs.parents[1] / "docs" / "figures.yaml").write_text(yaml.safe_dump(figures))
 
 
 def call(logs: Path, text: str, *options: str) -> tuple[Result, str]:
@@ -114,13 +122,14 @@ def test_a_bar_may_be_for_one_method_and_variant(logs: Path) -> None:
     assert text.count("missed") == 1 and "**0.500, missed (bar 0.85)**" in text
 
 
-def test_rows_of_several_machines_tell_which(logs: Path) -> None:
+def test_each_machine_has_a_row_and_a_letter(logs: Path) -> None:
     keep(logs, "a", seed=0)
-    keep(logs, "b", seed=1, machine="2 cores", precision="bf16")
-    keep(logs, "c", method="dfad", variant=None, machine="2 cores", precision="bf16")
+    keep(logs, "b", seed=0, machine="2 cores", precision="bf16", seconds=600)
+    keep(logs, "c", seed=1, machine="2 cores", precision="bf16", seconds=600)
+    keep(logs, "d", method="dfad", variant=None, machine="2 cores", precision="bf16")
     _, text = call(logs, BLOCK)
-    assert [cells(text, row)[7] for row in (2, 3)] == ["25.0 ± 0.0 (2) a / b", "25.0 b"]
-    assert "measured on a: 1 H200; b: 2 cores, bf16." in text
+    assert [cells(text, row)[7] for row in (2, 3, 4)] == ["25.0 a", "10.0 ± 0.0 (2) b", "25.0 b"]
+    assert "measured on a: 1 H200;\nb: 2 cores, bf16." in text
 
 
 def test_a_table_may_have_several_patterns(logs: Path) -> None:
@@ -141,7 +150,7 @@ def test_per_class_table(logs: Path) -> None:
     keep(logs, "b", seed=1, per_class={"sky": 0.8, "car": None})
     keep(logs, "c", method="zskt", per_class={"sky": None, "car": 0.3})
     _, text = call(logs, "<!-- per-class: x glob=*.summary.json -->\n<!-- end table -->")
-    assert cells(text, 0) == ["class", "camvid: ddad (segkd)", "camvid: zskt (segkd)"]
+    assert cells(text, 0) == ["class", "ddad (segkd)", "zskt (segkd)"]
     assert cells(text, 2) == ["sky", "0.850 ± 0.071 (2)", "–"]
     assert cells(text, 3) == ["car", "0.100", "0.300"]
     assert cells(text, 4) == ["**mIoU**", "0.500 ± 0.000 (2)", "0.500"]
@@ -154,22 +163,54 @@ def test_per_class_table(logs: Path) -> None:
         ("a.summary.json:recovery:.0%", "80%"),
         ("a.summary.json:per_class.car:.1f", "0.1"),
         ("a.summary.json:steps:,d", "15,000"),
-        ("a.summary.json:machine:s", "1 H200"),
         ("a.summary.json:seconds:min", "25"),
+        ("?.summary.json:seconds:min", "30"),
         ("?.summary.json:student_miou:.2f", "0.55 ± 0.07 (2)"),
+        ("none.summary.json:student_miou", "–"),
         ("metrics.jsonl:-1.loss", "0.250"),
         ("metrics.jsonl:0.loss:.1f", "1.0"),
-        ("quoted arXiv:1912.11006, table 4", "0.777"),
     ],
 )
 def test_figures_in_the_text(logs: Path, key: str, shown: str) -> None:
     keep(logs, "a")
-    keep(logs, "b", student_miou=0.6)
+    keep(logs, "b", student_miou=0.6, seconds=2100.0)
+    keep(logs, "none", student_miou=None)
     (logs / "metrics.jsonl").write_text('{"loss": 1.0}\n{"loss": 0.25}\n')
-    result, text = call(logs, f"It is <!--fig {key}-->0.777<!--/fig-->, see?")
-    assert result.exit_code == 0, result.output
-    assert text == f"It is <!--fig {key}-->{shown}<!--/fig-->, see?"
+    define(logs, here=key)
+    for before in ("?", "0.777", "-1.5 ± 0.2 (3)", "1,234", "7%", "–"):
+        result, text = call(logs, f"In 2 tries it is **{before}<!--fig:here-->**, see?")
+        assert result.exit_code == 0, result.output
+        assert text == f"In 2 tries it is **{shown}<!--fig:here-->**, see?"
     assert call(logs, text, "--check")[0].exit_code == 0
+    assert call(logs, text.replace(shown, "9.9"), "--check")[0].exit_code == 1
+
+
+def test_a_quoted_figure_is_left_as_it_is(logs: Path) -> None:
+    text = "They report 0.777<!--quoted arXiv:1912.11006, table 4--> there."
+    assert call(logs, text)[1] == text
+    assert call(logs, text, "--check")[0].exit_code == 0
+
+
+def test_a_table_of_cells(logs: Path) -> None:
+    keep(logs, "a")
+    keep(logs, "b", steps=900, student_miou=0.25)
+    columns = {"long": "a.summary.json", "short": "b.summary.json"}
+    cell = "{column}:{row}"
+    define(
+        logs, both={"head": "run", "columns": columns, "rows": {"IoU": "student_miou", "all": "steps:,d"}, "cell": cell}
+    )
+    result, text = call(logs, "<!-- cells: both -->\n<!-- end table -->")
+    assert result.exit_code == 0, result.output
+    expected = [["run", "long", "short"], ["---", "---:", "---:"], ["IoU", "0.500", "0.250"], ["all", "15,000", "900"]]
+    assert [cells(text, row) for row in range(4)] == expected
+    assert call(logs, text, "--check")[0].exit_code == 0
+
+
+@pytest.mark.parametrize("marker", ["<!--fig:here-->", "<!--quoted arXiv:1912.11006-->", "<!--fig a.json:steps-->"])
+def test_the_check_finds_a_marker_without_a_figure(logs: Path, marker: str) -> None:
+    define(logs, here="a.summary.json:steps")
+    result, _ = call(logs, f"some text {marker} and more", "--check")
+    assert result.exit_code == 1 and f"line 1: no figure before {marker}" in result.output
 
 
 def test_making_twice_changes_nothing_and_passes_the_check(logs: Path) -> None:
@@ -207,12 +248,15 @@ def test_the_check_lets_code_and_versions_be(logs: Path, text: str) -> None:
     [
         (BLOCK.replace("*.summary", "nothing*"), "no log matches 'nothing*"),
         (BLOCK.replace("bar=", "baz="), "takes glob=PATTERN"),
-        ("<!--fig a.summary.json:per_class.dog-->1<!--/fig-->", "nothing at 'per_class.dog' (at 'dog')"),
-        ("<!--fig none.json:x-->1<!--/fig-->", "no log matches 'none.json'"),
+        ("1<!--fig:dog-->", "nothing at 'per_class.dog' (at 'dog')"),
+        ("1<!--fig:none-->", "no log matches 'none.json'"),
+        ("1<!--fig:unknown-->", "docs/figures.yaml: no figure 'unknown'"),
+        ("<!-- cells: none -->\n<!-- end table -->", "docs/figures.yaml: no table 'none'"),
     ],
 )
 def test_a_wrong_source_is_named(logs: Path, text: str, complaint: str) -> None:
     keep(logs, "a")
+    define(logs, dog="a.summary.json:per_class.dog", none="none.json:x")
     result, after = call(logs, text)
     assert result.exit_code == 1 and complaint in result.output
     assert after == text
@@ -231,6 +275,16 @@ def test_a_log_that_lacks_a_key_is_named(logs: Path) -> None:
 
 
 @pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="no README.md in this checkout")
-def test_every_figure_of_the_readme_and_the_docs_is_from_a_log() -> None:
+def test_the_pages_are_from_the_logs_and_can_be_read_as_they_stand() -> None:
     result = CliRunner().invoke(table.main, ["--check"])
     assert result.exit_code == 0, result.output
+    pages = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+    long = [
+        f"{path.name}:{n}"
+        for path, text in pages.items()
+        for n, line in enumerate(text.split("\n"), 1)
+        if len(line) > 160
+    ]
+    assert long == []
+    named = re.findall(r"<!--fig:([\w.]+)-->|<!-- cells: (\S+) -->", "".join(pages.values()))
+    assert yaml.safe_load((ROOT / "docs" / "figures.yaml").read_text("utf-8")).keys() == {a or b for a, b in named}
