@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.work import work_below
 from torch import nn
 
 from segkd.foundation.errors import RecipeError, TeacherError
@@ -19,6 +18,7 @@ from segkd.models.adapters import (
     pad_to_multiple,
     parameters_of,
 )
+from tests.work import work_below
 
 TINY = {"channels": [8, 8, 16, 16]}
 ARCHITECTURES = ["DeepLabV3", "DeepLabV3Plus", "FPN", "PAN", "PSPNet", "Unet", "Segformer"]
