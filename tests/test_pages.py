@@ -1,0 +1,39 @@
+"""What README.md promises: the commands that it names, and an own-teacher recipe that is the measured one."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8") if (ROOT / "README.md").is_file() else ""
+pytestmark = pytest.mark.skipif(not README, reason="no README.md in this checkout")
+
+
+def fenced(kind: str, start: str) -> str:
+    """The code block of a kind that begins so."""
+    (found,) = [block for block in re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL) if block.startswith(start)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pip install -e . && segkd distill recipes/quickstart.yaml",
+        "pip install -e '.[test]' && pytest",
+        "segkd distill recipes/nyuv2_deeplab.yaml",
+    ],
+)
+def test_the_readme_has_the_commands_of_the_first_hour(command: str) -> None:
+    assert command in [
+        line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
+    ]
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "pip install --quiet -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_the_dataset_description_is_yaml_of_known_keys() -> None:
+    assert yaml.safe_load(fenced("yaml", "classes:")).keys() == {"classes", "ignore"}
