@@ -272,12 +272,8 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         raise RecipeError(
             [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
         )
-    asking = {
-        "game.keep_moves": game.keep_moves,
-        "synth.replay_uint8": synth.replay_uint8,
-        "synth.replay_crop": synth.replay_crop,
-    }
-    if not synth.replay and (key := next((key for key, asked in asking.items() if asked), None)):
+    if not synth.replay and (game.keep_moves or synth.replay_uint8):
+        key = "game.keep_moves" if game.keep_moves else "synth.replay_uint8"
         raise RecipeError([f"{key}: there is no bank to keep images in; set synth.replay"])
     if synth.refine and not (game.keep_moves and method.terms("refine")):
         lacks = f"{recipe.method} has no term for it" if game.keep_moves else "nothing is kept; set game.keep_moves"
@@ -288,8 +284,6 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     sizes = (synth.size, *synth.sizes)
     if at_head:
         _check_heads(teacher, student, sizes)
-    if synth.replay_crop is not None:
-        _check_multiple("synth.replay_crop", synth.replay_crop, max(teacher.stride, student.stride))
     low, high = input_range(teacher.mean, teacher.std)
     steps = run.steps
     return Distiller(
@@ -308,9 +302,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
 
 def _bank_of(synth: blocks.Synth, bf16: bool) -> Replay:
     dtype = torch.bfloat16 if bf16 else torch.float32
-    return Replay(
-        synth.replay, dtype, "flip" in synth.augment, synth.replay_uint8, synth.replay_crop, synth.replay_crop_until
-    )
+    return Replay(synth.replay, dtype, "flip" in synth.augment, synth.replay_uint8)
 
 
 def _check_heads(teacher: Teacher, student: Adapter, sizes: Sequence[tuple[int, int]]) -> None:
@@ -319,11 +311,10 @@ def _check_heads(teacher: Teacher, student: Adapter, sizes: Sequence[tuple[int, 
             f"game.logits: head, but the teacher's head is at stride {teacher.head_stride} and the student's at"
             f" {student.head_stride}; set game.logits=full"
         ])  # fmt: skip
-    for size in sizes:
-        _check_multiple("synth.size", size, max(teacher.stride, student.stride), " for game.logits=head")
-
-
-def _check_multiple(key: str, size: tuple[int, int], need: int, purpose: str = "") -> None:
-    if any(side % need for side in size):
-        good = [-(-side // need) * need for side in size]
-        raise RecipeError([f"{key}: {list(size)} must be a multiple of {need}{purpose}, such as {good}"])
+    need = max(teacher.stride, student.stride)
+    for height, width in sizes:
+        if height % need or width % need:
+            good = [-(-height // need) * need, -(-width // need) * need]
+            raise RecipeError(
+                [f"synth.size: [{height}, {width}] must be a multiple of {need} for game.logits=head, such as {good}"]
+            )

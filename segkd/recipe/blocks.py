@@ -261,11 +261,6 @@ class Synth(Block):
     )
     replay: CountOrZero = Field(0, description="batches kept with the teacher's logits; 0: off")
     replay_uint8: bool = Field(False, description="they are kept in 8 bits: a quarter of fp32's memory")
-    replay_crop: Size | None = Field(
-        None,
-        description="[height, width] of random windows of kept images that the student is shown; null: whole images",
-    )
-    replay_crop_until: Fraction = Field(1.0, description="fraction of the run after which it is shown whole images")
     split: Text = Field("train", description="images: the split of data.name to train on")
 
     @field_validator("optimizer")

@@ -20,20 +20,9 @@ class Replay:
         flip: also draw mirrored images, with mirrored logits.
         uint8: both are stored in 8 bits instead, from the least to the greatest value of each channel of an image; what is
             drawn is at most a 510th of that range away from what was kept.
-        crop: (height, width) of random windows that are drawn instead of whole images, the logits cut out alike, until
-            `crop_until` of the run is done: a student's first steps on them take less time and see more places.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        dtype: torch.dtype,
-        flip: bool,
-        uint8: bool = False,
-        crop: tuple[int, int] | None = None,
-        crop_until: float = 1.0,
-    ) -> None:
-        self.crop, self.crop_until = crop, crop_until
+    def __init__(self, capacity: int, dtype: torch.dtype, flip: bool, uint8: bool = False) -> None:
         self.capacity, self.dtype, self.flip, self.uint8 = capacity, torch.uint8 if uint8 else dtype, flip, uint8
         self.images: list[Tensor] = []
         self.logits: list[Tensor] = []
@@ -71,40 +60,20 @@ class Replay:
                 kind[self.next : self.next + 1] = [_apart(part)]
         self.next = (self.next + 1) % self.capacity
 
-    def draw(self, batch: int, done: float = 1.0) -> tuple[Tensor, Tensor]:
-        """`batch` images of one size from the whole bank, each with its logits, by torch's global generator.
-
-        `done`: the fraction of the run so far, as `crop_until` counts it.
-        """
+    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
+        """`batch` images of one size from the whole bank, each with its logits, by torch's global generator."""
         size = self.images[int(torch.randint(len(self.images), ()))].shape[-2:]
         alike = [i for i, images in enumerate(self.images) if images.shape[-2:] == size]
         picks = torch.randint(len(alike), (batch,)).tolist()
         places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
         chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
-        images, logits = ([kind[i][q] for i, q in chosen] for kind in self.held[:2])
-        if self.crop is not None and done < self.crop_until:
-            images, logits = zip(*map(self._window, images, logits), strict=True)
-        spans = [torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held[2:]]
-        images, logits = torch.stack(images), torch.stack(logits)
+        images, logits, *spans = [torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held]
         images, logits = _whole(images, logits, *spans)
         if self.flip:
             mirrored = (torch.rand(batch, device="cpu") < 0.5).to(images.device, non_blocking=True)
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
             logits = torch.where(mirrored.view(-1, 1, 1, 1), logits.flip(-1), logits)
         return images.contiguous(memory_format=torch.channels_last), logits
-
-    def _window(self, image: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """A window of one image (3,H,W) and of its logits (C,h,w), at a random place; whole sides that are no larger."""
-        window, stride = [], image.shape[-1] // logits.shape[-1]
-        for side, wanted in zip(image.shape[-2:], self.crop, strict=True):
-            wanted = min(side, wanted)
-            start = int(torch.randint((side - wanted) // stride + 1, ()))
-            window.append((start, wanted // stride))
-        (top, height), (left, width) = window
-        return (
-            image[:, top * stride : (top + height) * stride, left * stride : (left + width) * stride],
-            logits[:, top : top + height, left : left + width],
-        )
 
     def state(self) -> dict:
         whole = {"images": self.images, "logits": self.logits, "next": self.next}

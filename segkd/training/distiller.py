@@ -112,7 +112,7 @@ class Distiller:
             z = self._latents(step, index)
             if self.replay is not None and len(self.replay):
                 torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
-                x, kept = self.replay.draw(ranks.share(self.batch), step / self.method.rules.steps)
+                x, kept = self.replay.draw(ranks.share(self.batch))
                 seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
             else:
                 x = self._images(z, step, index)

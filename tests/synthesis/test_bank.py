@@ -172,33 +172,3 @@ def test_a_bank_of_another_capacity_goes_on_with_the_newest(capacity, values, dt
     for value in range(10, 10 + capacity):
         again.keep(*batch(float(value)))
     assert sorted(held(again)) == sorted(range(10, 10 + capacity))
-
-
-@pytest.mark.parametrize("uint8", [False, True])
-def test_windows_are_drawn_with_the_logits_of_their_place_until_their_time_is_over(uint8):
-    """Each pixel says where it was, and each logit of a head at stride 2 where its two by two pixels were."""
-    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
-    images = torch.stack([rows, columns, rows * 0]).expand(2, 3, 16, 24).clone()
-    images[1, 2] = 1
-    bank = Replay(2, torch.float32, False, uint8, crop=(8, 12), crop_until=0.5)
-    bank.keep(images, images[:, :, ::2, ::2])
-    torch.manual_seed(0)
-    seen = set()
-    for _ in range(8):
-        drawn, logits = bank.draw(3, 0.49)
-        assert drawn.shape == (3, 3, 8, 12) and logits.shape == (3, 3, 4, 6)
-        torch.testing.assert_close(drawn[:, :, ::2, ::2], logits, atol=0.06, rtol=0)
-        for image in drawn.round():
-            top, left = int(image[0, 0, 0]), int(image[1, 0, 0])
-            seen.add((top, left, int(image[2, 0, 0])))
-            torch.testing.assert_close(image[0], rows[top : top + 8, left : left + 12], atol=0, rtol=0)
-            torch.testing.assert_close(image[1], columns[top : top + 8, left : left + 12], atol=0, rtol=0)
-    assert {top for top, _, _ in seen} == {0, 2, 4, 6, 8} and {left for _, left, _ in seen} <= set(range(0, 13, 2))
-    assert len(seen) > 15
-    assert bank.draw(3, 0.5)[0].shape == bank.draw(3)[0].shape == (3, 3, 16, 24)
-
-
-def test_a_window_that_is_no_smaller_is_the_whole_side():
-    bank = Replay(1, torch.float32, False, crop=(64, 4))
-    bank.keep(*batch(1.0))
-    assert bank.draw(2, 0.0)[0].shape == (2, 3, 4, 4)

@@ -169,17 +169,6 @@ def test_keep_moves_fill_the_bank_and_the_student_draws_from_it(tiny):
     assert len(torch.unique(kept.flatten(1), dim=0)) == len(kept)
 
 
-def test_the_student_is_shown_windows_of_kept_images_and_then_whole_ones(tiny):
-    game = tiny.game("ddad.segkd", "synth.replay_crop=[16, 32]", "synth.replay_crop_until=0.5", "run.steps=4")
-    with tiny.calls(game.student.network) as shown:
-        for step in range(4):
-            shown.clear()
-            game.play(step)
-            assert {tuple(x.shape[-2:]) for x in shown[1:]} == {
-                (16, 32) if step < 2 else (32, 64)
-            }  # after the generator's
-
-
 def test_where_images_are_refined_no_raw_ones_are_kept(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=1")
     for step in range(2):
@@ -387,12 +376,6 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
         ),
         ("noise", ["game.keep_moves=1"], "game.keep_moves: there is no bank"),
         ("noise", ["synth.replay_uint8=true"], "synth.replay_uint8: there is no bank"),
-        ("noise", ["synth.replay_crop=[16, 16]"], "synth.replay_crop: there is no bank"),
-        (
-            "ddad.segkd",
-            ["synth.replay_crop=[16, 40]"],
-            r"synth.replay_crop: \[16, 40\] must be a multiple of 16, such as \[16, 48\]",
-        ),
     ],
 )
 def test_recipes_that_cannot_be_played_are_one_line(tiny, case, overrides, message):
