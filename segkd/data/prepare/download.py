@@ -17,6 +17,7 @@ from email.message import Message
 from pathlib import Path
 
 from segkd import __version__
+from segkd.data.prepare.pace import Pace, opener
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import atomic_write, fsync_folder, write_failure
 
@@ -30,12 +31,20 @@ _LONGEST = 60.0  # seconds between two tries
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a download goes on: tries in a row that brought no new byte, seconds before the second one (doubled
-    for each further one, at most a minute), and seconds without an answer that end a try."""
+    """How long a download goes on.
+
+    Attributes:
+        tries: in a row that brought fewer than `least` new bytes.
+        pause: seconds before the second try, doubled for each further one, at most a minute.
+        timeout: seconds without an answer that end a try.
+        least: bytes that must arrive in each `window` seconds, or a try ends: a kilobyte a second.
+    """
 
     tries: int = 6
     pause: float = 1.0
     timeout: float = 60.0
+    least: int = 60_000
+    window: float = 60.0
 
 
 class _Again(Exception):
@@ -76,15 +85,15 @@ def download(
     if target.is_file():
         return
     patience, part, failures = patience or Patience(), _Part(target, url), 0
-    most = part.length
+    mark = part.length
     while True:
         try:
-            _fetch(url, part, size, patience.timeout, progress or (lambda done, total: None))
+            _fetch(url, part, size, patience, progress or (lambda done, total: None))
             part.finish()
             return
         except _Again as error:
-            failures = 0 if part.length > most else failures + 1
-            most = max(most, part.length)
+            enough = part.length - mark >= patience.least
+            failures, mark = (0, part.length) if enough else (failures + 1, mark)
             if failures >= patience.tries:
                 goes_on = f"goes on from byte {part.length} in {part.path}" if part.length else "begins again"
                 raise StorageError(f"{url}: {error}; tried {failures} times, the same command {goes_on}") from error
@@ -127,7 +136,7 @@ class _Part:
         self.about.unlink(missing_ok=True)
 
 
-def _fetch(url: str, part: _Part, size: int | None, timeout: float, progress: Progress) -> None:
+def _fetch(url: str, part: _Part, size: int | None, patience: Patience, progress: Progress) -> None:
     """One try: add what arrives to the part, and return when the file is whole."""
     headers = {"User-Agent": f"segkd/{__version__}", "Accept-Encoding": "identity"}
     if part.length and part.length == part.size:
@@ -135,7 +144,8 @@ def _fetch(url: str, part: _Part, size: int | None, timeout: float, progress: Pr
     if part.length:
         headers |= {"Range": f"bytes={part.length}-", "If-Range": str(part.validator)}
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+        request = urllib.request.Request(url, headers=headers)
+        response = opener(Pace(patience.least, patience.window)).open(request, timeout=patience.timeout)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:

@@ -17,7 +17,7 @@ class Server(ThreadingHTTPServer):
     A habit is a status ("404"), "cut N" (the connection closes after N bytes of the body), "whole" (Range is not
     known), "whole cut N", "changed" (the file becomes another one before the answer), "stale" (and its part is sent
     all the same, though the old version was asked for), "shifted" (another part than the one asked for), "chunked"
-    and "chunked cut N" (no length is told), or "silent" (no answer at all).
+    and "chunked cut N" (no length is told), "silent" (no answer at all), or "drip", "drip headers", "drip chunks" (a byte now and then, for ever).
     """
 
     def __init__(self) -> None:
@@ -48,6 +48,9 @@ class Handler(BaseHTTPRequestHandler):
             server.hold.wait(PATIENCE)
             self.close_connection = True
             return
+        if habit.startswith("drip"):
+            self.drip(habit.removeprefix("drip").strip())
+            return
         if habit.isdigit() or name not in server.files:
             self.answer(int(habit or 404), b"", {"Retry-After": "0"})
             return
@@ -68,6 +71,23 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
         cut = int(habit.rpartition(" ")[2]) if "cut" in habit else None
         self.answer(status, data[first:], headers, cut, habit.startswith("chunked"))
+
+    def drip(self, what: str) -> None:
+        """Endless bytes, one at a time."""
+        self.close_connection = True
+        status = b"HTTP/1.1 200 OK\r\n"
+        begin = {
+            "": b"Content-Length: 1000000\r\n\r\n",
+            "headers": b"X: ",
+            "chunks": b"Transfer-Encoding: chunked\r\n\r\n",
+        }
+        try:
+            self.wfile.write(status + begin[what])
+            while not self.server.hold.wait(0.002):
+                self.wfile.write(b"0")
+                self.wfile.flush()
+        except OSError:
+            pass  # nobody listens any more
 
     def answer(
         self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None, chunked: bool = False

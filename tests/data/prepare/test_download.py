@@ -16,7 +16,7 @@ from segkd.data.prepare.download import Patience, download, is_url
 from segkd.foundation.errors import StorageError, UsageError
 from tests.waiting import PATIENCE
 
-QUICK = Patience(tries=3, pause=0.001, timeout=PATIENCE)
+QUICK = Patience(tries=3, pause=0.001, timeout=PATIENCE, least=1)
 
 
 @pytest.fixture
@@ -176,6 +176,27 @@ def test_waits_grow(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(StorageError):
         download(server.url("a.zip"), target, patience=Patience(tries=8, pause=1.0))
     assert slept == [1, 2, 4, 8, 16, 32, 60]
+
+
+@pytest.mark.parametrize("what", ["drip", "drip headers", "drip chunks"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server: Any, target: Path, content: bytes, what: str):
+    """Bytes arrive before each timeout, so that only what arrives in a window can tell."""
+    server.habits = [what] * 3
+    slow = Patience(tries=3, pause=0.001, timeout=PATIENCE, least=50_000, window=0.05)
+    with pytest.raises(
+        StorageError, match=r"a\.zip: [0-9]+ bytes in 0\.05 seconds are too few; tried 3 times"
+    ) as caught:
+        download(server.url("a.zip"), target, patience=slow)
+    assert caught.value.exit_code == 5 and len(server.asked) == 3
+    fetch(server, target)
+    whole(target, content)
+
+
+def test_a_few_new_bytes_each_time_are_no_progress(server: Any, target: Path):
+    server.habits = ["cut 1000"] + ["cut 10"] * 20
+    with pytest.raises(StorageError, match="tried 3 times"):
+        download(server.url("a.zip"), target, patience=Patience(tries=3, pause=0.001, timeout=PATIENCE, least=500))
+    assert len(server.asked) == 1 + 3
 
 
 def test_nobody_answers(server: Any, target: Path):
