@@ -10,7 +10,9 @@ from segkd.data.classes import IGNORE, Classes
 from segkd.foundation.errors import StorageError
 from segkd.foundation.files import atomic_write
 
-_PAPER, _INK, _FRAME, _DIFFERENT = (255, 255, 255), (34, 34, 34), (208, 208, 208), (214, 39, 40)
+_PAPER, _INK, _FRAME = (255, 255, 255), (34, 34, 34), (208, 208, 208)
+_STRONG = ((255, 0, 255), (255, 0, 0))
+Entry = tuple[str, tuple[int, int, int]]
 PLAIN, BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
 _GAP, _MARGIN = 6, 14
 _SMALLEST, _LARGEST = 240, 768  # pixels: a shown image is at least so high, and its longer side at most so long
@@ -35,14 +37,20 @@ def disagreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first != second) & (first != IGNORE) & (second != IGNORE)
 
 
-def legend(classes: Classes, height: int) -> np.ndarray:
-    """Swatches with the names of the classes, and one for ignored pixels: a strip (height, W, 3) on white.
+def difference_colour(classes: Classes) -> tuple[int, int, int]:
+    """What pixels are drawn in where masks differ: magenta or red, whichever looks less like a class."""
+    palette = np.array(classes.palette, float)
+    return max(_STRONG, key=lambda colour: np.linalg.norm(palette - colour, axis=1).min())
+
+
+def legend(classes: Classes, height: int, more: Sequence[Entry] = ()) -> np.ndarray:
+    """Swatches with the names of the classes, and with `more` names: a strip (height, W, 3) on white.
 
     Takes as many columns as it needs to stay readable, so it is wide where the height is small.
     """
     text = int(np.clip(height // 22, 11, 16))
     line = text * 7 // 4
-    entries = [*zip(classes.names, classes.palette, strict=True), ("ignored", (0, 0, 0))]
+    entries = [*zip(classes.names, classes.palette, strict=True), *more]
     needed = -(-len(entries) // max(1, height // line))
     rows = -(-len(entries) // needed)
     columns = [entries[start : start + rows] for start in range(0, len(entries), rows)]
@@ -71,8 +79,8 @@ def panel(
     if len(masks) >= 2:
         different = disagreement(*list(masks.values())[-2:])
         titles.append(_share(different.mean()))
-        cells.append(_shown_mask(_marked(image, different)))
-    return _sheet(titles, [cells], classes)
+        cells.append(_shown_mask(_marked(image, different, classes)))
+    return _sheet(titles, [cells], classes, _more(classes, list(masks.values()), len(masks) >= 2))
 
 
 def sample_grid(
@@ -85,9 +93,10 @@ def sample_grid(
     rows, different = [], []
     for image, teacher, student in zip(images, teacher_masks, student_masks, strict=True):
         different.append(disagreement(teacher, student))
-        masks = (colourise(teacher, classes), colourise(student, classes), _marked(image, different[-1]))
+        masks = (colourise(teacher, classes), colourise(student, classes), _marked(image, different[-1], classes))
         rows.append([_shown(image), *map(_shown_mask, masks)])
-    return _sheet(["synthetic image", "teacher", "student", _share(np.mean(different))], rows, classes)
+    titles = ["synthetic image", "teacher", "student", _share(np.mean(different))]
+    return _sheet(titles, rows, classes, _more(classes, [*teacher_masks, *student_masks], True))
 
 
 def save_png(path: str | Path, rgb: np.ndarray) -> None:
@@ -102,11 +111,17 @@ def _share(fraction: float) -> str:
     return f"disagreement {100 * fraction:.1f}%"
 
 
-def _marked(image: np.ndarray, different: np.ndarray) -> np.ndarray:
-    """A pale grey image with the differing pixels in red."""
+def _more(classes: Classes, masks: Sequence[np.ndarray], compared: bool) -> list[Entry]:
+    """What a legend has beside the classes: the colours of disagreement and of ignored pixels, where they are shown."""
+    ignored = any((mask == IGNORE).any() for mask in masks)
+    return [("disagreement", difference_colour(classes))] * compared + [("ignored", (0, 0, 0))] * ignored
+
+
+def _marked(image: np.ndarray, different: np.ndarray, classes: Classes) -> np.ndarray:
+    """A pale grey image with the differing pixels in a strong colour."""
     pale = 255 - (255 - cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) // 2
     marked = np.repeat(pale[..., None], 3, axis=2)
-    marked[different] = _DIFFERENT
+    marked[different] = difference_colour(classes)
     return marked
 
 
@@ -128,13 +143,13 @@ def _shown_mask(colours: np.ndarray) -> np.ndarray:
     return cv2.resize(colours, _shown_size(*colours.shape[:2]), interpolation=cv2.INTER_NEAREST)
 
 
-def _sheet(titles: list[str], rows: list[list[np.ndarray]], classes: Classes) -> np.ndarray:
+def _sheet(titles: list[str], rows: list[list[np.ndarray]], classes: Classes, more: Sequence[Entry]) -> np.ndarray:
     """Titles above the columns, the cells with small gaps, the legend to their right, a white margin around all."""
     height, width = rows[0][0].shape[:2]
     text = int(np.clip(height // 17, 15, 26))
     head = _beside([_title(title, width, text) for title in titles])
     grid = _below([_beside([_framed(cell) for cell in row]) for row in rows])
-    key = legend(classes, grid.shape[0])
+    key = legend(classes, grid.shape[0], more)
     corner = np.full((head.shape[0], key.shape[1], 3), 255, np.uint8)
     sheet = _below([_beside([head, corner], _MARGIN), _beside([grid, key], _MARGIN)], gap=0)
     return cv2.copyMakeBorder(sheet, _MARGIN // 2, _MARGIN, _MARGIN, _MARGIN, cv2.BORDER_CONSTANT, value=_PAPER)

@@ -6,15 +6,24 @@ import cv2
 import numpy as np
 import pytest
 
-from segkd.data.classes import CAMVID, IGNORE, listed
+from segkd.data.classes import CAMVID, IGNORE, NAMED, listed
 from segkd.evaluation import visualize
-from segkd.evaluation.visualize import colourise, disagreement, legend, overlay, panel, sample_grid, save_png
+from segkd.evaluation.visualize import (
+    colourise,
+    difference_colour,
+    disagreement,
+    legend,
+    overlay,
+    panel,
+    sample_grid,
+    save_png,
+)
 from segkd.foundation.errors import StorageError
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (96, 128, 3)).astype(np.uint8)
 MASK = RNG.integers(0, 11, (96, 128)).astype(np.uint8)
-RED = np.array(visualize._DIFFERENT)
+RED = np.array(difference_colour(CAMVID))
 
 
 def test_colours_are_the_palette_and_ignored_is_black() -> None:
@@ -39,10 +48,35 @@ def test_disagreement_leaves_ignored_pixels_out() -> None:
 @pytest.mark.parametrize("height", [40, 96, 256, 1080])
 @pytest.mark.parametrize("classes", [CAMVID, listed("many", [f"furniture {index}" for index in range(100)])])
 def test_the_legend_shows_every_colour_at_any_height(height: int, classes) -> None:
-    strip = legend(classes, height)
+    strip = legend(classes, height, [("ignored", (0, 0, 0)), ("other", (1, 2, 3))])
     assert strip.shape[0] == height and strip.dtype == np.uint8
-    colours = {tuple(colour) for colour in strip.reshape(-1, 3).tolist()}
-    assert colours >= {*classes.palette, (0, 0, 0)}
+    packed = np.unique(strip.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+    assert {red << 16 | green << 8 | blue for red, green, blue in (*classes.palette, (0, 0, 0), (1, 2, 3))} <= set(
+        packed.tolist()
+    )
+
+
+@pytest.mark.parametrize("classes", [*NAMED, listed("two", ["a", "b"]), listed("many", [str(i) for i in range(60)])], ids=lambda c: c.name)  # fmt: skip
+def test_no_class_looks_like_disagreement(classes) -> None:
+    """The person of the street scenes was drawn in nearly its red."""
+    distances = np.linalg.norm(np.array(classes.palette, float) - difference_colour(classes), axis=1)
+    assert distances.min() > 60
+
+
+def test_the_legend_names_what_is_shown() -> None:
+    """Swatches of the legend: black only where something is ignored, the colour of disagreement only beside a comparison."""
+
+    def swatches(sheet: np.ndarray) -> set[tuple[int, ...]]:
+        return {tuple(colour) for colour in sheet[:, -200:].reshape(-1, 3).tolist()}
+
+    ignored = MASK.copy()
+    ignored[:5] = IGNORE
+    alone = panel(IMAGE // 4 + 100, student=MASK, classes=CAMVID)
+    assert not swatches(alone) & {(0, 0, 0), tuple(RED)}
+    compared = panel(IMAGE // 4 + 100, truth=MASK, student=MASK, classes=CAMVID)
+    assert tuple(RED) in swatches(compared) and (0, 0, 0) not in swatches(compared)
+    assert (0, 0, 0) in swatches(panel(IMAGE // 4 + 100, truth=ignored, student=MASK, classes=CAMVID))
+    assert (0, 0, 0) not in swatches(sample_grid([IMAGE], [MASK], [MASK], CAMVID))
 
 
 def test_a_small_mask_is_enlarged_by_a_whole_factor_without_new_colours() -> None:
@@ -66,16 +100,17 @@ def test_panels_fit_any_size(size: tuple[int, int]) -> None:
 
 def test_the_panel_marks_where_student_and_teacher_differ() -> None:
     student = MASK.copy()
-    assert not (panel(IMAGE // 2, MASK, MASK, student, classes=CAMVID) == RED).all(2).any()
+    swatch = (panel(IMAGE // 2, MASK, MASK, student, classes=CAMVID) == RED).all(2).sum()
+    assert swatch < 1000  # of the legend
     student[:48] = (student[:48] + 1) % 11
     marked = (panel(IMAGE // 2, MASK, MASK, student, classes=CAMVID) == RED).all(2)
-    assert 0.95 < marked.sum() / (48 * 128 * 9) <= 1.0
+    assert 0.95 < (marked.sum() - swatch) / (48 * 128 * 9) <= 1.0
 
 
 def test_with_one_network_the_panel_compares_it_with_the_truth() -> None:
     student = (MASK + 1) % 11
     marked = (panel(IMAGE // 2, truth=MASK, student=student, classes=CAMVID) == RED).all(2)
-    assert marked.any()
+    assert marked.sum() > 96 * 128 * 8
 
 
 def test_the_grid_has_a_row_for_each_image() -> None:
