@@ -195,13 +195,18 @@ def test_a_damaged_file_of_a_finished_run_is_made_again(distil, tmp_path, capsys
 
 def test_the_first_lines_of_a_run_say_what_it_will_take(distil, capsys):
     distil(*MEASURED, "game.keep_moves=2", options=runs.Options())
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plan: ")]
+    said = capsys.readouterr().err.splitlines()
+    at = next(index for index, line in enumerate(said) if line.startswith("a step is "))
+    times = r" of \S+ s"
     assert re.fullmatch(
-        r"plan: 4 steps take \d+\.\d minutes, looks and saves not counted; a step: 2 student of \S+ s and \S+ MB,"
-        r" 1 synth of \S+ s and \S+ MB, 2 keep of \S+ s and \S+ MB", said[0]
+        f"a step is 2 student updates{times}, 1 generator update{times}, 2 batches for the image bank{times}", said[at]
+    )
+    length = r"4 steps of \S+ s take \d+\.\d s, evaluations and checkpoints not counted"
+    assert re.fullmatch(length, said[at + 1]), said
+    assert re.fullmatch(
+        r"memory: \S+ MB for an update of batch 2 and \S+ MB for a full image bank; run.batch up to about \S+ would fit into"
+        r" 90% of \S+ MB", said[at + 2]
     ), said  # fmt: skip
-    assert re.fullmatch(r"plan: \S+ MB with a full bank; about \d+ images a batch fit 90% of \S+ MB", said[1])
-    assert len(said) == 2
 
 
 @pytest.mark.parametrize(("resume", "words"), [("auto", "the same command resumes"), ("never", "with --resume auto")])

@@ -70,7 +70,7 @@ def test_two_processes_make_one_run(recipe, tmp_path):
     assert run.returncode == 0, err
     whole = tmp_path / "run"
     summary = json.loads((whole / "summary.json").read_text())
-    assert out.count("audit: data-free") == 1 and err.count("step 4  agreement") == 1
+    assert out.count("audit: data-free") == 1 and err.count("evaluation after step 4: agreement") == 1
     assert summary["real_images_for_training"] == 0 and summary["student_miou"] is not None
     state = checkpoint.load(checkpoint.listed(whole / "checkpoints")[0])
     assert state["environment"]["processes"] == 2 and len(state["others"]) == 1

@@ -44,13 +44,14 @@ def evaluate(
     for file in (json_file, csv_file, confusion):
         if file is not None:
             check_target(file)
-    from segkd.evaluation.confusion import save_confusion
-    from segkd.evaluation.inference import Inference
-    from segkd.runs.evaluate import evaluate as measure
-    from segkd.runs.trained import load_model
+    with terminal.Live("loading torch and the network"):
+        from segkd.evaluation.confusion import save_confusion
+        from segkd.evaluation.inference import Inference
+        from segkd.runs.evaluate import evaluate as measure
+        from segkd.runs.trained import load_model
 
-    inference = Inference.parsed(slide, scales, flip)
-    loaded = load_model(model, who, overrides, trust_pickle)
+        inference = Inference.parsed(slide, scales, flip)
+        loaded = load_model(model, who, overrides, trust_pickle)
     with terminal.Live("measuring", "images") as live:
         scores = measure(
             loaded, data=data, root=root, split=split, size=size, inference=inference, device=device,
@@ -138,17 +139,26 @@ def visualize(
 
     MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
     """
-    from segkd.runs.drawings import Reading, plan_drawings
-    from segkd.runs.trained import load_guide, load_model, seen_at
-    from segkd.runs.visualize import visualize as draw
+    with terminal.Live("loading torch and the network"):
+        from segkd.runs.drawings import Job, Reading, plan_drawings
+        from segkd.runs.trained import load_guide, load_model, seen_at
+        from segkd.runs.visualize import visualize as draw
 
-    reading = Reading.parsed(value_range, megapixels)
+        reading = Reading.parsed(value_range, megapixels)
+        loaded = load_model(model, who, trust_pickle=trust_pickle)
+        guide = None if teacher is None else load_guide(teacher, trust_pickle)
+        terminal.doing("looking at the images")
+        jobs = plan_drawings(images, out, kind, loaded.classes, masks, reading=reading, note=terminal.say)
+    drawn: list[Job] = []
+    with terminal.Live("drawing", "images") as live:
 
-    loaded = load_model(model, who, trust_pickle=trust_pickle)
-    guide = None if teacher is None else load_guide(teacher, trust_pickle)
-    jobs = plan_drawings(images, out, kind, loaded.classes, masks, reading=reading, note=terminal.say)
-    draw(
-        loaded, jobs, kind, teacher=guide, size=size, device=device, precision=precision,
-        done=lambda job: terminal.tell(f"{job.image} -> {job.out}"), failed=terminal.say,
-    )  # fmt: skip
+        def done(job: Job) -> None:
+            drawn.append(job)
+            terminal.tell(f"{job.image} -> {job.out}")
+            live.update(len(drawn), len(jobs))
+
+        draw(
+            loaded, jobs, kind, teacher=guide, size=size, device=device, precision=precision, done=done,
+            failed=terminal.say,
+        )  # fmt: skip
     terminal.tell(seen_at(size or loaded.size, "as asked" if size else loaded.size_from))

@@ -74,6 +74,17 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
+def spoken(seconds: float) -> str:
+    """A time as people say it: 4 min 36 s."""
+    whole = round(seconds)
+    minutes, hours = whole // 60 % 60, whole // 3600
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    if minutes:
+        return f"{minutes} min {whole % 60} s" if whole % 60 else f"{minutes} min"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+
+
 def interactive(stream: TextIO | None) -> bool:
     """Whether a line on it can be written over: it is a terminal, and no dumb one."""
     try:

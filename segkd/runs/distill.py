@@ -11,7 +11,7 @@ from torch import nn
 from segkd import build
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
-from segkd.foundation import audit, ranks
+from segkd.foundation import audit, ranks, terminal
 from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
@@ -66,10 +66,12 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
 def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path) -> dict:
     """The run itself, in each of its processes."""
     opened_before = _opened(recipe)
+    terminal.doing("preparing: the teacher")
     teacher = build.teacher_of(recipe.teacher, options.trust_pickle)
     teacher = teacher.to(bench.device, memory_format=torch.channels_last)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
     build.check_classes(teacher, recipe.student, watch if final is None else final)
+    terminal.doing("preparing: the student and the generator")
     recipe = in_steps(recipe, folder, lambda short: _trial(short, teacher, bench))
     with audit.phase("training"):
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
@@ -176,6 +178,7 @@ def _scores(
     stop: StopFlag,
 ) -> dict[str, dict]:
     """The scores of networks by name; one that has two names is measured once, as a student without an average."""
+    terminal.doing("evaluating")
     known = {
         network: score(network, data, recipe, bench, teacher.mean, teacher.std, stop)
         for network in dict.fromkeys(networks.values())

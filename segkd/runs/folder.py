@@ -90,6 +90,7 @@ def settled(bench: Bench, game: Distiller) -> Bench:
     """The bench, once it is known which of the game's networks run in fp32; from now on they do."""
     names = bench.in_fp32
     if names is None:
+        terminal.doing("preparing: timing fp32 and bf16")
         names = ranks.told(frozenset() if ranks.rank() else tune.quicker_in_fp32(game))
     tune.keep_in_fp32(game, names)
     return replace(bench, in_fp32=names)
@@ -278,6 +279,7 @@ def finish(folder: Path, lock: RunLock | Guest, summary: dict[str, object]) -> d
         return summary
     lock.check()
     atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    terminal.doing("finished")
     return summary
 
 
@@ -305,6 +307,7 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
     """A split that measures, read whole before step 1 (a bad file is told then, not after hours); None without one."""
     if split is None or recipe.data.name is None:
         return None
+    terminal.doing(f"preparing: the labelled images of {recipe.data.name} {split}")
     with audit.phase("evaluation"):
         classes = build.classes_of(recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes)
         data = build.dataset(recipe.data.name, recipe.data.root, split, classes)

@@ -76,6 +76,7 @@ class Distiller:
         unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
         self.keeps_heads = at_head or (replay is not None and unpadded)
         self.bn_tap = BatchNormTap(teacher.network)
+        self.moved: Callable[[float], None] = lambda share: None
         self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
         self.needs = self._plan()
 
@@ -98,8 +99,10 @@ class Distiller:
     def play(self, step: int) -> dict[str, float | Tensor]:
         """One step: the method's moves in order. Returns the last value of each term, for which a look may have to wait."""
         values: dict[str, float | Tensor] = {}
-        for index, move in enumerate(self.method.moves(step)):
+        moves = self.method.moves(step)
+        for index, move in enumerate(moves):
             values |= self._moves[move](step, index)
+            self.moved((index + 1) / len(moves))
         self.refusals.end_step()
         return values | {"lr": self.student.optimizer.param_groups[0]["lr"]}
 

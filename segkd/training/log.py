@@ -34,8 +34,8 @@ class Diary:
         self.seconds_before = kept[-1]["seconds"] if kept else 0.0
         self.started = time.perf_counter()
         self.first_step = resumed_at
-        self._said = -PLAIN
-        self._live = terminal.Live("step", "steps", resumed_at, stays=True, quiet=self.quiet).begin()
+        self._said, self._note = -PLAIN, ""
+        self._live = terminal.Live("starting", "steps", resumed_at, stays=True, quiet=self.quiet).begin()
 
     def _kept(self, step: int) -> list[dict]:
         """The lines up to a step, which alone stay in the file."""
@@ -64,24 +64,26 @@ class Diary:
         if not self.mute:
             append(self.path, json.dumps(line) + "\n")
 
-    def progress(self, step: float, values: Mapping[str, SupportsFloat]) -> None:
-        """Refresh the live line on a terminal; elsewhere a plain line every half minute. Else no value is looked at.
-
-        `step` counts a part of a step that is not finished too.
-        """
+    def progress(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Refresh the live line on a terminal; elsewhere a plain line every half minute. Else no value is looked at."""
         now = time.perf_counter()
         every = terminal.EVERY if self._live.shown else PLAIN
         if self.quiet or (now - self._said < every and step < self.steps):
             return
         self._said = now
         terms = "  ".join(f"{name} {float(value):.3f}" for name, value in values.items())
-        note = f"{terms}  {memory_mb():,} MB".strip()
+        self._note = f"{terms}  {memory_mb():,} MB".strip()
         if self._live.shown:
-            self._live.update(step, self.steps, note)
+            self.part(step)
             return
         speed = (step - self.first_step) / max(now - self.started, 1e-9)
         left = _clock((self.steps - step) / speed) if speed > 0 else "?"
-        terminal.say(f"step {step:g}/{self.steps}  {speed:.2f} it/s  ETA {left}  {note}")
+        terminal.say(f"step {step}/{self.steps}  {speed:.2f} it/s  ETA {left}  {self._note}")
+
+    def part(self, step: float) -> None:
+        """Let the live line show a step of which only a part is done, with the values of the one before."""
+        self._live.what = "step"
+        self._live.update(step, self.steps, self._note)
 
     def say(self, text: str, always: bool = False) -> None:
         """One plain line for people, beside the live one."""

@@ -24,12 +24,13 @@ class Game(Protocol):
 
     `play` returns what is to be logged; numbers on a device are looked at only when they are. `notes` are lines about the
     step, or on an accelerator the one before, such as why a move was refused; the loop tells them and takes them away. Who
-    asks for the `state` is told all (and NumbersError, if that is too much).
+    asks for the `state` is told all (and NumbersError, if that is too much). `moved` is called where a part of a step is done, with its share of the step.
     """
 
     precision: str
     attempt: int
     notes: list[str]
+    moved: Callable[[float], None]
 
     def play(self, step: int) -> dict[str, float | Tensor]: ...
     def vitals(self) -> tuple[dict[str, float], str | None]: ...
@@ -207,6 +208,7 @@ def run(
             raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
         done, well = settle(done, well, looked=True)
     played, foretold, pace = 0, [], Pace()
+    game.moved = lambda share: diary.part(done + share)
     while done < plan.steps:
         played += 1
         try:
@@ -290,6 +292,6 @@ def look(done: int, plan: Plan, events: Events, diary: Diary, stop: StopFlag) ->
         events.sample(done)
     if result:  # told once all is done: a resumed run looks again
         diary.write(done, result)
-        scores = (f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float))
-        diary.say("  ".join([f"step {done}", *scores]))
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float))
+        diary.say(f"evaluation after step {done}: {scores}")
     return True

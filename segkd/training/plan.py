@@ -8,26 +8,23 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from segkd.foundation import memory
+from segkd.foundation.allocations import Allocations
 from segkd.training.distiller import Distiller
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a kind of move costs: `times` a step, `seconds` each; `peak_mb` is the most that the process held meanwhile.
-
-    On a GPU `peak_mb` is what tensors took there; it is None where the system does not tell.
-    """
+    """What a kind of move costs: `times` a step, `seconds` each; `mb` is the most that the tensors made in it take at once."""
 
     times: int
     seconds: float
-    peak_mb: float | None
+    mb: float
 
 
 def steps_for(seconds: float, play: Callable[[int], object], trials: int = 3) -> int:
@@ -52,14 +49,10 @@ def costs(game: Distiller, trials: int = 3) -> dict[str, Cost]:
 
 
 class FirstSteps:
-    """The costs of a run's own moves, seen while it plays its first steps: no step is played for them.
-
-    Attributes:
-        held_mb: what the process held before the first move; None where the system does not tell.
-    """
+    """The costs of a run's own moves, seen while it plays its first steps: no step is played for them."""
 
     def __init__(self, game: Distiller) -> None:
-        self.game, self.held_mb = game, _held_mb(game.device)
+        self.game = game
         self._moves, self._seen = dict(game._moves), {name: [] for name in game._moves}
         for name, move in self._moves.items():
             game._moves[name] = functools.partial(self._watched, name, move)
@@ -76,49 +69,52 @@ class FirstSteps:
         return {name: _cost(count, self._seen[name][count:]) for name, count in times.items() if count}
 
 
-def _seen(move: Callable[[], object], device: torch.device) -> tuple[object, float, float | None]:
-    """What a move returns, its seconds, and the most MB that were held meanwhile."""
-    _forget_peak(device)
+def _seen(move: Callable[[], object], device: torch.device) -> tuple[object, float, float]:
+    """What a move returns, its seconds, and the most MB that its own tensors took at once.
+
+    Tensors are counted, not what the process grows by: that depends on what it has held and freed before.
+    """
     start = time.perf_counter()
-    values = move()
     if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        values = move()
         torch.cuda.synchronize(device)
-    return values, time.perf_counter() - start, _peak_mb(device)
+        return values, time.perf_counter() - start, (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    with Allocations() as seen:
+        values = move()
+    return values, time.perf_counter() - start, seen.peak / 2**20
 
 
-def _cost(times: int, seen: Sequence[Sequence[float | None]]) -> Cost:
+def _cost(times: int, seen: Sequence[tuple[float, float]]) -> Cost:
     """Of a move that is played `times` a step, from the seconds and MB of some."""
-    seconds, peaks = zip(*seen, strict=True)
-    return Cost(times, statistics.median(seconds), None if None in peaks else max(peaks))
+    seconds, most = zip(*seen, strict=True)
+    return Cost(times, statistics.median(seconds), max(most))
+
+
+def held_mb(game: Distiller) -> float:
+    """MB of the tensors that the game holds between moves whatever its batch: networks, averages, optimisers."""
+    players = [player for player in (game.student, game.synth) if player is not None]
+    modules = [game.teacher, game.synthesiser, game.method, *(m for p in players for m in (p.network, p.headline))]
+    states = [value for player in players for kept in player.optimizer.state.values() for value in kept.values()]
+    tensors = [*(tensor for module in modules for tensor in module.state_dict().values()), *states]
+    found = [tensor.untyped_storage() for tensor in tensors if isinstance(tensor, Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values()) / 2**20
 
 
 def bank_mb(game: Distiller) -> float:
-    """MB that the bank will still take until it is full."""
+    """MB that the bank takes once it is full; 0 before it holds a batch."""
     bank = game.replay
     if bank is None or not len(bank):
         return 0.0
-    each = sum(kind[0].numel() * kind[0].element_size() for kind in bank.held)
-    return each * (bank.capacity - len(bank)) / 2**20
+    return bank.capacity * sum(kind[0].numel() * kind[0].element_size() for kind in bank.held) / 2**20
 
 
-def largest_batch(smaller: tuple[int, float], larger: tuple[int, float], most_mb: float) -> int:
-    """The batch at which memory reaches `most_mb`, on the line through two measured pairs (batch, MB); at least 0."""
-    slope = (larger[1] - smaller[1]) / (larger[0] - smaller[0])
-    if slope <= 0:
-        return larger[0]  # too little to be measured: no more is promised than was seen
-    return max(0, int((most_mb - larger[1]) / slope + larger[0]))
+def largest_batch(costs: Iterable[Cost], bank: float, batch: int, most_mb: float) -> int:
+    """The batch, to two digits, at which moves and a full bank take `most_mb`, where at `batch` they take what is given.
 
-
-def _held_mb(device: torch.device) -> float | None:
-    return torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else memory.resident_mb()
-
-
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        memory.forget_peak()
-
-
-def _peak_mb(device: torch.device) -> float | None:
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else memory.peak_mb()
+    What tensors take grows as the batch does; gradients, which do not, make it a little smaller than it might be.
+    """
+    each = (max(cost.mb for cost in costs) + bank) / batch
+    fits = max(0, int(most_mb / each))
+    return fits - fits % 10 ** max(0, len(str(fits)) - 2)

@@ -63,7 +63,7 @@ class Plan:
     def words(self) -> str:
         """The rhythm in a line."""
         save, look, sample = (getattr(self, name) for name in KINDS)
-        return f"a checkpoint every {save} steps, a look every {look}, a sample every {sample}, and all after the last"
+        return f"a checkpoint every {save} steps, an evaluation every {look}, a sample every {sample}, and all after the last"
 
 
 class Pace:

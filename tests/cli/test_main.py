@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import segkd
 from segkd import build
 from segkd.cli.exits import explained
-from segkd.cli.main import cli, main, show_summary
+from segkd.cli.main import cli, main
 from segkd.cli.measure import as_json, comma_separated, table
 from segkd.cli.options import DATA_SETS
 from segkd.cli.recipes import anchored
@@ -162,8 +163,51 @@ def test_recipe_errors_keep_their_lines(failing: Callable[..., tuple[int, str, s
     )  # fmt: skip
 
 
-def test_an_error_of_several_lines_becomes_one(failing: Callable[..., tuple[int, str, str]]) -> None:
-    assert failing(DataError("first\n  second\n"))[2] == "segkd: first; second\n"
+def test_line_ends_in_names_are_escaped_and_words_of_libraries_joined(
+    failing: Callable[..., tuple[int, str, str]],
+) -> None:
+    assert failing(DataError("a\nsegkd: done.png: damaged\n"))[2] == "segkd: a\\nsegkd: done.png: damaged\n"
+    assert failing(ValueError("first\n  second\n"))[2].startswith("segkd: bug: ValueError: first; second (")
+    assert "\x1b" not in failing(ValueError("\x1b[2J"))[2]
+    assert "\x1b" not in failing(DataError("\x1b[2J"), "--debug")[2]
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (lambda here: (here / "missing\n.png").read_bytes(), "missing\\n.png: No such file or directory"),
+        (lambda here: here.read_bytes(), "Is a directory"),
+        (lambda here: (here / "file" / "below").read_bytes(), "file/below: Not a directory"),
+        (lambda here: here.mkdir(), "File exists"),
+        (lambda here: (here / ("n" * 300)).touch(), "File name too long"),
+        (lambda here: (here / "loop").read_bytes(), "loop: "),
+    ],
+)
+def test_what_is_wrong_with_a_users_file_is_no_bug(failing, here, use, said):
+    (here / "file").touch()
+    (here / "loop").symlink_to("loop")
+    code, out, err = failing(lambda: use(here))
+    assert code == 5 and not out and len(err.splitlines()) == 1
+    assert said in err and "bug" not in err and "check the path" in err
+
+
+def test_a_file_that_may_not_be_read_is_no_bug():
+    code, (line,) = explained(PermissionError(errno.EACCES, "Permission denied", b"/etc/\xffshadow"))
+    assert code == 5 and line.startswith("segkd: /etc/\udcffshadow: Permission denied; ")
+    assert explained(FileNotFoundError("no such file: x"))[1] == [
+        "segkd: no such file: x; check the path, and who may read and write there"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [(["distil"], "distill"), (["vizualize"], "visualize"), (["recipes", "vaildate"], "validate"),
+     (["distill", "r", "--quite"], "--quiet"), (["eval", "m", "--confuson", "c.png"], "--confusion"), (["--hlep"], "--help")],
+)  # fmt: skip
+def test_slips_of_verbs_and_flags_are_told_with_the_right_word(capsys, arguments, known):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"Did you mean '{known}'?" in line
 
 
 def test_a_bug_is_called_one(failing: Callable[..., tuple[int, str, str]]) -> None:
@@ -271,8 +315,8 @@ def test_teach_prints_its_summary_again_when_finished(here: Path, capsys: pytest
     (here / "toy.yaml").write_text(TEACH)
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("runs/toy-s0:\n") and "  steps                       2\n" in out and err == ""
-    assert out.endswith("  audit: data-free: no real image was opened to train; 0 to measure\n")
+    assert out.startswith("runs/toy-s0: 2 steps in ") and err == ""
+    assert "\n  audit: data-free: no real image was opened to train; 0 to measure\n" in out
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     assert capsys.readouterr().out == out
     assert json.loads(Path("runs/toy-s0/summary.json").read_text())["recipe"] == "toy"
@@ -291,11 +335,6 @@ def test_a_teacher_of_rooms_has_seen_no_real_image(here: Path, monkeypatch: pyte
     assert "Licence: MIT" in Path("toy.md").read_text()
     assert load_model("runs/toy-s0").classes is ROOMS
     assert load_model("toy.yaml", "teacher").classes is ROOMS
-
-
-def test_the_audit_says_what_was_opened(capsys: pytest.CaptureFixture[str]) -> None:
-    show_summary("runs/a", {"steps": 3, "real_images_for_training": 367, "real_images_for_evaluation": 233})
-    assert capsys.readouterr().out.splitlines()[-1] == "  audit: not data-free: 367 real images trained; 233 to measure"
 
 
 def test_table() -> None:
@@ -327,15 +366,15 @@ def test_comma_separated() -> None:
 def test_a_plan_is_made_and_nothing_written(tiny, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     folder = tmp_path / "run"
-    for budget, said in (("null", "4 steps take"), ("1m", "in the budget of 1 minutes")):
+    for budget, said in (("null", "4 steps of"), ("1m", "in the budget of 1 min")):
         overrides = ("game.keep_moves=2", f"run.dir={folder}", f"run.budget={budget}")
         recipe.write_text(tiny.recipe("ddad.segkd", *overrides).to_yaml())
         assert main(["distill", str(recipe), "--plan"]) == 0
         shown = capsys.readouterr().out
-        assert said in shown and "the largest batch for 90% of" in shown
-        assert [line.split()[:2] for line in shown.splitlines()[2:5]] == [
-            ["synth", "1"],
-            ["keep", "2"],
-            ["student", "2"],
+        assert said in shown and re.search(r"run.batch up to about [\d,]+ would fit into 90% of", shown)
+        assert [re.match(r"(.*\S)  +(\d)  ", line).groups() for line in shown.splitlines()[2:5]] == [
+            ("generator update", "1"),
+            ("batch for the image bank", "2"),
+            ("student update", "2"),
         ]
     assert not folder.exists()

@@ -172,7 +172,7 @@ def test_class_counts_that_disagree_are_three_numbers(row, countries: Path, caps
 
 def test_without_data_two_numbers_are_enough(countries: Path, capsys: pytest.CaptureFixture[str]):
     Path("recipe.yaml").write_text(RECIPE.format(teacher=3, student=4, data=3))
-    assert main(["distill", "recipe.yaml", "data.name=null"]) == 3
+    assert main(["distill", "recipe.yaml", "data.name=null", "--quiet"]) == 3
     assert "teacher 3, student 4 (" in (err := capsys.readouterr().err) and "data none" in err
 
 

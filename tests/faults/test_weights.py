@@ -115,7 +115,9 @@ def test_what_torch_writes_is_read(tmp_path: Path, options: dict, dtype: torch.d
 def test_the_command_ends_with_code_3_and_one_line(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "teacher.pt"
     path.write_bytes(pickles(tmp_path / "canary")["os.system"])
-    code = main(["distill", str(tiny.path), f"teacher.weights={path}", f"run.dir={tmp_path}/run", "data.name=null"])
+    code = main(
+        ["distill", str(tiny.path), f"teacher.weights={path}", f"run.dir={tmp_path}/run", "data.name=null", "--quiet"]
+    )
     out, err = capsys.readouterr()
     assert code == 3 and not out and not (tmp_path / "run").exists()
     [line] = err.splitlines()

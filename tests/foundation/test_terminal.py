@@ -94,6 +94,17 @@ def test_names_are_shown_with_their_control_characters_visible(name, shown, caps
         assert getattr(capsys.readouterr(), stream) == f"{shown}: damaged\n"
 
 
+def test_nothing_is_printed_anywhere_else():
+    elsewhere = re.compile(r"(?<![\w.])print\(|click\.echo|sys\.std(out|err)|logging\.|traceback\.print")
+    found = {
+        str(path.relative_to(ROOT)): hits
+        for folder in ("segkd", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+        if (hits := [line for line in path.read_text("utf-8").splitlines() if elsewhere.search(line)])
+    }
+    assert list(found) == ["segkd/foundation/terminal.py"], found
+
+
 @pytest.mark.parametrize("where", BROKEN.values(), ids=BROKEN)
 def test_words_that_nobody_can_read_end_nothing(where, tmp_path):
     done = tmp_path / "done"
@@ -281,3 +292,11 @@ def test_text_of_what_is_done(monkeypatch):
     live = terminal.Live("down.zip", "B")
     live.update(2_000_000, 8_000_000)
     assert "2.00M/8.00M" in live.text(80)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3.04, "3.0 s"), (59.6, "1 min"), (276.2, "4 min 36 s"), (3600, "1 h"), (7384, "2 h 3 min"), (0, "0.0 s")],
+)
+def test_times_as_people_say_them(seconds, words):
+    assert terminal.spoken(seconds) == words

@@ -1,0 +1,110 @@
+"""`segkd distill` and `segkd teach`: what comes is said before torch is loaded, and at the end what was reached."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from segkd.cli.closing import closing
+from segkd.cli.options import run_options
+from segkd.foundation import memory, terminal
+
+if TYPE_CHECKING:
+    from segkd.recipe import DistillRecipe, Recipe
+
+
+@click.command()
+@click.option("--plan", is_flag=True, help="Only measure what the run would take: time and memory, the largest batch.")
+@run_options
+def distill(
+    recipe: str, overrides: tuple[str, ...], resume: str, accept: tuple[str, ...], quiet: bool, trust_pickle: bool,
+    plan: bool,
+) -> None:  # fmt: skip
+    """Distil the recipe's teacher into a student; the same command resumes."""
+    from segkd import recipe as recipes
+
+    loaded = recipes.load(recipe, overrides, "distill")  # before torch: a slip is told at once
+    quiet = quiet or not speaks()
+    if not quiet:
+        terminal.say(
+            opening(recipe, loaded, "--plan measures what it would take" if plan else standing(loaded, resume))
+        )
+    memory.hold(sparing=loaded.run.checkpointing)
+    with terminal.Live("preparing: loading torch", quiet=quiet):
+        if plan:
+            from segkd import runs
+
+            terminal.deliver(*runs.planned(loaded, trust_pickle))
+            return
+        from segkd import api
+
+        summary = api.distill(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)
+    if speaks():
+        terminal.tell(*closing(loaded, summary))
+
+
+@click.command()
+@run_options
+def teach(
+    recipe: str, overrides: tuple[str, ...], resume: str, accept: tuple[str, ...], quiet: bool, trust_pickle: bool
+) -> None:
+    """Train a network on labelled images; the same command resumes."""
+    from segkd import recipe as recipes
+
+    loaded = recipes.load(recipe, overrides, "teach")
+    quiet = quiet or not speaks()
+    if not quiet:
+        terminal.say(opening(recipe, loaded, standing(loaded, resume)))
+    memory.hold()
+    with terminal.Live("preparing: loading torch", quiet=quiet):
+        from segkd import api
+
+        summary = api.teach(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)
+    terminal.tell(*closing(loaded, summary))
+
+
+def speaks() -> bool:
+    """Whether this process has a say: of those that torchrun started one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def opening(name: str, recipe: Recipe, state: str) -> str:
+    """The first line of a run: what is trained from what, for how long, on which device, and where it is kept."""
+    from segkd.recipe import DistillRecipe
+
+    run = recipe.run
+    length = f"{run.steps:,} steps" if run.budget is None else f"the steps that fit into {terminal.spoken(run.budget)}"
+    what = distilled(recipe) if isinstance(recipe, DistillRecipe) else taught(recipe)
+    return f"{name}: {what}, {length} of batch {run.batch}, device {run.device}; {run.dir}: {state}"
+
+
+def distilled(recipe: DistillRecipe) -> str:
+    method = f"{recipe.method} ({recipe.variant})" if recipe.variant else recipe.method
+    return f"distilling {network(recipe.teacher)} into {network(recipe.student)} by {method}"
+
+
+def taught(recipe: Recipe) -> str:
+    return f"teaching {network(recipe.model)} on {recipe.data.name}/{recipe.data.train}"
+
+
+def network(block: object) -> str:
+    """A network as a recipe names it."""
+    return " ".join(filter(None, (block.arch, block.encoder)))
+
+
+def standing(recipe: Recipe, resume: str) -> str:
+    """What the run folder holds, as far as the names of its files tell."""
+    folder = Path(recipe.run.dir)
+    if resume not in ("auto", "never"):
+        return f"goes on from {resume}"
+    if (folder / "summary.json").is_file():
+        return "was finished before"
+    steps = [0]
+    for path in folder.glob("checkpoints/step-*-*.ckpt"):
+        with contextlib.suppress(ValueError):
+            steps.append(int(path.name.split("-")[1]))
+    return f"goes on after step {max(steps):,}" if max(steps) else "a new run"
