@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,17 @@ from segkd.foundation.errors import OutputClosed, RecipeError, SegkdError
 from segkd.foundation.memory import largest_mb, out_of_memory
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+UNUSABLE = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+UNUSABLE_NUMBERS = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTEMPTY,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ETXTBSY,
+    errno.EMLINK,
+)
+"""What may be wrong with a file or folder of the user's."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -45,7 +57,7 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
     if isinstance(error, RecipeError):
         return error.exit_code, error.errors
     if isinstance(error, SegkdError):
-        return error.exit_code, [f"segkd: {_one_line(error)}"]
+        return error.exit_code, [f"segkd: {str(error).strip()}"]  # of one line, but for line ends in names
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         see = f"; see {context.command_path} --help" if context is not None else ""
@@ -59,6 +71,14 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
         return 6, [f"segkd: out of memory at a peak of {largest_mb()} MB: {advice}; what was saved so far is good"]
     if isinstance(error, OSError) and error.errno in STORAGE:
         return 5, [f"segkd: {error.filename or 'disk'}: {error.strerror}; free space, and run the same command again"]
+    if isinstance(error, UNUSABLE) or (isinstance(error, OSError) and error.errno in UNUSABLE_NUMBERS):
+        named = error.filename is not None and error.strerror is not None
+        what = (
+            f"{os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename}: {error.strerror}"
+            if named
+            else _one_line(error)
+        )
+        return 5, [f"segkd: {what}; check the path, and who may read and write there"]
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return 1, [f"segkd: bug: {type(error).__name__}: {_one_line(error)}{where}; --debug shows the traceback"]
