@@ -137,10 +137,10 @@ class Refusals:
         line = f"step {step}: {player} {reason}"
         if self.in_a_row[player] > self.max_bad:
             raise NumbersError(
-                f"{line}, {self.in_a_row[player]} refused moves in a row (run.max_bad {self.max_bad}): it has diverged;"
+                f"{line}, {self.in_a_row[player]} refused updates in a row (run.max_bad {self.max_bad}): it has diverged;"
                 " lower the learning rates or run.precision=fp32, and resume"
             )
-        return f"{line}: move refused, nothing changed"
+        return f"{line}: update refused, nothing changed"
 
     def state(self) -> dict:
         """The counts after all moves so far. Raises NumbersError as `hear` does."""

@@ -212,7 +212,7 @@ def test_more_than_max_bad_of_one_player_end_the_run(row, tiny, case: str):
             for step in range(20):
                 game.play(step)
         assert step == 5 and caught.value.exit_code == 4
-        assert f"step 5: {player} " in str(caught.value) and "6 refused moves in a row" in str(caught.value)
+        assert f"step 5: {player} " in str(caught.value) and "6 refused updates in a row" in str(caught.value)
         row.count()
 
 

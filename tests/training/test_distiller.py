@@ -84,7 +84,7 @@ def test_more_refusals_in_a_row_than_max_bad_end_the_run(tiny):
     for step in range(3):
         game.play(step)
     assert game.refusals.in_a_row == {"synth": 3, "student": 3}
-    with pytest.raises(NumbersError, match=r"step 3: .*4 refused moves in a row \(run.max_bad 3\)") as caught:
+    with pytest.raises(NumbersError, match=r"step 3: .*4 refused updates in a row \(run.max_bad 3\)") as caught:
         game.play(3)
     assert caught.value.exit_code == 4
 

@@ -118,12 +118,12 @@ def test_in_another_thread_the_handlers_stay_as_they_are():
 def test_refusals_are_named_and_counted():
     refusals = Refusals(2)
     line = refusals.refuse("student", 7, "loss is nan")
-    assert line == "step 7: student loss is nan: move refused, nothing changed"
+    assert line == "step 7: student loss is nan: update refused, nothing changed"
     refusals.refuse("student", 8, "x")
     refusals.accept("student")
     refusals.refuse("student", 9, "x")
     refusals.refuse("student", 10, "x")
-    with pytest.raises(NumbersError, match="3 refused moves in a row") as caught:
+    with pytest.raises(NumbersError, match="3 refused updates in a row") as caught:
         refusals.refuse("student", 11, "loss is inf")
     assert "step 11: student loss is inf" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -136,7 +136,7 @@ def test_each_player_counts_for_itself():
         refusals.refuse("synth", step, "x")
         refusals.refuse("student", step, "x")
         refusals.accept("student")
-    with pytest.raises(NumbersError, match="step 2: synth x, 3 refused moves in a row"):
+    with pytest.raises(NumbersError, match="step 2: synth x, 3 refused updates in a row"):
         refusals.refuse("synth", 2, "x")
 
 
@@ -165,8 +165,8 @@ def verdict(refused: bool, why: str = "x") -> Verdict:
 def test_a_verdict_is_read_at_once_where_that_costs_no_wait():
     refusals = Refusals(1)
     refusals.hear("student", 3, verdict(True, "loss is nan"))
-    assert refusals.notes == ["step 3: student loss is nan: move refused, nothing changed"] and refusals.total == 1
-    with pytest.raises(NumbersError, match="step 4: student x, 2 refused moves in a row"):
+    assert refusals.notes == ["step 3: student loss is nan: update refused, nothing changed"] and refusals.total == 1
+    with pytest.raises(NumbersError, match="step 4: student x, 2 refused updates in a row"):
         refusals.hear("student", 4, verdict(True))
 
 
@@ -191,7 +191,7 @@ def test_too_many_end_the_run_as_soon_as_they_are_read(far):
     for step in (0, 1):
         refusals.hear("synth", step, verdict(True))
         refusals.end_step()
-    with pytest.raises(NumbersError, match="step 1: synth x, 2 refused moves in a row"):
+    with pytest.raises(NumbersError, match="step 1: synth x, 2 refused updates in a row"):
         refusals.state()
 
 

@@ -120,7 +120,9 @@ def test_more_than_max_bad_end_a_run_one_step_late(tiny, far):
     for step in range(3):
         game.play(step)
     assert game.refusals.in_a_row == {"student": 2}
-    with pytest.raises(NumbersError, match=r"step 2: student loss is nan \(term kd is nan\), 3 refused moves in a row"):
+    with pytest.raises(
+        NumbersError, match=r"step 2: student loss is nan \(term kd is nan\), 3 refused updates in a row"
+    ):
         game.play(3)
 
 

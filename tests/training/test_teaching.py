@@ -268,7 +268,7 @@ def test_too_many_refusals_end_the_run():
     with torch.no_grad():
         game.player.network.network.segmentation_head[0].bias[0] = math.nan
     game.play(0)
-    with pytest.raises(NumbersError, match="2 refused moves in a row"):
+    with pytest.raises(NumbersError, match="2 refused updates in a row"):
         game.play(1)
 
 
