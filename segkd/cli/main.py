@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None, command: click.Command | None =
     """Run a command (by default `segkd`) and return its exit code; every error is a line on stderr."""
     session = Session()
     terminal.open_closed()
+    shown, warnings.showwarning = warnings.showwarning, terminal.warn
     try:
         code = (command or cli).main(arguments, prog_name=name, standalone_mode=False, obj=session)
         return code if isinstance(code, int) else 0
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None, command: click.Command | None =
         return code
     finally:
         terminal.settle()
+        warnings.showwarning = shown
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -52,6 +52,11 @@ def deliver(*lines: object) -> None:
         raise StorageError(f"standard output: cannot write the result: {reason}") from error
 
 
+def warn(message: object, category: object, filename: str, lineno: int, *rest: object) -> None:
+    """A warning of Python's in a line of its own; takes the place of `warnings.showwarning`."""
+    say(f"warning: {' '.join(str(message).split())} ({os.path.basename(filename)}:{lineno})")
+
+
 def _print(stream: TextIO | None, lines: tuple[object, ...]) -> None:
     """Raises OSError, or ValueError for a stream that was closed."""
     with _lock:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -191,6 +192,11 @@ def test_what_is_wrong_with_a_users_file_is_no_bug(failing, here, use, said):
     assert said in err and "bug" not in err and "check the path" in err
 
 
+def test_a_warning_is_a_line(failing):
+    code, _, err = failing(lambda: warnings.warn("of\n two lines \x1b[2J", UserWarning, stacklevel=1))
+    assert code == 0 and re.fullmatch(r"warning: of two lines \\x1b\[2J \(test_main\.py:\d+\)\n", err)
+
+
 def test_a_file_that_may_not_be_read_is_no_bug():
     code, (line,) = explained(PermissionError(errno.EACCES, "Permission denied", b"/etc/\xffshadow"))
     assert code == 5 and line.startswith("segkd: /etc/\udcffshadow: Permission denied; ")
@@ -207,7 +213,7 @@ def test_a_file_that_may_not_be_read_is_no_bug():
 def test_slips_of_verbs_and_flags_are_told_with_the_right_word(capsys, arguments, known):
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"Did you mean '{known}'?" in line
+    assert "Did you mean" in line and f"'{known}'" in line
 
 
 def test_a_bug_is_called_one(failing: Callable[..., tuple[int, str, str]]) -> None:
