@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def labels_around(masks: Path) -> Labels | None:
     """Those that the nearest `dataset.yaml` describes, in a folder of masks or up to three above it; None without one."""
     folder = masks.resolve()
     roots = (folder, *folder.parents[:_ABOVE])
-    root = next((place for place in roots if (place / FILE).is_file()), None)
+    root = next((place for place in roots if os.path.isfile(place / FILE)), None)  # a place that is not ours has none
     return None if root is None else Labels(root)
 
 

@@ -41,8 +41,12 @@ class Set:
         self.write(np.full((HEIGHT, WIDTH), known[-1]))
         self.data = read()
 
-    def write(self, ids: np.ndarray) -> None:
-        overwrite(self.mask, encoded(ids.astype(np.uint16 if ids.max() > 255 else np.uint8)))
+    def write(self, ids: np.ndarray, kind: int = 0) -> None:
+        """As PNG, TIFF, or (ids of 8 bits) BMP or WebP with equal channels; the name stays, and does not matter."""
+        pixels = ids.astype(np.uint16 if ids.max() > 255 else np.uint8)
+        format = ("PNG", "TIFF", "BMP", "WEBP")[kind % (4 if pixels.dtype == np.uint8 else 2)]
+        how = {"lossless": True} if format == "WEBP" else {}
+        overwrite(self.mask, encoded(np.dstack([pixels] * 3) if how else pixels, format, **how))
 
 
 def described(root: Path, text: str) -> Folder:
@@ -80,12 +84,12 @@ def test_a_label_out_of_range_is_told_by_file_id_and_pixel(row, sets: dict[str, 
     for fault in row:
         found = list(sets.values())[fault % len(sets)]
         ids = chance.choice(found.known, (HEIGHT, WIDTH))
-        found.write(ids)
+        found.write(ids, fault // len(sets))
         assert found.data[0].mask.shape == ids.shape
         wrong = int(chance.choice(found.unknown[256 if fault % 3 else 65536]))
         pixels = np.sort(chance.choice(ids.size, 1 + fault % 2, replace=False))
         ids.reshape(-1)[pixels] = wrong
-        found.write(ids)
+        found.write(ids, fault // len(sets))
         more = f" and {fault % 2} more" if fault % 2 else ""
         row_, column = divmod(int(pixels[0]), WIDTH)
         with pytest.raises(DataError) as caught:

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from segkd.data.pairing import below
 from segkd.foundation.errors import DataError, StorageError
 from segkd.foundation.files import write_failure
 
@@ -72,18 +73,24 @@ class Archive(ABC):
             yield
         except _DAMAGE as error:
             raise DataError(f"{self.path}: {name}: damaged ({error}); fetch the archive again") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise DataError(f"{self.path}: {name}: damaged ({error}); fetch the archive again") from error  # bz2's word
 
 
 class _Folder(Archive):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        for file in sorted(path.rglob("*")):
-            name = file.relative_to(path)
-            if file.is_file() and not any(part.startswith(".") for part in name.parts):
-                self._add(name.as_posix(), file.stat().st_size)
+        for file in sorted(below(path)):
+            if file.is_file():
+                self._add(file.relative_to(path).as_posix(), file.stat().st_size)
 
     def _open(self, name: str) -> IO[bytes]:
-        return (self.path / name).open("rb")
+        try:
+            return (self.path / name).open("rb")
+        except OSError as error:
+            raise DataError(f"{self.path / name}: cannot be read: {error.strerror}") from error
 
 
 class _Zip(Archive):
@@ -144,5 +151,7 @@ def opened(path: Path) -> Iterator[Archive]:
             else:
                 raise DataError(f"{path}: not a folder, zip or tar file")
         except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from error
             raise DataError(f"{path}: damaged ({error}); fetch it again") from error
         yield archive
