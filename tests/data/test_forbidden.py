@@ -61,7 +61,7 @@ def run(place: Path, *arguments: str) -> tuple[int, list[str]]:
         ("images/test/a.png", "images/test/a.png: cannot be read: Permission denied"),
         ("masks/test/a.png", "masks/test/a.png: cannot be read: Permission denied"),
         ("images/test", "images/test: cannot be read: Permission denied"),
-        ("masks", "cannot be read"),
+        ("masks", "masks/test: Permission denied"),
         ("dataset.yaml", "dataset.yaml: cannot be read: Permission denied"),
         ("", "is not readable"),
     ],
