@@ -42,8 +42,14 @@ def _taken(images: Tensor, picks: Tensor) -> Tensor:
     Gradients that meet at a pixel are added up in the same order each time: by gather on a CPU, where those of indexing
     come as the threads finish, and by indexing on a GPU, where it is the other way round.
     """
-    if images.device.type == "cpu":
-        return images.gather(0, picks.unsqueeze(1).expand(-1, images.shape[1], -1, -1))
+    return (_gathered if images.device.type == "cpu" else _indexed)(images, picks)
+
+
+def _gathered(images: Tensor, picks: Tensor) -> Tensor:
+    return images.gather(0, picks.unsqueeze(1).expand(-1, images.shape[1], -1, -1))
+
+
+def _indexed(images: Tensor, picks: Tensor) -> Tensor:
     height, width = picks.shape[1:]
     rows, columns = torch.meshgrid(
         *(torch.arange(side, device=images.device) for side in (height, width)), indexing="ij"

@@ -89,6 +89,11 @@ def test_channel_wise(shape, tau):
     np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-4, atol=1e-6 * np.abs(wanted_gradient).max())
 
 
+def test_maps_are_compared_at_temperature_4_unless_another_is_given():
+    student, teacher = (torch.tensor(a) for a in pair((2, 3, 4, 5)))
+    assert channel_wise(student, teacher).item() == pytest.approx(channel_wise_reference(*pair((2, 3, 4, 5)), 4)[0])
+
+
 def test_channel_wise_hears_a_rare_class_as_loudly_as_a_frequent_one():
     # Two classes are missed at one place, of which one is sure at a single place and the other at half of them.
     teacher = torch.full((1, 2, 4, 8), -8.0)
@@ -147,6 +152,7 @@ def test_kinds_add_up_and_keep_their_temperature():
     student, teacher = (torch.tensor(a, dtype=torch.float32) for a in pair((2, 3, 4, 5), seed=3))
     assert discrepancy(student, teacher).item() == l1(student, teacher).item()
     assert discrepancy(student, teacher, "kl", 2.5).item() == kl(student, teacher, 2.5).item()
+    assert discrepancy(student, teacher, "kl").item() == kl(student, teacher).item() == kl(student, teacher, 1).item()
     both = discrepancy(student, teacher, "l1+kl", 2.5)
     assert both.item() == pytest.approx((l1(student, teacher) + kl(student, teacher, 2.5)).item())
 

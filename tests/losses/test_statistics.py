@@ -66,6 +66,11 @@ def test_gradient(reduction):
             np.testing.assert_allclose(found_.numpy(), (share * gap / gap.norm() / scale).numpy(), rtol=1e-5)
 
 
+def test_the_mean_is_what_is_meant_unless_another_is_named():
+    found = layers((4, 7))
+    assert batchnorm_distance(found).item() == batchnorm_distance(found, "mean").item()
+
+
 def test_the_mean_carries_over_between_depths_and_widths():
     layer = layers((4,))[0]
     parts = (layer.mean, layer.var, layer.running_mean, layer.running_var)

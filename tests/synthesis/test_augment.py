@@ -91,6 +91,61 @@ def test_noise_has_3_percent_of_the_range():
     assert 0 < noisy.sum() < 16 and torch.allclose(spread[noisy], torch.tensor(0.03), atol=0.003)
 
 
+def many(name, x):
+    """300 images, each changed by itself."""
+    torch.manual_seed(2)
+    return Augment([name], torch.zeros(3), torch.ones(3))(x.expand(300, -1, -1, -1).contiguous())
+
+
+def test_half_are_mirrored_or_noisy_or_erased_and_four_of_five_jittered():
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    share = {
+        name: ((many(name, x) - x).abs().amax((1, 2, 3)) > 1e-3).float().mean().item()
+        for name in ("flip", "noise", "erase", "jitter", "crop")
+    }
+    assert share == pytest.approx({"flip": 0.5, "noise": 0.5, "erase": 0.5, "jitter": 0.8, "crop": 1}, abs=0.08)
+
+
+def test_jitter_goes_a_fifth_up_and_down_and_turns_no_hue():
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    factors = many("jitter", grey)[:, 0, 0, 0] / 0.5
+    # A fifth of the range is added or taken away, before or after the contrast is a fifth more or less.
+    assert 0.36 < factors.min() < 0.55 and 1.5 < factors.max() < 1.7
+    assert (many("jitter", grey)[:, :1] - many("jitter", grey)).abs().max() < 1e-4
+    red = torch.tensor([0.6, 0.3, 0.3]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    changed = many("jitter", red)[:, :, 0, 0]
+    assert (changed[:, 1] - changed[:, 2]).abs().max() < 1e-4  # red stays red: no hue
+    strength = (changed[:, 0] - changed[:, 1]) / 0.3  # contrast times saturation
+    assert 0.63 < strength.min() < 0.74 and 1.3 < strength.max() < 1.45
+
+
+def test_erased_areas_are_from_2_to_10_percent_and_grey():
+    y = many("erase", torch.ones(1, 3, 40, 40))[:, 0]
+    share = (y != 1).float().mean((1, 2))
+    share = share[share > 0]
+    assert 0.015 < share.min() < 0.035 and 0.08 < share.max() < 0.11
+    assert (y[y != 1] - 0.5).abs().max() < 1e-6
+
+
+def test_crops_have_from_60_to_100_percent_of_the_area_and_nearly_the_shape():
+    rows = torch.linspace(0, 1, 41).view(1, 1, 41, 1).expand(1, 3, 41, 41)
+    y = many("crop", rows)[:, 0, :, 20]
+    down = y[:, -1] - y[:, 0]
+    x = many("crop", rows.transpose(2, 3))[:, 0, 20]
+    across = x[:, -1] - x[:, 0]
+    area, ratio = down * across, across / down
+    assert 0.55 < area.min() < 0.66 and 0.92 < area.max() <= 1.01
+    assert 0.85 < ratio.min() < 0.94 and 1.06 < ratio.max() < 1.18
+
+
+def test_it_has_no_state_and_each_change_is_asked_for():
+    assert not Augment(NAMES, LOW, HIGH).state_dict()
+    x = images()
+    torch.manual_seed(1)
+    torch.testing.assert_close(Augment(["collage"], LOW, HIGH, collage_until=0)(x), x)
+    assert not torch.equal(Augment(["collage"], LOW, HIGH)(x), x)  # until the end, unless told otherwise
+
+
 def test_crop_zooms_every_image_in():
     # A single bright column can only grow wider, never thinner.
     x = torch.zeros(SHAPE)

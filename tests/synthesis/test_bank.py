@@ -96,6 +96,24 @@ def test_one_draw_is_of_one_size():
     assert seen == {(4, 6), (8, 2)}
 
 
+def test_batches_of_other_counts_lie_beside_each_other():
+    bank = Replay(4, torch.float32, False)
+    for value, count in enumerate((2, 3, 1)):
+        images, logits = batch(float(value), count=count)
+        offsets = 0.1 * torch.arange(count).view(-1, 1, 1, 1)  # which image of its batch
+        bank.keep(images + offsets, logits + offsets)
+    torch.manual_seed(0)
+    images, logits = bank.draw(400)
+    found = {(int(x[0, 0, 0]), round(float(x[0, 0, 0] % 1), 1)) for x in images}
+    assert (
+        {(0, 0.0), (0, 0.1), (1, 0.0), (1, 0.1), (2, 0.0)}
+        <= found
+        <= {(0, 0.0), (0, 0.1), *((1, i / 10) for i in range(3)), (2, 0.0)}
+    )
+    values = images[:, 0, 0, 0].floor()
+    torch.testing.assert_close(logits[:, 0, 0, 0] - 10 * values, images[:, 0, 0, 0] - values, atol=1e-4, rtol=0)
+
+
 def test_a_bank_in_bf16_gives_fp32():
     bank = filled(dtype=torch.bfloat16)
     images, logits = bank.draw(2)

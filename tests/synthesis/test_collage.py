@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segkd.synthesis import collage as module
-from segkd.synthesis.collage import LEAVES, SHAPES, collage, horizon, leaves
+from segkd.synthesis.collage import LEAVES, RADII, SHAPES, _gathered, _indexed, collage, horizon, leaves
 
 
 def batch(n=16, height=24, width=32):
@@ -40,6 +40,32 @@ def test_the_gradient_counts_where_an_image_is_shown():
     assert torch.equal(x.grad, x.grad.round()) and x.grad.sum() == x.numel()
 
 
+def test_pixels_are_picked_one_by_one():
+    """By the seed: the leaves, then which image each shows; what none covers is the image that was there."""
+    x = batch(6)
+    torch.manual_seed(5)
+    y = collage(x)
+    torch.manual_seed(5)
+    top = leaves(5, 24, 32)
+    shown = torch.randint(6, (5, LEAVES + 1))
+    assert torch.equal(y[0], x[0]) and (top == 0).any() and (top == LEAVES).any()
+    for n, i, j in np.ndindex(5, 24, 32):
+        image = shown[n, top[n, i, j]] if top[n, i, j] else n + 1
+        assert torch.equal(y[n + 1, :, i, j], x[image, :, i, j])
+
+
+def test_both_ways_to_pick_pixels_are_one():
+    """A CPU and a GPU have their own, each with one order in which gradients are added up."""
+    picks, slope = torch.randint(5, (4, 6, 7)), torch.randn(4, 3, 6, 7)
+    found = []
+    for way in (_gathered, _indexed):
+        x = batch(5, 6, 7).requires_grad_()
+        y = way(x, picks)
+        found.append((y.detach(), torch.autograd.grad(y, x, slope)[0]))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_small_batches_and_odd_sizes(n):
     x = batch(n, 9, 7)
@@ -62,6 +88,43 @@ def test_large_leaves_lie_below(monkeypatch):
     top = leaves(200, 24, 32)
     first, last = ((top == leaf).float().mean() for leaf in (1, 6))
     assert first > 3 * last > 0
+
+
+DRAWN = {  # area, mean and spread of the rows and columns, their correlation, and where early and late canvases differ
+    ("horizon", 20): (289489, 56.84, 69.48, 27.82, 40.41, 0.008, 92.43, -23.0),
+    ("box", 20): (42351, 49.41, 65.33, 27.98, 41.1, 0.178, -51.62, -119.83),
+    ("box", 40): (136220, 48.91, 67.79, 26.34, 38.58, 0.1, -52.16, -72.22),
+    ("ellipse", 20): (32941, 57.12, 70.19, 28.9, 37.88, 0.146, 223.86, 140.38),
+    ("ellipse", 40): (109533, 55.66, 70.3, 27.96, 37.91, 0.013, 151.29, 105.14),
+    ("shrub", 20): (33332, 47.01, 72.13, 29.33, 37.63, 0.334, -52.08, -11.93),
+    ("shrub", 40): (108200, 49.59, 68.64, 28.72, 37.95, 0.159, 7.91, -81.31),
+    ("grid", 20): (8559, 60.19, 75.88, 25.95, 40.69, 0.018, 201.71, 163.8),
+    ("grid", 40): (17421, 61.04, 82.55, 26.89, 38.59, 0.092, 245.0, 344.99),
+}
+
+
+@pytest.mark.parametrize(("name", "radius"), DRAWN)
+def test_shapes_are_drawn_as_they_always_were(name, radius):
+    """Forty of each by one seed; another version of OpenCV may set some pixels of their edges otherwise."""
+    rng = np.random.default_rng(7)
+    canvases = np.zeros((40, 100, 140), np.uint8)
+    for canvas in canvases:
+        getattr(module, name)(canvas, rng, 1, radius)
+    n, y, x = canvases.nonzero()
+    area, *places, bend, early, late = DRAWN[name, radius]
+    assert len(n) == pytest.approx(area, rel=0.01)
+    assert (y.mean(), x.mean(), y.std(), x.std()) == pytest.approx(places, abs=0.2)
+    assert np.corrcoef(y, x)[0, 1] == pytest.approx(bend, abs=0.01)
+    assert ((n * (y - 50)).mean(), (n * (x - 70)).mean()) == pytest.approx((early, late), abs=4)
+
+
+def test_leaves_lie_as_they_always_did():
+    torch.manual_seed(1)
+    top = leaves(3, 24, 32).double()
+    assert (LEAVES, RADII) == (60, (0.01, 0.6))
+    assert top.mean((1, 2)).tolist() == pytest.approx([25.211, 20.579, 27.904], rel=0.02)
+    assert top[:, :12].mean((1, 2)).tolist() == pytest.approx([26.531, 19.729, 28.214], rel=0.02)
+    assert top[..., :16].mean((1, 2)).tolist() == pytest.approx([26.258, 22.406, 28.875], rel=0.02)
 
 
 def test_the_seed_alone_decides():

@@ -50,6 +50,29 @@ def test_smaller_images_come_from_the_same_generator(make, size):
 
 
 @pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("size", [(96, 96), (40, 56), (24, 31), (9, 70)])
+def test_a_smaller_image_is_the_whole_scene_made_from_a_smaller_map(make, size):
+    """By its own layers; the small map is resampled between the centres of its pixels."""
+    generator = made(make, (96, 96)).eval()
+    z = torch.randn(2, 6)
+    small = generator.project(z).view(2, generator.channels, *generator.small)
+    wanted = tuple(-(-side // generator.factor) for side in size)
+    ys, xs = (
+        ((torch.arange(to) + 0.5) * side / to - 0.5).clamp(0, side - 1)
+        for to, side in zip(wanted, generator.small, strict=True)
+    )
+    top, left = ys.long(), xs.long()
+    below, right = (top + 1).clamp(max=generator.small[0] - 1), (left + 1).clamp(max=generator.small[1] - 1)
+    down, across = (ys - top).view(-1, 1), xs - left
+    upper, lower = (
+        small[..., at, :][..., left] * (1 - across) + small[..., at, :][..., right] * across for at in (top, below)
+    )
+    x = generator.stages(generator.first(upper * (1 - down) + lower * down))
+    x = generator.range(generator.last(x)[..., : size[0], : size[1]])
+    torch.testing.assert_close(generator(z, size), x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_gradients_reach_the_latents_and_every_layer(make):
     generator = made(make)
     z = torch.randn(3, 6, requires_grad=True)

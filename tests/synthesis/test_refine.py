@@ -1,5 +1,6 @@
 """Refining: images go down their loss, a little, inside their range."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,27 @@ def test_every_pixel_goes_down_its_own_gradient():
     refined = Refine(3, LOW, HIGH)(x, lambda x: (pull * x).sum())
     assert ((refined - x) * pull < 0).float().mean() > 0.97  # all but those that stood at the ends
     assert (refined - x).abs().max() < 3 * PACE / 4 * REACH.max() + 0.01 * REACH.max()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_steps_are_those_of_adam_on_logits_of_the_unit_range(steps):
+    x, aim = images(), images().flip(0)
+    x[0, :, 0, 0], x[0, :, 0, 1] = LOW, HIGH  # the ends themselves, which have no logits
+    low, span = (value.double().view(1, 3, 1, 1) for value in (LOW, HIGH - LOW))
+    logits = torch.logit(((x.double() - low) / span).clamp(0.01, 0.99)).numpy()
+    low, span, aimed, m, v = low.numpy(), span.numpy(), aim.double().numpy(), 0.0, 0.0
+    for step in range(1, steps + 1):
+        unit = 1 / (1 + np.exp(-logits))
+        slope = 2 * (unit * span + low - aimed) / aimed.size * span * unit * (1 - unit)
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        logits = logits - 0.08 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+    refined = Refine(steps, LOW, HIGH)(x, lambda x: (x - aim).square().mean())
+    wanted = torch.tensor(1 / (1 + np.exp(-logits)) * span + low, dtype=torch.float32)
+    torch.testing.assert_close(refined, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_it_has_no_state():
+    assert not Refine(3, LOW, HIGH).state_dict()
 
 
 def test_a_loss_falls():
