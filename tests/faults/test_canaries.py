@@ -92,6 +92,36 @@ CANARIES = {
         "segkd/training/player.py", "            before.put_back()\n", "",
         "tests/training/test_distiller.py::test_running_statistics_that_a_nan_forward_wrote_are_put_back[student]",
     ),
+    "maps compared at another temperature": Canary(
+        "segkd/methods/base.py", "return channel_wise(v.s, v.t)", "return channel_wise(v.s, v.t, 1.0)",
+        "tests/training/test_moves.py::test_maps_are_compared_at_temperature_4",
+    ),
+    "another pace of refining": Canary(
+        "segkd/synthesis/refine.py", "PACE = 0.08", "PACE = 0.04",
+        "tests/synthesis/test_refine.py::test_the_steps_are_those_of_adam_on_logits_of_the_unit_range[1]",
+    ),
+    "the bank draws by the student's stream": Canary(
+        "segkd/training/distiller.py", 'ranks.stream("replay")', 'ranks.stream("student")',
+        "tests/training/test_moves.py::test_a_student_draws_from_the_bank_by_a_stream_of_its_own",
+    ),
+    "keep moves by the live generator": Canary(
+        "segkd/training/distiller.py",
+        "maker = self.synth.headline if self.synth is not None else self.synthesiser\n        before",
+        "maker = self.synthesiser\n        before",
+        "tests/training/test_moves.py::test_images_that_are_only_kept_are_by_the_average_where_there_is_one[0.9]",
+    ),
+    "collages for ever": Canary(
+        "segkd/training/distiller.py", "self.augment(wide(x), step / self.method.rules.steps)", "self.augment(wide(x))",
+        "tests/training/test_moves.py::test_collages_end_where_the_recipe_says",
+    ),
+    "held-out images of each attempt": Canary(
+        "segkd/training/distiller.py", 'seed_for(self.first_seed, -1, index, "held-out")', 'seed_for(self.seed, -1, index, "held-out")',
+        "tests/training/test_moves.py::test_a_new_attempt_has_other_numbers_and_the_same_held_out_images",
+    ),
+    "a distance of NaN is no divergence": Canary(
+        "segkd/training/distiller.py", "not far <= ASTRAY", "far > ASTRAY",
+        "tests/training/test_moves.py::test_a_student_whose_numbers_are_none_has_diverged",
+    ),
     "NYUv2 mirrored": Canary(
         "segkd/data/nyuv2_mat.py",
         "images[frame - 1].transpose(2, 1, 0), labels[frame - 1].T",

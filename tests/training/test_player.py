@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from segkd.foundation.buffers import Snapshot
-from segkd.training.player import Optimizer, Player, Schedule, frozen
+from segkd.training.player import Optimizer, Player, Schedule, _alike, frozen
 
 CONSTANT = Schedule("constant")
 SGD = Optimizer()
@@ -118,6 +119,39 @@ def test_a_gradient_in_another_memory_format_moves_the_same_weights(name):
     torch.testing.assert_close(layer.weight.detach(), plain.detach())
 
 
+def test_what_is_not_said_is_sgd_with_momentum_and_a_rate_that_falls():
+    assert Optimizer() == Optimizer("sgd", 0.1, 0.9, 0.0, (0.9, 0.999), None)
+    assert Schedule() == Schedule("poly", 0.9, 1 / 3, 0.1, 0)
+    for spec in (Optimizer(), Schedule()):
+        with pytest.raises(FrozenInstanceError):
+            spec.name = "other"
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_parameters_that_ask_for_no_gradient_are_not_moved(name):
+    net = network()
+    net[0].requires_grad_(False)
+    made = Player("p", net, Optimizer(name, weight_decay=0.1), CONSTANT, 8)
+    before = net[0].weight.clone()
+    assert move(made, net(torch.randn(2, 3, 6, 6)).square().mean(), 0) is None
+    (group,) = made.optimizer.param_groups
+    assert torch.equal(net[0].weight, before) and len(group["params"]) == 4
+
+
+def test_clip_of_a_gradient_that_is_next_to_nothing():
+    made = Player("p", Weight([1.0]), Optimizer(lr=1.0, momentum=0.0, clip=1e-6), CONSTANT, 8)
+    assert move(made, 1e-6 * made.network.w.sum(), 0) is None
+    assert 1 - made.network.w.item() == pytest.approx(0.5e-6, rel=1e-3)  # 1e-6 / (1e-6 + 1e-6) of it
+
+
+def test_gradients_are_copied_only_where_they_lie_otherwise():
+    plain = torch.empty(4, 3, 2, 2)
+    assert _alike(plain, plain.clone()) and not _alike(plain, plain.contiguous(memory_format=torch.channels_last))
+    row = torch.empty(4, 3, 1, 1)
+    assert _alike(row, row.contiguous(memory_format=torch.channels_last))
+    assert not _alike(torch.empty(4, 3), torch.empty(3, 4).T)
+
+
 def test_clip_leaves_a_small_gradient_alone():
     loose, none = (Player("p", Weight([1.0, -2.0]), Optimizer(clip=clip), CONSTANT, 8) for clip in (100.0, None))
     for made in (loose, none):
@@ -139,6 +173,14 @@ def test_clip_leaves_a_small_gradient_alone():
 def test_schedules_at_known_points(schedule, points):
     for step, wanted in points.items():
         assert schedule.factor(step, 100) == pytest.approx(wanted, abs=1e-12), step
+
+
+def test_schedules_at_the_end_and_beyond():
+    for name in ("poly", "cosine"):
+        assert Schedule(name).factor(1, 1) == Schedule(name).factor(130, 100) == 0 and Schedule(name).factor(0, 0) == 1
+    assert Schedule("step", every=0.5, gamma=0.3).factor(130, 100) == pytest.approx(0.3)
+    # A fourth stage of the last half of a percent is one that was asked for.
+    assert Schedule("step", every=1 / 3.015, gamma=0.1).factor(996, 1000) == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("steps", [3, 100, 15_000])
@@ -170,6 +212,19 @@ def test_the_average_as_by_hand():
     assert made.average.n_averaged == made.headline.state_dict()["1.num_batches_tracked"] == 3
     assert made.headline is not made.network
     assert not any(p.requires_grad for p in made.headline.parameters())
+
+
+def test_a_network_that_counts_nothing_has_an_average_too():
+    made = Player("p", Weight([1.0, -2.0]), Optimizer(lr=0.5), CONSTANT, 8, 0.75)
+    first, second = (torch.tensor(pulled(made, step, np.zeros(2))) for step in range(2))
+    torch.testing.assert_close(made.headline.w.detach(), 0.75 * first + 0.25 * second)
+
+
+def test_there_is_no_average_unless_it_is_asked_for():
+    made = Player("p", network(), SGD, CONSTANT, 8)
+    assert made.average is None and made.state()["average"] == {}
+    with pytest.raises(TypeError):
+        Player("p", network(), SGD, CONSTANT, 8, 0.0, None)
 
 
 def test_without_an_average_the_live_network_is_the_headline():
@@ -263,6 +318,13 @@ def test_a_restored_player_goes_on_as_if_nothing_had_been(rule):
         for step in range(3, 6):
             move(made, loss_of(made, step), step)
     assert differing(flat(one.state()), flat(two.state())) == []
+
+
+def test_the_state_of_another_kind_of_optimiser_is_refused():
+    one = player(Optimizer("adam"))
+    move(one, loss_of(one, 0), 0)
+    with pytest.raises(ValueError, match="another kind of optimiser"):
+        player(Optimizer("sgd")).restore(one.state())
 
 
 def test_an_accepted_change_of_the_optimizer_survives_the_restore():

@@ -1,0 +1,385 @@
+"""What each move of a game computes, done once more by hand: its random streams, its images, its views and its losses."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from segkd.evaluation.collapse import class_shares, distance, diversity
+from segkd.foundation.rng import seed_for, seed_of_attempt
+from segkd.losses.discrepancy import channel_wise
+from segkd.losses.statistics import batchnorm_distance
+from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
+
+DROPOUT = "student.options.decoder_aspp_dropout=0.5"
+CHANGED = "synth.augment=[flip, noise]"
+
+
+def drawn_at(game, step, index, seed=0):
+    torch.manual_seed(seed_for(seed, step, index, "latent"))
+    return torch.randn(game.batch, game.latent)
+
+
+@torch.no_grad()
+def images_at(game, maker, step, index, seed=0):
+    """The images of a move, as whoever is to make them makes them."""
+    z = drawn_at(game, step, index, seed)
+    torch.manual_seed(seed_for(seed, step, index, "synthesis"))
+    x = maker.train()(z, game.sizes[step % len(game.sizes)])
+    return game.augment(x, step / game.method.rules.steps)
+
+
+def views_of(game, play):
+    """What the terms were shown, by player, while `play` was played."""
+    views, loss = [], game.method.loss
+    game.method.loss = lambda player, view, step: views.append((player, view, step)) or loss(player, view, step)
+    play()
+    game.method.loss = loss
+    return views
+
+
+def apart(tiny, *overrides, case="ddad.segkd"):
+    """Two equal games, one to play and one to do it by hand; the averages differ from the live networks."""
+    pair = [tiny.game(case, "student.ema=0.9", "synth.ema=0.9", *overrides) for _ in range(2)]
+    for game in pair:
+        for step in range(2):
+            game.play(step)
+        assert not torch.equal(game.synth.headline.project.weight, game.synthesiser.project.weight)
+    return pair
+
+
+def test_a_synthesis_is_by_the_live_generator_and_shown_to_a_student_that_stays_as_it_is(tiny):
+    game, hand = apart(tiny, DROPOUT, CHANGED, "game.keep_moves=0")
+    before = tiny.hash(game.student.network)
+    ((player, view, step),) = views_of(game, lambda: game._moves["synth"](2, 3))
+    assert (player, step) == ("synth", 2) and tiny.hash(game.student.network) == before
+    x = images_at(hand, hand.synthesiser, 2, 3)
+    assert torch.equal(view.z, drawn_at(hand, 2, 3)) and torch.equal(view.x, x)
+    tap = BatchNormTap(hand.teacher.network)
+    with torch.no_grad(), tap.open() as statistics:
+        t = hand.teacher(x)
+    torch.testing.assert_close(view.t, t)
+    assert len(view.statistics) == len(statistics) > 5
+    torch.testing.assert_close(batchnorm_distance(view.statistics), batchnorm_distance(statistics))
+    torch.manual_seed(seed_for(0, 2, 3, "student"))  # dropout
+    with torch.no_grad():
+        torch.testing.assert_close(view.s, hand.student.network.train()(x))
+    assert torch.equal(game.replay.images[game.replay.next - 1].float(), x)
+    torch.testing.assert_close(
+        hand.teacher.from_head(game.replay.logits[game.replay.next - 1]), t, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("ema", [0.9, 0.0])
+def test_images_that_are_only_kept_are_by_the_average_where_there_is_one(tiny, ema):
+    game, hand = (tiny.game("ddad.segkd", f"synth.ema={ema}", CHANGED, "game.keep_moves=1") for _ in range(2))
+    for each in (game, hand):
+        each.play(0)
+        each.play(1)
+    maker = hand.synth.headline
+    assert (maker is hand.synthesiser) == (ema == 0)
+    before = tiny.hash(maker)
+    assert game._moves["keep"](2, 1) == {}
+    kept = game.replay.images[game.replay.next - 1]
+    assert torch.equal(kept, images_at(hand, maker, 2, 1))
+    assert tiny.hash(game.synth.headline) == before  # making them moved no running statistics
+    with torch.no_grad():
+        wanted = hand.teacher(kept, at_head=True)
+    torch.testing.assert_close(game.replay.logits[game.replay.next - 1], wanted)
+
+
+def test_a_student_draws_from_the_bank_by_a_stream_of_its_own(tiny):
+    """Not by the one of its dropout, which would tie both together."""
+    game, hand = apart(tiny, DROPOUT, "synth.replay=5", "run.batch=4")
+    ((player, view, step),) = views_of(game, lambda: game._moves["student"](2, 4))
+    torch.manual_seed(seed_for(0, 2, 4, "replay"))
+    x, kept = hand.replay.draw(4)
+    assert (player, step) == ("student", 2) and torch.equal(view.x, x) and torch.equal(view.z, drawn_at(hand, 2, 4))
+    torch.testing.assert_close(view.t, hand.teacher.from_head(kept))
+    torch.manual_seed(seed_for(0, 2, 4, "student"))
+    torch.testing.assert_close(view.s, hand.student.network.train()(x))
+
+
+def test_without_a_bank_images_are_made_for_the_student(tiny):
+    game, hand = apart(tiny, CHANGED, "synth.replay=0", "game.keep_moves=0")
+    before = tiny.hash(game.synth.headline)
+    with tiny.calls(game.teacher) as taught:
+        ((_, view, _),) = views_of(game, lambda: game._moves["student"](2, 4))
+    assert torch.equal(view.x, images_at(hand, hand.synthesiser, 2, 4)) and len(taught) == 1
+    assert not view.x.requires_grad and not view.t.requires_grad and view.s.requires_grad
+    assert tiny.hash(game.synth.headline) == before
+
+
+@pytest.mark.parametrize("case", ["kd", "noise"])
+def test_what_learns_nothing_makes_images_for_the_student_too(tiny, case):
+    game, hand = tiny.game(case), tiny.game(case)
+    ((player, view, _),) = views_of(game, lambda: game._moves["student"](1, 1))
+    assert player == "student" and torch.equal(view.x, images_at(hand, hand.synthesiser, 1, 1))
+
+
+def test_a_new_attempt_has_other_numbers_and_the_same_held_out_images(tiny):
+    game, hand = apart(tiny, CHANGED)
+    first = list(game.held_out(2))
+    game.attempt = 3
+    seed = seed_of_attempt(0, 3)
+    assert game.seed == seed != 0
+    assert all(torch.equal(a, b) for a, b in zip(first, game.held_out(2), strict=True))
+    ((_, view, _),) = views_of(game, lambda: game._moves["synth"](2, 0))
+    assert torch.equal(view.x, images_at(hand, hand.synthesiser, 2, 0, seed))
+
+
+def test_held_out_images_are_those_of_the_averaged_generator_at_the_first_size(tiny):
+    game, hand = apart(tiny, "synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0")
+    images = list(game.held_out(3))
+    assert len(images) == 3 and game.synth.headline.training
+    for index, found in enumerate(images):
+        torch.manual_seed(seed_for(0, -1, index, "held-out"))
+        z = torch.randn(2, 8)
+        with torch.no_grad():
+            assert torch.equal(found, hand.synth.headline.train()(z, (32, 64)))
+        assert found.is_contiguous(memory_format=torch.channels_last) and not found.requires_grad
+
+
+def test_agreement_is_that_of_the_headline_on_held_out_images(tiny):
+    game, hand = apart(tiny)
+    same = total = 0
+    with torch.no_grad():
+        for x in hand.held_out(4):
+            same += (hand.teacher(x).argmax(1) == hand.student.headline.eval()(x).argmax(1)).sum().item()
+            total += x[:, 0].numel()
+    assert total == 4 * 2 * 32 * 64 and game.agreement() == pytest.approx(same / total, abs=1e-9)
+    assert game.agreement(1) != game.agreement(4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_masks_are_the_teachers_and_the_headlines(tiny, training):
+    game, hand = apart(tiny)
+    game.student.headline.train(training)
+    x = next(hand.held_out(1))
+    theirs, ours = game.masks(x)
+    with torch.no_grad():
+        assert torch.equal(theirs, hand.teacher(x).argmax(1))
+        assert torch.equal(ours, hand.student.headline.eval()(x).argmax(1))
+    assert game.student.headline.training == training
+
+
+def test_collages_end_where_the_recipe_says(tiny):
+    collages = ["synth.augment=[collage]", "synth.collage_until=0.5", "run.steps=8", "run.batch=4"]
+    game, hand = (tiny.game("ddad.paper", *collages) for _ in range(2))
+    for step, cut in ((0, True), (3, True), (4, False), (7, False)):
+        x = game._images(drawn_at(game, step, 0), step, 0)
+        torch.manual_seed(seed_for(0, step, 0, "synthesis"))
+        with torch.no_grad():
+            whole = hand.synthesiser.train()(drawn_at(hand, step, 0))
+        assert torch.allclose(x, whole, atol=1e-5) != cut, step
+        hand.synthesiser.load_state_dict(game.synthesiser.state_dict())
+
+
+def test_a_student_whose_numbers_are_none_has_diverged(tiny):
+    game = tiny.game()
+    game.play(0)
+    with torch.no_grad():
+        game.student.network.network.segmentation_head[0].bias[0] = math.nan
+    seen, wrong = game.vitals()
+    assert math.isnan(seen["distance"]) and wrong.startswith("diverged: ")
+
+
+def test_maps_are_compared_at_temperature_4(tiny):
+    method = tiny.game("ddad.segkd", "terms.cwd=1").method
+    student, teacher = torch.randn(2, 11, 4, 6), torch.randn(2, 11, 4, 6)
+    view = type("View", (), {"s": student, "t": teacher})
+    assert method.cwd(view).item() == pytest.approx(channel_wise(student, teacher, 4.0).item())
+    assert method.cwd(view).item() != pytest.approx(channel_wise(student, teacher, 1.0).item(), rel=0.01)
+
+
+def test_a_step_tells_the_last_value_of_each_term_and_the_rate(tiny):
+    game = tiny.game("ddad.segkd", "student.optimizer.lr=0.03", "student.schedule.name=constant")
+    values: dict[str, object] = {}
+    views = views_of(game, lambda: values.update(game.play(0)))
+    assert [player for player, _, _ in views] == ["synth", "student", "student"]
+    assert values.keys() == {*game.method.terms("synth"), "kd", "lr"} and values["lr"] == pytest.approx(0.03)
+    first, last = (game.method.kd(view).item() for _, view, _ in views[1:])
+    assert values["kd"].item() == pytest.approx(last) != pytest.approx(first)
+
+
+def test_in_bf16_every_network_runs_in_it(tiny):
+    """The generator for moves and for held-out images, teacher and student for views and for masks."""
+    game, hand = (tiny.game("ddad.segkd", "synth.replay=0", "game.keep_moves=0", bf16=True) for _ in range(2))
+    ((_, view, _),) = views_of(game, lambda: game._moves["synth"](0, 0))
+    plain = images_at(hand, hand.synthesiser, 0, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        x = images_at(hand, hand.synthesiser, 0, 0)
+        with torch.no_grad():
+            t = hand.teacher(x)
+            torch.manual_seed(seed_for(0, 0, 0, "student"))
+            s = hand.student.network.train()(x)
+    assert torch.equal(view.x, x) and not torch.equal(x, plain) and x.dtype == torch.float32
+    assert torch.equal(view.t, t) and torch.equal(view.s, s)
+    with torch.no_grad():
+        assert not torch.equal(hand.teacher(x), t)
+    game = tiny.game("ddad.segkd", bf16=True)
+    held = next(game.held_out(1))
+    torch.manual_seed(seed_for(0, -1, 0, "held-out"))
+    z = torch.randn(2, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with untouched_statistics(game.synth.headline):
+            assert torch.equal(held, game.synth.headline.train()(z).float())
+        masks = game.teacher(held).argmax(1), game.student.headline.eval()(held).argmax(1)
+    assert all(torch.equal(a, b) for a, b in zip(game.masks(held), masks, strict=True))
+
+
+@pytest.mark.parametrize("bank", [True, False])
+def test_a_term_that_looks_at_features_and_statistics_sees_them(tiny, bank):
+    game = tiny.game("ddad.segkd", *([] if bank else ["synth.replay=0", "game.keep_moves=0"]))
+    game.play(0)
+    for player in ("student", "synth"):
+        game.needs[player] = {"x", "t", "s", "t_features", "s_features", "statistics"}
+        ((_, view, _),) = views_of(game, lambda player=player: game._moves[player](1, 0))
+        tap, features = BatchNormTap(game.teacher.network), FeatureTap(game.teacher.network)
+        with torch.no_grad(), tap.open() as statistics, features.open() as maps:
+            t = game.teacher(view.x)
+        torch.testing.assert_close(view.t, t, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(view.t_features, maps, rtol=1e-4, atol=1e-4)
+        assert [one.name for one in view.statistics] == [one.name for one in statistics]
+        torch.testing.assert_close(view.statistics[-1].var, statistics[-1].var)
+        assert [tuple(m.shape[-2:]) for m in view.s_features] == [tuple(m.shape[-2:]) for m in maps]
+        assert all(m.requires_grad for m in view.s_features)
+
+
+def test_only_what_is_looked_at_is_computed(tiny):
+    game = tiny.game()
+    x = torch.randn(2, 3, 32, 64)
+    assert game._teach(x, {"t"}).keys() == {"kept", "t"} and game._study(x, {"s"}).keys() == {"s"}
+    with tiny.calls(game.student.network) as asked:
+        assert game._study(x, {"t", "x", "statistics"}) == {} and not asked
+    assert game._study(x, {"s_features"}).keys() == {"s", "s_features"}
+
+
+def test_building_a_game_moves_nothing(tiny):
+    game = tiny.game("ddad.segkd", "student.ema=0.9")
+    for network in (game.student.network, game.student.headline, game.synthesiser, game.synth.headline):
+        counts = [buffer for name, buffer in network.named_buffers() if name.endswith("num_batches_tracked")]
+        means = [buffer for name, buffer in network.named_buffers() if name.endswith("running_mean")]
+        assert counts and not any(map(bool, counts)) and not any(mean.any() for mean in means)
+
+
+def test_the_student_asks_for_no_gradient_while_the_generator_learns(tiny):
+    game, asked = tiny.game(), []
+    loss = game.method.loss
+    game.method.loss = lambda player, view, step: (
+        asked.append((player, any(p.requires_grad for p in game.student.network.parameters())))
+        or loss(player, view, step)
+    )
+    game.play(0)
+    assert asked == [("synth", False), ("student", True), ("student", True)]
+
+
+def test_moves_of_a_step_share_the_latents_of_its_first_where_the_recipe_says_so(tiny):
+    game = tiny.game("ddad.paper", "game.latent=per_step")
+    with tiny.calls(game.synthesiser) as made:
+        game.play(1)
+    assert len(made) == 3 and all(torch.equal(z, drawn_at(game, 1, 0)) for z in made)
+
+
+def memory_of(game, term):
+    """A buffer of the method's own, that a term writes, and that is NaN for a start if `spoil` says so."""
+    true = getattr(game.method, term)
+    game.method.register_buffer("memory", torch.zeros(1))
+
+    def written(view):
+        game.method.memory += 1
+        return true(view) * (math.nan if spoilt else 1)
+
+    spoilt = []
+    setattr(game.method, term, written)
+    return spoilt
+
+
+def test_what_is_not_sound_is_named_and_put_back(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=2", "weights.balance=0", "run.max_bad=9")
+    game.play(0)
+    spoilt = memory_of(game, "bn")
+    game._moves["keep"](1, 1)
+    assert game.method.memory == 2 and not game.notes and len(game.replay) == 2
+    spoilt.append(True)
+    game._moves["keep"](1, 1)
+    assert game.method.memory == 2 and len(game.replay) == 2
+    assert game.notes == [
+        "step 1: keep images and logits and judges are not finite (term bn is nan): move refused, nothing changed"
+    ]
+
+
+def test_images_without_judges_that_are_not_sound_are_named(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1", "run.max_bad=9", "weights.balance=0")
+    game.play(0)
+    augment, length = game.augment, len(game.replay)
+    game.augment = lambda images, done: augment(images, done) * math.nan
+    game._moves["keep"](1, 1)
+    game._moves["synth"](2, 0)
+    assert len(game.replay) == length and game.notes == [
+        "step 1: keep images and logits are not finite: move refused, nothing changed",
+        "step 2: synth images and logits are not finite (term adv is nan, term bn is nan): move refused, nothing changed",
+    ]
+    game.augment = augment
+    game.method.adv = lambda view: (view.s * 0).abs().sqrt().mean()
+    game._moves["synth"](3, 0)
+    assert game.notes[-1].startswith("step 3: synth gradient norm is nan (term adv is 0, term bn is ")
+
+
+@pytest.mark.parametrize("case", ["ddad.segkd", "kd"])
+def test_a_game_that_is_restored_goes_on_as_the_first(tiny, case):
+    pair = [tiny.game(case, "student.ema=0.9") for _ in range(2)]
+    for game in pair:
+        game.method.register_buffer("memory", torch.zeros(2))
+    one, two = pair
+    one.play(0)
+    one.method.memory += 5
+    one.attempt = 2
+    one.refusals.refuse("student", 0, "by hand")
+    state = one.state()
+    assert state.keys() == {
+        "student",
+        "method",
+        "refusals",
+        "attempt",
+        *(("synth", "replay") if one.synth is not None else ()),
+    }
+    two.restore(copy.deepcopy(state))
+    assert tiny.hash(two.state()) == tiny.hash(state) and two.attempt == 2 and two.refusals.total == 1
+    for game in pair:
+        game.play(1)
+    assert tiny.hash(one.state()) == tiny.hash(two.state())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_vitals_are_those_of_the_live_student_in_eval_mode(tiny, training):
+    game, hand = apart(tiny, DROPOUT)
+    game.student.network.train(training)
+    seen, wrong = game.vitals()
+    x = next(hand.held_out(1))
+    with torch.no_grad():
+        t, s = hand.teacher(x), hand.student.network.eval()(x)
+    assert wrong is None and game.student.network.training == training
+    assert seen == pytest.approx(
+        {"diversity": diversity(x), "largest_class": float(class_shares(t).max()), "distance": distance(s, t)}, rel=1e-5
+    )
+
+
+def test_a_collapse_is_told_before_a_divergence_that_may_come_of_it(tiny):
+    game = tiny.game()
+    with torch.no_grad():
+        game.student.network.network.segmentation_head[0].weight.mul_(1e4)
+        assert game.vitals()[1].startswith("diverged")
+        game.synth.headline.project.weight.zero_()
+    assert game.vitals()[1].startswith("collapsed")
+
+
+def test_the_precision_is_told_with_its_exceptions(tiny):
+    assert tiny.game().precision == "fp32"
+    game = tiny.game(bf16=True)
+    assert game.precision == "bf16"
+    game.student.network.in_fp32 = True
+    assert game.precision == "bf16, student in fp32"
+    game.teacher.in_fp32 = True
+    assert game.precision == "bf16, teacher in fp32, student in fp32"
