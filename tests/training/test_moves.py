@@ -141,23 +141,51 @@ def test_held_out_images_are_those_of_the_averaged_generator_at_the_first_size(t
         assert found.is_contiguous(memory_format=torch.channels_last) and not found.requires_grad
 
 
-def test_agreement_is_that_of_the_headline_on_held_out_images(tiny):
+@pytest.mark.parametrize("bank", [True, False])
+def test_the_averaged_student_is_measured_with_statistics_of_what_students_are_shown(tiny, bank):
+    game, hand = apart(tiny, *([] if bank else ["synth.replay=0", "game.keep_moves=0"]))
+    before, twin = tiny.hash(game.student.headline), copy.deepcopy(hand.student.headline)
+
+    def shown():
+        for index in range(8):  # each draws anew for its dropout
+            torch.manual_seed(seed_for(0, -1, index, "statistics"))
+            yield hand.replay.draw(2)[0]
+
+    with torch.no_grad():
+        torch.optim.swa_utils.update_bn(shown() if bank else hand.held_out(8), twin)
+    measured = game.measured("ema")
+    assert tiny.hash(game.student.headline) == before
+    torch.testing.assert_close(dict(measured.named_buffers()), dict(twin.named_buffers()), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(dict(measured.named_parameters()), dict(twin.named_parameters()))
+    assert game.measured("ema") is measured and game.measured("last") is game.student.network
+    assert tiny.hash(game.state()["student"]["statistics"]) == tiny.hash(dict(measured.named_buffers()))
+    game._moves["student"](2, 1)
+    assert game.measured("ema") is not measured
+
+
+def test_without_an_average_the_live_student_is_measured(tiny):
+    game = tiny.game("ddad.segkd", "student.ema=0")
+    assert game.measured("ema") is game.student.network and "statistics" not in game.state()["student"]
+
+
+def test_agreement_is_that_of_a_student_on_held_out_images(tiny):
     game, hand = apart(tiny)
     same = total = 0
     with torch.no_grad():
         for x in hand.held_out(4):
             same += (hand.teacher(x).argmax(1) == hand.student.headline.eval()(x).argmax(1)).sum().item()
             total += x[:, 0].numel()
-    assert total == 4 * 2 * 32 * 64 and game.agreement() == pytest.approx(same / total, abs=1e-9)
-    assert game.agreement(1) != game.agreement(4)
+    student = game.student.headline
+    assert total == 4 * 2 * 32 * 64 and game.agreement(student) == pytest.approx(same / total, abs=1e-9)
+    assert game.agreement(student, 1) != game.agreement(student, 4)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_masks_are_the_teachers_and_the_headlines(tiny, training):
+def test_masks_are_the_teachers_and_a_students(tiny, training):
     game, hand = apart(tiny)
     game.student.headline.train(training)
     x = next(hand.held_out(1))
-    theirs, ours = game.masks(x)
+    theirs, ours = game.masks(x, game.student.headline)
     with torch.no_grad():
         assert torch.equal(theirs, hand.teacher(x).argmax(1))
         assert torch.equal(ours, hand.student.headline.eval()(x).argmax(1))
@@ -226,7 +254,7 @@ def test_in_bf16_every_network_runs_in_it(tiny):
         with untouched_statistics(game.synth.headline):
             assert torch.equal(held, game.synth.headline.train()(z).float())
         masks = game.teacher(held).argmax(1), game.student.headline.eval()(held).argmax(1)
-    assert all(torch.equal(a, b) for a, b in zip(game.masks(held), masks, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(game.masks(held, game.student.headline), masks, strict=True))
 
 
 @pytest.mark.parametrize("bank", [True, False])
