@@ -19,6 +19,7 @@ from segkd.recipe import load
 from segkd.runs.folder import labelled
 from segkd.runs.teach import model_card
 from segkd.runs.trained import device_and_bf16
+from tests.data.folders import filled
 
 TEACH = """\
 model: {arch: Linknet, encoder: mobilenet_v2, classes: %s, options: {encoder_depth: 3}}
@@ -176,3 +177,14 @@ def test_a_set_without_a_labelled_pixel_teaches_nobody(here: Path):
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     with pytest.raises(DataError, match="no pixel of the 2 images in train belongs to a class"):
         build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
+
+
+def test_a_folder_without_splits_is_not_both_taught_and_measured(tmp_path: Path):
+    root = filled(tmp_path / "set", "images/a.png", "images/b.png", "masks/a.png", "masks/b.png")
+    overrides = ["data.name=folder", f"data.root={root}", "model.classes=[road,car,tree]", "data.watch=null"]
+    recipe = load("teachers/scenes", overrides, "teach")
+    with pytest.raises(DataError, match=r"data\.final: the 2 images of train and test are the same; list them apart"):
+        build.teaching_of(recipe, torch.device("cpu"), False)
+    (root / "train.txt").write_text("a\n")
+    (root / "test.txt").write_text("b\n")
+    build._check_held_out(recipe, build.dataset("folder", str(root), "train", numbered(3)))

@@ -11,9 +11,11 @@ from segkd.data.classes import CAMVID, Classes, listed
 from segkd.data.images import read_image
 from segkd.foundation.errors import DataError, UsageError
 from segkd.runs.drawings import Reading, is_drawing, plan_drawings, read_job
+from segkd.runs.evaluate import evaluate as measure
+from segkd.runs.trained import Model
 from segkd.runs.visualize import visualize
 from tests.data.folders import picture, write
-from tests.runs.test_evaluate import BRIGHTNESS
+from tests.runs.test_evaluate import BRIGHTNESS, Brightness
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +155,19 @@ def test_a_folder_of_nothing_to_draw(capsys: pytest.CaptureFixture[str]):
     assert notes == ["photos: 1 files of other kinds left out (a.heic)"]
     assert main(["visualize", "x", "photos", "--out", "out", "--range", "5"]) == 2
     assert "--range 5: expected" in capsys.readouterr().err
+
+
+def test_eval_names_what_it_left_out_and_asks_about_white():
+    for place, pixels in (("set/images/test/a.tif", picture(1)), ("set/masks/test/a.bmp", np.zeros((6, 8), np.uint8))):
+        write(Path(place), pixels)
+    Path("set/images/test/b.heic").write_text("?")
+    Path("set/dataset.yaml").write_text(f"classes: [{', '.join(CAMVID.names)}]\n")
+    scores = measure(BRIGHTNESS, data="folder", root="set", device="cpu", precision="fp32")
+    assert scores["images"] == 1 and "left out: 1 file of another kind or name (b.heic)" in scores["notes"][-1]
+    with pytest.raises(DataError, match="give --root DIR to segkd eval"):
+        measure(BRIGHTNESS, data="folder", device="cpu")
+    two = Model(Brightness(2), TWO, (0.5,) * 3, (0.5,) * 3)
+    write(Path("set/masks/test/a.bmp"), np.array([[0, 255] * 4] * 6, np.uint8))
+    Path("set/dataset.yaml").write_text("classes: [background, road]\n")
+    with pytest.raises(DataError, match=r"remap: \{0: background, 255: road\}"):
+        measure(two, data="folder", root="set", device="cpu")
