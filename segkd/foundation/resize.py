@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from segkd.foundation.errors import ArgumentError
+from segkd.foundation.errors import ArgumentError, one_line
 
 PROTOCOL_SIDE = 256
 """Pixels of the shorter side at which data-free results on CamVid and NYUv2 are published (arXiv:1912.11006)."""
@@ -23,14 +24,14 @@ def side_of(size: Size | None) -> int | None:
     Raises:
         ArgumentError: anything but protocol, original, or a number of pixels from 1 to 8192.
     """
-    if size is None or size == "original":
+    if size is None or (isinstance(size, str) and size == "original"):
         return None
-    if size == "protocol":
+    if isinstance(size, str) and size == "protocol":
         return PROTOCOL_SIDE
-    if type(size) is int and 1 <= size <= LARGEST_SIDE:
-        return size
+    if isinstance(size, Integral) and not isinstance(size, bool) and 1 <= size <= LARGEST_SIDE:
+        return int(size)
     raise ArgumentError(
-        f"size {size!r}: expected protocol, original, or the pixels of the shorter side, 1 to {LARGEST_SIDE}"
+        f"size {one_line(repr(size), 60)}: expected protocol, original, or the pixels of the shorter side, 1 to {LARGEST_SIDE}"
     )
 
 

@@ -34,8 +34,11 @@ def as_images(given: object) -> tuple[list[np.ndarray], bool]:
 
 def _checked(image: object, name: str) -> np.ndarray:
     if isinstance(image, np.ndarray):
-        if (wrong := _shape_wrong(image.shape)) or (wrong := _kind_wrong(image.dtype)):
-            raise ArgumentError(f"{name}: {image.dtype} of shape {image.shape}: {EXPECTED}{wrong}")
+        wrong = [hint for hint in (_shape_wrong(image.shape), _kind_wrong(image.dtype)) if hint is not None]
+        if isinstance(image, np.ma.MaskedArray):
+            wrong.append("; image.filled(0) makes one of a masked array")
+        if wrong:
+            raise ArgumentError(f"{name}: {image.dtype} of shape {image.shape}: {EXPECTED}{wrong[0]}")
         return image
     if isinstance(image, (str, PathLike)):
         raise ArgumentError(f"{name}: a path: {EXPECTED}; {_READ} reads a file, segkd.visualize draws files")
@@ -47,10 +50,10 @@ def _checked(image: object, name: str) -> np.ndarray:
     raise ArgumentError(f"{name}: {type(image).__name__}: {EXPECTED}, or a list of them")
 
 
-def _shape_wrong(shape: tuple[int, ...]) -> str:
-    """How an array of a shape becomes an image; empty where it is one."""
+def _shape_wrong(shape: tuple[int, ...]) -> str | None:
+    """How an array of a shape becomes an image, should that be known; None where it is one."""
     if len(shape) == 3 and shape[2] == 3:
-        return "" if min(shape) else "; it has no pixels"
+        return None if min(shape) else "; it has no pixels"
     if len(shape) == 2:
         return "; np.stack([image] * 3, axis=-1) makes one of a grey image"
     if len(shape) == 3 and shape[2] in (1, 2):
@@ -60,15 +63,15 @@ def _shape_wrong(shape: tuple[int, ...]) -> str:
     return "; image.transpose(1, 2, 0) puts the channels last" if len(shape) == 3 and shape[0] == 3 else ""
 
 
-def _kind_wrong(dtype: np.dtype) -> str:
-    """How an array of a kind of number becomes an image of bytes; empty where it is one."""
+def _kind_wrong(dtype: np.dtype) -> str | None:
+    """How an array of a kind of number becomes an image of bytes, should that be known; None where it is one."""
     if dtype == np.uint8:
-        return ""
+        return None
     if dtype.kind == "f":
         return "; (image * 255).round().astype(np.uint8) makes one of values from 0 to 1"
-    if dtype == np.uint16:
+    if dtype.newbyteorder("=") == np.uint16:
         return "; (image >> 8).astype(np.uint8) makes one of values that fill 16 bits"
-    return "; image.astype(np.uint8) makes one if its values are 0 to 255"
+    return "; image.astype(np.uint8) makes one if its values are 0 to 255" if dtype.kind in "iub" else ""
 
 
 @contextmanager

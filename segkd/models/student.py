@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from segkd.foundation.errors import NumbersError, StorageError, TeacherError, one_line
+from segkd.foundation.errors import ArgumentError, NumbersError, StorageError, TeacherError, one_line
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
 from segkd.foundation.memory import out_of_memory
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
@@ -171,9 +171,11 @@ def load_student(folder: str | Path) -> LoadedStudent:
 
     Raises:
         TeacherError: no such folder, a file missing in it, or weights that do not fit.
-        UsageError: a run goes on in another thread.
+        UsageError: a run goes on in another thread, or `folder` is no path.
     """
     check_idle()
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ArgumentError(f"folder: expected the path of a student or run folder, got {type(folder).__name__}")
     folder = Path(folder)
     folder = next((inner for inner in (folder / "student", folder / "model") if os.path.isdir(inner)), folder)
     for name in ("config.json", "model.safetensors", "preprocess.json"):

@@ -12,13 +12,15 @@ from pydantic import ValidationError
 
 from segkd.foundation.errors import RecipeError, UsageError
 from segkd.recipe.blocks import DistillRecipe, TeachRecipe
+from segkd.recipe.given import RECIPE
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
 from segkd.recipe.precedence import Layer, choice, held_back, layer_of, resolved, without_foreign_terms
-from segkd.recipe.sources import find, read_chain, read_overrides, scalar, tell
+from segkd.recipe.sources import Overrides, find, read_chain, read_overrides, scalar, tell
 from segkd.recipe.strict_yaml import Node, plain
 from segkd.recipe.terms import Terms, method_terms
 
 Kind = Literal["distill", "teach"]
+Source = str | Path | Mapping[str, Any]
 FURTHER_TERMS = ("cwd",)
 """The student terms that `terms:` may name, next to the method's own: those of `methods.base.Method`."""
 
@@ -27,16 +29,16 @@ _VARIANTS = ("segkd", "paper")
 
 
 def load(
-    source: str | Path,
-    overrides: Sequence[str] = (),
+    source: Source,
+    overrides: Overrides = (),
     kind: Kind | None = None,
     methods: Mapping[str, Terms] | None = None,
 ) -> DistillRecipe | TeachRecipe:
     """Reads a recipe, with everything it extends, its presets and the command line's values.
 
     Args:
-        source: a path, or the name of a shipped recipe.
-        overrides: `key.sub=value`, the value in YAML.
+        source: a path, the name of a shipped recipe, or a dict, whose files are relative to the working directory.
+        overrides: `key.sub=value`, the value in YAML; or a dict of values by their dotted keys.
         kind: what the recipe must be; None: a recipe with `method` distils, one with `model` teaches.
         methods: the methods that exist; None: those in `segkd/methods`.
 
@@ -62,14 +64,14 @@ class Loaded:
 
 
 def read(
-    source: str | Path,
-    overrides: Sequence[str] = (),
+    source: Source,
+    overrides: Overrides = (),
     kind: Kind | None = None,
     methods: Mapping[str, Terms] | None = None,
 ) -> Loaded:
     """As `load`, with the places of all values, and without a word to the user."""
-    path = find(source)
-    files, errors = _layers(path)
+    path = Path(RECIPE) if isinstance(source, Mapping) else find(source)
+    files, errors = _layers(source if isinstance(source, Mapping) else path)
     given, wrong = read_overrides(overrides)
     errors += wrong
     layers = [*files, Layer(given, {})]
@@ -90,7 +92,9 @@ def read(
     errors += wrong
     if errors or recipe is None:
         raise RecipeError(dict.fromkeys(errors))
-    return Loaded(_completed(recipe, known, run_name(Path(source), given)), tree, notes)
+    return Loaded(
+        _completed(recipe, known, run_name(path if isinstance(source, Mapping) else Path(source), given)), tree, notes
+    )
 
 
 def presets(source: str | Path, own: bool = False) -> list[str]:
@@ -105,9 +109,9 @@ def presets(source: str | Path, own: bool = False) -> list[str]:
     return list(dict.fromkeys(name for file in (files[-1:] if own else files) for name in file.presets))
 
 
-def _layers(path: Path) -> tuple[list[Layer], list[str]]:
+def _layers(source: Path | Mapping[str, Any]) -> tuple[list[Layer], list[str]]:
     """A recipe and what it extends, the farthest first, and one line for each mistake."""
-    trees, errors = read_chain(path)
+    trees, errors = read_chain(source)
     files: list[Layer] = []
     for tree in trees:
         layer, wrong = layer_of(tree)

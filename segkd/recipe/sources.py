@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
+from segkd.recipe.given import RECIPE, tree_of
 from segkd.recipe.messages import nearest, shown
 from segkd.recipe.strict_yaml import MAX_BYTES, Node, parse, plain
 
@@ -17,6 +19,9 @@ CHECKOUT = Path(__file__).parents[2] / "recipes"
 RENAMED = {"camvid_cpu": "camvid_deeplab", "nyuv2_cpu": "nyuv2_deeplab"}
 """What shipped recipes were called in earlier versions, and their names now: the old ones go on, with a line."""
 COMMAND_LINE = "command line"
+VALUES = "overrides"
+"""Where the values of a dict of overrides stand, in error lines."""
+Overrides = Sequence[str] | Mapping[str, Any]
 
 _SUFFIXES = (".yaml", ".yml")
 _PARTIAL = "base"  # recipes that others extend, incomplete on their own
@@ -90,8 +95,10 @@ def shipped() -> list[str]:
     return sorted(names)
 
 
-def read_chain(path: Path) -> tuple[list[Node], list[str]]:
+def read_chain(source: Path | Mapping[str, Any]) -> tuple[list[Node], list[str]]:
     """A recipe and all that it extends, the farthest first, without the keys `extends`; and one line for each mistake.
+
+    A recipe as a dict names files as if it lay in the working directory.
 
     Raises:
         RecipeError: a file cannot be read or is no mapping, is missing, or extends itself.
@@ -99,10 +106,11 @@ def read_chain(path: Path) -> tuple[list[Node], list[str]]:
     trees: list[Node] = []
     errors: list[str] = []
     seen: list[Path] = []
-    here = path
+    here = Path(RECIPE) if isinstance(source, Mapping) else source
     while True:
         seen.append(here.resolve())
-        tree, found = _read_file(here)
+        given = isinstance(source, Mapping) and not trees
+        tree, found = _read_dict(source) if given else _read_file(here)
         errors += found
         trees.insert(0, tree)
         parent = _entries(tree).pop("extends", None)
@@ -129,11 +137,16 @@ def _extended(parent: Node, child: Path, seen: list[Path], errors: list[str]) ->
     return here
 
 
-def read_overrides(overrides: Sequence[str]) -> tuple[Node, list[str]]:
-    """The tree that `key.sub=value` arguments stand for (the last of two for one key wins), and its mistakes."""
+def read_overrides(overrides: Overrides) -> tuple[Node, list[str]]:
+    """The tree that `key.sub=value` arguments, or a dict, stand for (the last of two for one key wins), and its mistakes."""
+    if isinstance(overrides, Mapping):
+        return _read_values(overrides)
     merged = Node({}, COMMAND_LINE)
     errors: list[str] = []
-    for override in overrides:
+    for override in [overrides] if isinstance(overrides, str) else overrides:
+        if not isinstance(override, str):
+            errors.append(f"{COMMAND_LINE}: {shown(override)}: expected the text key=value or key.sub=value")
+            continue
         key, equals, text = override.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
@@ -153,6 +166,31 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Node, list[str]]:
             node = Node({part: node}, COMMAND_LINE)
         merged = merge(merged, node)
     return _absolute_paths(merged, Path.cwd()), errors
+
+
+def _read_values(values: Mapping[str, Any]) -> tuple[Node, list[str]]:
+    """The tree of a dict of values by their dotted keys, or by blocks."""
+    tree, errors = tree_of(values, VALUES)
+    merged = Node({}, VALUES)
+    for key, node in _entries(tree).items():
+        parts = key.split(".")
+        if not all(parts) or parts[0] in ("extends", "presets"):
+            why = "belongs in the recipe, not among its overrides" if all(parts) else "expected a key such as run.steps"
+            errors.append(f"{VALUES}: {shown(key)}: {why}")
+            continue
+        for part in reversed(parts):
+            node = Node({part: node}, VALUES)
+        merged = merge(merged, node)
+    return _absolute_paths(merged, Path.cwd()), errors
+
+
+def _read_dict(data: Mapping[str, Any]) -> tuple[Node, list[str]]:
+    tree, errors = tree_of(data, RECIPE)
+    entries = _entries(tree)
+    for key in [key for key in entries if "." in key]:
+        errors.append(f"{RECIPE}: {shown(key)}: a key with a dot is one of overrides; in a recipe its block is a dict")
+        del entries[key]
+    return _absolute_paths(tree, Path.cwd()), errors
 
 
 def merge(base: Node, over: Node) -> Node:
