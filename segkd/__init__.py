@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from segkd.foundation.errors import SegkdError
+
 if TYPE_CHECKING:
-    from segkd.api import distill, evaluate, load_student, teach
+    from segkd.api import Progress, distill, evaluate, load_student, teach, visualize
 
 __version__ = "0.1.0"
-__all__ = ["distill", "evaluate", "load_student", "teach"]
+__all__ = ["Progress", "SegkdError", "distill", "evaluate", "load_student", "teach", "visualize"]
 
 
 def __getattr__(name: str) -> Any:

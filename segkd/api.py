@@ -1,74 +1,90 @@
-"""segkd from Python: `from segkd import distill, teach, evaluate, load_student`."""
+"""segkd from Python: `from segkd import distill, teach, evaluate, visualize, load_student, Progress, SegkdError`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segkd import runs
 from segkd.evaluation.confusion import save_confusion
 from segkd.evaluation.inference import Inference
+from segkd.foundation.errors import ArgumentError, SegkdError
 from segkd.foundation.files import check_target
+from segkd.foundation.resize import Size
 from segkd.models.student import LoadedStudent, load_student
-from segkd.recipe import DistillRecipe, TeachRecipe, find, load
-from segkd.recipe.sources import CHECKOUT, PACKAGED
-from segkd.runs.evaluate import Size
+from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, find, load
+from segkd.recipe.given import RECIPE
+from segkd.recipe.loading import Source
+from segkd.recipe.sources import CHECKOUT, PACKAGED, Overrides
+from segkd.runs.drawings import Job, Kind, plan_drawings
 from segkd.runs.evaluate import evaluate as measure
-from segkd.runs.trained import Precision, Who, load_model, of_student
+from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student
+from segkd.runs.visualize import visualize as draw
+from segkd.training.loop import Progress
 
-__all__ = ["distill", "evaluate", "load_student", "teach"]
+__all__ = ["Progress", "SegkdError", "distill", "evaluate", "load_student", "teach", "visualize"]
+Network = str | Path | LoadedStudent
+"""What `load_student` returned, or what `segkd eval` takes: a student folder, a run folder, a checkpoint, or a recipe."""
+
+Kinds = TypeVar("Kinds", bound=Recipe)
 
 
 def distill(
-    recipe: str | Path,
-    overrides: Sequence[str] = (),
+    recipe: Source,
+    overrides: Overrides = (),
     *,
-    resume: str = "auto",
+    resume: str | Path = "auto",
     accept: Sequence[str] = (),
     quiet: bool = False,
     trust_pickle: bool = False,
+    progress: Callable[[Progress], object] | None = None,
 ) -> dict[str, Any]:
     """Distil a student as a recipe says, and return the run's summary; a finished run only returns it.
 
     Args:
-        recipe: a path, or the name of a shipped recipe such as `quickstart`.
-        overrides: `key.sub=value`, as on the command line.
+        recipe: a path, the name of a shipped recipe such as `quickstart`, or a dict of what stands in a recipe's file
+            (`{"extends": "quickstart", "run": {"steps": 50}}`), whose paths are relative to the working directory.
+        overrides: `key.sub=value`, as on the command line, or a dict: `{"run.steps": 50}`.
         resume: `auto` goes on where the run folder stands, `never` wants a new folder, or a checkpoint's path.
         accept: dotted keys in which the recipe may differ from that of the checkpoint.
         quiet: no progress on stderr.
         trust_pickle: also read weights that need pickle, which runs the code that they hold.
+        progress: called after each step; what it raises ends the run, which goes on from its last checkpoint.
 
     Raises:
         SegkdError: one of its kinds, each with a one-line message and the exit code of the command.
     """
-    loaded = load(recipe, overrides, "distill")
-    assert isinstance(loaded, DistillRecipe)
-    return runs.distill(loaded, runs.Options(recipe_name(recipe), resume, tuple(accept), quiet, trust_pickle))
+    loaded = _recipe(recipe, overrides, DistillRecipe)
+    return runs.distill(loaded, _options(recipe, resume, accept, quiet, trust_pickle, progress))
 
 
 def teach(
-    recipe: str | Path,
-    overrides: Sequence[str] = (),
+    recipe: Source,
+    overrides: Overrides = (),
     *,
-    resume: str = "auto",
+    resume: str | Path = "auto",
     accept: Sequence[str] = (),
     quiet: bool = False,
     trust_pickle: bool = False,
+    progress: Callable[[Progress], object] | None = None,
 ) -> dict[str, Any]:
     """Train a network on labelled images as a recipe says, and return the run's summary; arguments as `distill`."""
-    loaded = load(recipe, overrides, "teach")
-    assert isinstance(loaded, TeachRecipe)
-    return runs.teach(loaded, runs.Options(recipe_name(recipe), resume, tuple(accept), quiet, trust_pickle))
+    loaded = _recipe(recipe, overrides, TeachRecipe)
+    return runs.teach(loaded, _options(recipe, resume, accept, quiet, trust_pickle, progress))
 
 
 def evaluate(
-    model: str | Path | LoadedStudent,
+    model: Network,
+    overrides: Overrides = (),
     *,
     data: str | None = None,
-    root: str | None = None,
+    root: str | Path | None = None,
     split: str | None = None,
     size: Size | None = None,
+    against: Network | None = None,
     slide: tuple[int, int] | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
@@ -76,40 +92,183 @@ def evaluate(
     who: Who | None = None,
     device: str = "auto",
     precision: Precision | None = None,
+    trust_pickle: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]:
-    """Score a network on a labelled set.
+    """Score a network on a labelled set, or compare it with another one on any images.
 
     Args:
         model: what `load_student` returned, or what `segkd eval` takes: a student folder, a run folder, a checkpoint,
             or a recipe with who="teacher".
-        data, root, split, size, precision: as in the recipe of the run, where they are not given.
+        overrides: values on top of the model's recipe, as for `distill`.
+        data, root, split, precision: as in the recipe of the run, where they are not given.
+        size: what the network is shown: `protocol` a shorter side of at most 256 pixels, `original` images as they are,
+            or a number of pixels; None: what it was made and measured at.
+        against: a second network (a recipe's or a run's teacher, or a student) with which the agreement is measured, on
+            the same images; with data="folder", a root that holds no dataset.yaml needs no labels.
         slide: height and width of overlapping windows whose logits are averaged; None: the whole image.
         scales, flip: probabilities are averaged over these scales of the image, and over its mirror image.
         confusion: a PNG file for the picture of the confusion matrix.
+        progress: called with the numbers of images done and of all.
 
     Returns:
         `miou`, `per_class`, `pixel_accuracy`, `fw_iou`, `absent`, `images`, `size`, `confusion` (pixels, a row for each
-        label) and `options` (what was used).
+        label), `options` (what was used) and `notes` (lines about it). With `against` also `agreement` (share of
+        pixels), `agreement_miou` and `agreement_per_class` (the other network's masks taken for the truth),
+        `agreement_absent` and `agreement_confusion`; without labels only these.
 
     Raises:
-        SegkdError: as `Inference`, `check_target`, `runs.trained.load_model` and `runs.evaluate.evaluate`.
+        SegkdError: as `Inference`, `check_target`, `load_model` and `runs.evaluate`.
     """
-    inference = Inference(None if slide is None else tuple(slide), tuple(scales), flip)
+    _check_callable(progress)
+    for name, value in (("data", data), ("split", split)):
+        if not isinstance(value, (str, type(None))):
+            raise ArgumentError(f"{name}: expected text, got {_named(value)}")
+    place = None if root is None else str(_path("root", root))
+    inference = _inference(slide, scales, flip)
     if confusion is not None:
         check_target(confusion)
-    loaded = of_student(model) if isinstance(model, LoadedStudent) else load_model(model, who)
     scores = measure(
-        loaded, data=data, root=root, split=split, size=size, inference=inference, device=device, precision=precision
-    )
+        _network(model, who, overrides, trust_pickle), data=data, root=place, split=split,
+        size=size, inference=inference, against=_guide("against", against, trust_pickle), confusion=confusion is not None,
+        device=str(device), precision=precision, progress=progress,
+    )  # fmt: skip
     if confusion is not None:
         save_confusion(confusion, scores)
     return scores
 
 
-def recipe_name(source: str | Path) -> str:
+def visualize(
+    model: Network,
+    images: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    kind: Kind = "panel",
+    teacher: Network | None = None,
+    masks: str | Path | None = None,
+    size: Size | None = None,
+    who: Who | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    trust_pickle: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Path]:
+    """Draw the masks that a network gives to image files, and return the drawings' paths.
+
+    Args:
+        model, who, size, progress: as for `evaluate`; a mask has the size of its image all the same.
+        images: files, or folders of them, one or several.
+        out: the folder for the drawings; made if it is missing.
+        kind: `panel` (all side by side with a legend), `mask` (a palette PNG of class ids) or `overlay`.
+        teacher: a second network, drawn beside the first: a recipe's or a run's teacher, or a student folder.
+        masks: a folder with ground truth, STEM.png.
+
+    Raises:
+        SegkdError: as `load_model`, `plan_drawings` and `runs.visualize`.
+    """
+    _check_callable(progress)
+    _one_of("kind", kind, ("panel", "mask", "overlay"))
+    alone = isinstance(images, (str, PathLike)) or hasattr(images, "__array__") or not isinstance(images, Iterable)
+    sources = [_path("images", source) for source in ([images] if alone else images)]
+    if not sources:
+        raise ArgumentError("images: expected the paths of files or folders, got none")
+    loaded = _network(model, who, (), trust_pickle)
+    guide = _guide("teacher", teacher, trust_pickle)
+    jobs = plan_drawings(sources, _path("out", out), kind, loaded.classes, masks)
+    drawn: list[Path] = []
+
+    def done(job: Job) -> None:
+        drawn.append(job.out)
+        if progress is not None:
+            progress(len(drawn), len(jobs))
+
+    draw(loaded, jobs, kind, teacher=guide, size=size, device=str(device), precision=precision, done=done)
+    return drawn
+
+
+def recipe_name(source: Source) -> str:
     """What a run's summary calls its recipe: the name of a shipped one, which any command takes, or the file's stem."""
+    if isinstance(source, Mapping):
+        return RECIPE
     path = find(source).resolve()
     for folder in (PACKAGED, CHECKOUT):
         if path.is_relative_to(folder.resolve()):
             return path.relative_to(folder.resolve()).with_suffix("").as_posix()
     return path.stem
+
+
+def _recipe(source: Source, overrides: Overrides, kind: type[Kinds]) -> Kinds:
+    if not isinstance(source, (str, PathLike, Mapping)):
+        raise ArgumentError(f"recipe: expected a path, the name of a shipped recipe, or a dict, got {_named(source)}")
+    _check_overrides(overrides)
+    loaded = load(source, overrides, "distill" if kind is DistillRecipe else "teach")
+    assert isinstance(loaded, kind)
+    return loaded
+
+
+def _check_overrides(overrides: object) -> None:
+    if not isinstance(overrides, (str, Sequence, Mapping)):
+        raise ArgumentError(f'overrides: expected ["key.sub=value", ...] or a dict, got {_named(overrides)}')
+
+
+def _options(
+    recipe: Source, resume: str | Path, accept: Sequence[str], quiet: bool, trust_pickle: bool,
+    progress: Callable[[Progress], object] | None,
+) -> runs.Options:  # fmt: skip
+    if not isinstance(accept, Iterable):
+        raise ArgumentError(f"accept: expected dotted keys, got {_named(accept)}")
+    keys = (accept,) if isinstance(accept, str) else tuple(accept)
+    _check_callable(progress)
+    return runs.Options(recipe_name(recipe), str(_path("resume", resume)), keys, quiet, trust_pickle, progress)
+
+
+def _inference(slide: Sequence[int] | None, scales: Sequence[float], flip: bool) -> Inference:
+    try:
+        return Inference(None if slide is None else tuple(index(side) for side in slide), tuple(scales), flip)
+    except TypeError as error:
+        if isinstance(error, SegkdError):
+            raise
+        raise ArgumentError(
+            f"slide {slide!r}, scales {scales!r}: expected (height, width) in pixels or None, and a list of factors"
+        ) from error
+
+
+def _network(model: Network, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
+    _one_of("who", who, (None, "teacher", "student"))
+    _check_overrides(overrides)
+    if isinstance(model, LoadedStudent):
+        if overrides or who == "teacher":
+            raise ArgumentError("a loaded student has neither recipe nor teacher: name its run folder")
+        return of_student(model)
+    if not isinstance(model, (str, PathLike)):
+        known = "what load_student returned, a student or run folder, a checkpoint, or a recipe's path"
+        raise ArgumentError(f"model: expected {known}, got {_named(model)}")
+    return load_model(model, who, overrides, trust_pickle)
+
+
+def _guide(name: str, model: Network | None, trust_pickle: bool) -> Model | None:
+    if model is None or isinstance(model, LoadedStudent):
+        return None if model is None else of_student(model)
+    return load_guide(_path(name, model), trust_pickle)
+
+
+def _path(name: str, value: object) -> Path:
+    if not isinstance(value, (str, PathLike)):
+        arrays = "; for arrays there is load_student(...).predict" if name == "images" else ""
+        raise ArgumentError(f"{name}: expected a path, got {_named(value)}{arrays}")
+    return Path(value)
+
+
+def _one_of(name: str, value: object, known: Sequence[object]) -> None:
+    if value not in known:
+        raise ArgumentError(f"{name} {value!r}: expected {', '.join(map(str, known))}")
+
+
+def _check_callable(progress: object) -> None:
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress: expected a function, got {_named(progress)}")
+
+
+def _named(value: object) -> str:
+    """What a wrong argument is, in words."""
+    return "None" if value is None else f"an object of type {type(value).__name__}"

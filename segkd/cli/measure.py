@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from segkd.foundation import terminal
 @click.option("--root", metavar="DIR", help="Its folder; scenes and rooms need none.")
 @click.option("--split", metavar="NAME", help="Default: the recipe's data.final, or test.")
 @SIZE
+@click.option(
+    "--against", metavar="MODEL",
+    help="Also the agreement with this network (a recipe's or run's teacher, or a student); needs no labels.",
+)  # fmt: skip
 @click.option("--slide", metavar="HxW", help="Show windows of this size, two thirds apart; their logits are averaged.")
 @click.option("--scales", metavar="S,S,...", help="Average over scales of the image, as 0.75,1,1.25.")
 @click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
@@ -32,12 +37,13 @@ from segkd.foundation import terminal
 @with_debug
 def evaluate(
     model: str, overrides: tuple[str, ...], data: str | None, root: str | None, split: str | None, size: Any,
-    slide: str | None, scales: str | None, flip: bool, who: Any, json_file: Path | None, csv_file: Path | None,
+    against: str | None, slide: str | None, scales: str | None, flip: bool, who: Any, json_file: Path | None, csv_file: Path | None,
     confusion: Path | None, device: str, precision: Any, trust_pickle: bool,
 ) -> None:  # fmt: skip
-    """Measure the mIoU of MODEL on labelled images.
+    """Measure the mIoU of MODEL on labelled images, or its agreement with another network on any images.
 
-    MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
+    MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher. With --against MODEL and
+    --data folder --root DIR, where DIR holds no dataset.yaml, all images in DIR and below it are compared on.
     """
     from segkd.foundation.files import atomic_write, check_target
 
@@ -48,14 +54,15 @@ def evaluate(
         from segkd.evaluation.confusion import save_confusion
         from segkd.evaluation.inference import Inference
         from segkd.runs.evaluate import evaluate as measure
-        from segkd.runs.trained import load_model
+        from segkd.runs.trained import load_guide, load_model
 
         inference = Inference.parsed(slide, scales, flip)
         loaded = load_model(model, who, overrides, trust_pickle)
+        guide = None if against is None else load_guide(against, trust_pickle)
     with terminal.Live("measuring", "images") as live:
         scores = measure(
-            loaded, data=data, root=root, split=split, size=size, inference=inference, device=device,
-            precision=precision, progress=live.update,
+            loaded, data=data, root=root, split=split, size=size, inference=inference, against=guide,
+            confusion=confusion is not None, device=device, precision=precision, progress=live.update,
         )  # fmt: skip
     if json_file is not None:
         atomic_write(json_file, as_json(scores))
@@ -67,21 +74,36 @@ def evaluate(
 
 
 TOTALS = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "fw_iou": "frequency-weighted IoU"}
+AGREED = {"agreement": "agreement: pixels", "agreement_miou": "agreement: mean IoU"}
 
 
 def table(scores: dict[str, Any]) -> list[str]:
     """Scores as lines for a terminal: IoU of each class, then the totals; `-` where there was nothing to measure.
 
-    The last lines are the notes: what size the network was shown comes first.
+    Agreement with another network is a column, and totals, of its own. The last lines are the notes: what size the
+    network was shown comes first.
     """
-    rows = [*scores["per_class"].items(), *((label, scores[key]) for key, label in TOTALS.items())]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {'-' if value is None else f'{value:.4f}':>6}" for name, value in rows]
-    lines.insert(len(scores["per_class"]), "-" * (width + 8))
+    columns = [scores[key] for key in ("per_class", "agreement_per_class") if key in scores]
+    totals = [{key: scores[key] for key in keys if key in scores} for keys in (TOTALS, AGREED)]
+    rows = [(name, [column[name] for column in columns]) for name in columns[0]]
+    labels = {**TOTALS, **AGREED}
+    ends = [(labels[key], [value]) for key, value in totals[0].items()]
+    ends += [(labels[key], [None, value][-len(columns) :]) for key, value in totals[1].items()]
+    width = max(len(name) for name, _ in (*rows, *ends))
+    lines = [_row(name, values, width) for name, values in rows]
+    if len(columns) > 1 or not totals[0]:
+        heads = (["IoU"] if totals[0] else []) + (["agreed"] if totals[1] else [])
+        lines.insert(0, "  ".join([" " * width, *(f"{head:>6}" for head in heads)]))
+    lines += ["-" * (width + 8 * len(columns)), *(_row(name, values, width) for name, values in ends)]
     size = scores["size"]
     shown = f"{size[1]}x{size[0]} pixels" if isinstance(size, list) else "several sizes"
-    absent = f"; absent: {', '.join(scores['absent'])}" if scores["absent"] else ""
+    names = scores["absent" if totals[0] else "agreement_absent"]
+    absent = f"; absent: {', '.join(names)}" if names else ""
     return [*lines, f"{scores['images']} images of {shown}{absent}", *scores["notes"]]
+
+
+def _row(name: str, values: Sequence[float | None], width: int) -> str:
+    return "  ".join([f"{name:<{width}}", *(f"{'-' if value is None else f'{value:.4f}':>6}" for value in values)])
 
 
 def as_json(scores: dict[str, Any]) -> str:
@@ -100,9 +122,16 @@ def comma_separated(scores: dict[str, Any]) -> str:
 
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["class", "iou"])
-    writer.writerows(scores["per_class"].items())
-    writer.writerows((label, scores[key]) for key, label in TOTALS.items())
+    columns = {
+        name: key for name, key in (("iou", "per_class"), ("agreement_iou", "agreement_per_class")) if key in scores
+    }
+    tables = [scores[key] for key in columns.values()]
+    writer.writerow(["class", *columns])
+    writer.writerows([name, *(table[name] for table in tables)] for name in tables[0])
+    for keys, place in ((TOTALS, 0), (AGREED, len(tables) - 1)):
+        for key, label in keys.items():
+            if key in scores:
+                writer.writerow([label, *([None] * place), scores[key], *([None] * (len(tables) - 1 - place))])
     return buffer.getvalue()
 
 

@@ -53,12 +53,12 @@ def evaluate(
     classes = dataset.classes
     if len(dataset) == 0:
         raise DataError("the evaluation set holds no image")
-    network = _Network(model, mean, std, device, precision)
+    network = Shown(model, mean, std, device, precision)
     counts = ConfusionMatrix(len(classes), device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     done, sizes, stopped = 0, set(), False
     with judging(model):
-        for images, masks in _ahead(_batches(_labelled(dataset, size), batch)):
+        for images, masks in ahead(batches(_labelled(dataset, size), batch)):
             logits = network.logits(images)
             if logits.shape[1] != len(classes):
                 knows = f"the model knows {logits.shape[1]} classes"
@@ -100,10 +100,10 @@ def predict(
 
     The model is shown them at `size`, as `evaluate` does. Raises `NumbersError` when logits are not finite.
     """
-    network, side = _Network(model, mean, std, device, precision), side_of(size)
+    network, side = Shown(model, mean, std, device, precision), side_of(size)
     masks: dict[int, np.ndarray] = {}
     with judging(model):
-        for group, indices in _batches(((reduced(image, side), index) for index, image in enumerate(images)), batch):
+        for group, indices in batches(((reduced(image, side), index) for index, image in enumerate(images)), batch):
             logits = network.logits(group)
             for row, index in enumerate(indices):
                 ids, finite = class_ids(logits[row : row + 1], images[index].shape[:2])
@@ -114,8 +114,8 @@ def predict(
 
 
 @dataclass(frozen=True)
-class _Network:
-    """A model and what it takes to run it."""
+class Shown:
+    """A model, which lives on `device`, and how it is shown images."""
 
     model: nn.Module
     mean: Sequence[float]
@@ -151,7 +151,7 @@ def _check(sample: Sample, classes: Classes) -> None:
     check_labels(sample.name, mask, len(classes))
 
 
-def _batches(items: Iterable[tuple[np.ndarray, Item]], batch: int) -> Iterator[tuple[list[np.ndarray], list[Item]]]:
+def batches(items: Iterable[tuple[np.ndarray, Item]], batch: int) -> Iterator[tuple[list[np.ndarray], list[Item]]]:
     """Up to `batch` images of one size with what came beside them; fewer than 4 * `batch` images wait at any time."""
     waiting: dict[tuple[int, ...], tuple[list[np.ndarray], list[Item]]] = {}
     for image, companion in items:
@@ -165,7 +165,7 @@ def _batches(items: Iterable[tuple[np.ndarray, Item]], batch: int) -> Iterator[t
     yield from waiting.values()
 
 
-def _ahead(items: Iterable[Item]) -> Iterator[Item]:
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
     """The items in order; another thread fetches the next one while one is used."""
     source = iter(items)
     with ThreadPoolExecutor(1) as reader:

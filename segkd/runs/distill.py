@@ -85,6 +85,7 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
             first = plan.FirstSteps(game)
             events = replace(
                 looks,
+                progress=options.told(),
                 opened=lambda: _opened(recipe) - opened_before,
                 outlook=lambda: outlook(recipe, bench, first, loop.OUTLOOK),
             )

@@ -94,7 +94,7 @@ def plan_drawings(
     """
     found: dict[Path, Path] = {}
     for source in sources:
-        for image, place in _images(Path(source), Path(out), note):
+        for image, place in images_of(Path(source), Path(out), note):
             found.setdefault(image, place)
     labels = None if masks is None else labels_around(Path(masks))
     if labels is not None and (wrong := disagreement(classes.names, labels.classes, "model")):
@@ -103,7 +103,7 @@ def plan_drawings(
     taken: set[str] = set()
     jobs = []
     for image, place in found.items():
-        how = (reading or Reading()).over(_described(image, labels))
+        how = (reading or Reading()).over(described(image, labels))
         job = Job(image, None, Path(out) / _free(place, kind, taken), labels, how)
         jobs.append(job if truths is None else _with_truth(job, place, truths))
     inputs = {path.resolve() for job in jobs for path in (job.image, job.truth) if path is not None}
@@ -158,15 +158,15 @@ def is_drawing(path: Path) -> bool:
         return False  # it is told when it is read as an image
 
 
-def _images(source: Path, out: Path, note: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
-    """The images that a source names, each with its place below the folder that was named."""
+def images_of(source: Path, out: Path | None, note: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
+    """The images that a source names, each with its place below the folder that was named; none that lie in `out`."""
     if not source.is_dir():
         if is_drawing(source):
             note(f"{source}: left out: a drawing of segkd visualize")
         else:
             yield source, Path(source.name)
         return
-    inside = out.resolve() if source.resolve() in out.resolve().parents else None
+    inside = out.resolve() if out is not None and source.resolve() in out.resolve().parents else None
     kinds: dict[str, list[str]] = {"drawings": [], "others": [], "images": []}
     for path in sorted(below(source)):
         other = path.suffix.lower() not in SUFFIXES
@@ -202,7 +202,7 @@ def _with_truth(job: Job, place: Path, truths: Files) -> Job:
     return replace(job, truth=truth)
 
 
-def _described(image: Path, labels: Labels | None) -> Reading:
+def described(image: Path, labels: Labels | None) -> Reading:
     """As the description of the masks says, or one near the image, should there be one."""
     try:
         near = labels or labels_around(image.parent)

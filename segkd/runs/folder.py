@@ -43,7 +43,7 @@ MEASURING = ("data.name", "data.final", "data.size")
 class Options:
     """What a caller may choose beside the recipe: `resume` is auto, never or a checkpoint's path.
 
-    `name` is the recipe's name in the summary; empty: the run folder's name.
+    `name` is the recipe's name in the summary; empty: the run folder's name. `progress` is told each step.
     """
 
     name: str = ""
@@ -51,6 +51,18 @@ class Options:
     accept: tuple[str, ...] = ()
     quiet: bool = False
     trust_pickle: bool = False
+    progress: Callable[[loop.Progress], object] | None = None
+
+    def told(self) -> Callable[[loop.Progress], object] | None:
+        """`progress` as the loop calls it, in the first process: what it opens is none of the run's."""
+        if self.progress is None or ranks.rank():
+            return None
+
+        def tell(progress: loop.Progress) -> None:
+            with audit.phase("none"):
+                self.progress(progress)
+
+        return tell
 
 
 @dataclass(frozen=True)

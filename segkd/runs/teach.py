@@ -72,7 +72,7 @@ def _teach(recipe: TeachRecipe, options: Options, folder: Path) -> dict:
             best = game.offer(miou, step, game.player.headline)
             return {"val_miou": miou, "val_best": best}
 
-        events = loop.Events(look if watch is not None else None, check=lock.check)
+        events = loop.Events(look if watch is not None else None, check=lock.check, progress=options.told())
         loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, game, diary.seconds)
         network.load_state_dict(game.best["network"] or game.player.headline.state_dict())

@@ -6,21 +6,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from segkd import build
-from segkd.data.classes import Classes, known_as
-from segkd.foundation.errors import RecipeError, TeacherError, UsageError
+from segkd.data.classes import Classes, disagreement, known_as
+from segkd.foundation.errors import DataError, RecipeError, TeacherError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.foundation.rng import check_idle
 from segkd.models.adapters import Adapter, load_weights
 from segkd.models.student import LoadedStudent, load_student
 from segkd.models.teacher import read_state
 from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, with_values
-from segkd.recipe.sources import read_overrides
+from segkd.recipe.sources import Overrides, read_overrides
 from segkd.recipe.strict_yaml import plain
 from segkd.training import checkpoint
 
@@ -39,6 +39,7 @@ class Model:
         data, precision: as in the recipe that it comes from, where it comes with one.
         who: the side of the game that it played; a network that was taught from labels is a teacher.
         size: what it is shown, as it was made and measured; `size_from` says where that stands.
+        name: what it is called in words about it.
     """
 
     network: nn.Module
@@ -50,6 +51,7 @@ class Model:
     who: Who = "student"
     size: Size = "protocol"
     size_from: str = "segkd's rule"
+    name: str = "a loaded student"
 
 
 def seen_at(size: Size, source: str | None = None) -> str:
@@ -65,7 +67,7 @@ def seen_at(size: Size, source: str | None = None) -> str:
 
 
 def load_model(
-    source: str | Path, who: Who | None = None, overrides: Sequence[str] = (), trust_pickle: bool = False
+    source: str | Path, who: Who | None = None, overrides: Overrides = (), trust_pickle: bool = False
 ) -> Model:
     """The network that `source` stands for.
 
@@ -82,12 +84,17 @@ def load_model(
         StorageError: a damaged checkpoint.
     """
     check_idle()
+    found = _found(source, who, overrides, trust_pickle)
+    return replace(found, name=f"the teacher of {source}" if who == "teacher" else str(source))
+
+
+def _found(source: str | Path, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
     path = Path(source)
     if not path.exists() and not named(source):
         raise UsageError(f"{source}: no such student folder, run folder, checkpoint or recipe")
     if (path / "preprocess.json").is_file():
         if overrides or who == "teacher":
-            lacks = "no teacher" if not overrides else f"no recipe to change ({overrides[0]})"
+            lacks = "no teacher" if not overrides else f"no recipe to change ({next(iter(overrides))})"
             raise UsageError(f"{path}: a student folder has {lacks}; name its run folder")
         return of_student(load_student(path))
     if (path / "recipe.yaml").is_file():
@@ -114,6 +121,15 @@ def load_guide(source: str | Path, trust_pickle: bool = False) -> Model:
     """What a model is to be compared with: the network of a student folder, or else the teacher; see `load_model`."""
     alone = (Path(source) / "preprocess.json").is_file()
     return load_model(source, None if alone else "teacher", trust_pickle=trust_pickle)
+
+
+def check_same_classes(teacher: Model, model: Model) -> None:
+    """Raises DataError where two models that are to be compared have other classes: their numbers, or the first name."""
+    ours, theirs = model.classes, teacher.classes
+    if len(ours) != len(theirs):
+        raise DataError(f"classes disagree: teacher {len(theirs)}, {model.who} {len(ours)}")
+    if wrong := disagreement(theirs.names, ours, "teacher"):
+        raise DataError(f"{wrong}, whose classes the {model.who} has")
 
 
 def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | None = None) -> Model:
@@ -149,7 +165,7 @@ def _taught(recipe: TeachRecipe, source: str) -> Model:
     return Model(adapter.eval(), classes, model.mean, model.std, **_told(recipe, "teacher"))
 
 
-def _played(path: Path, who: Who | None, overrides: Sequence[str], trust_pickle: bool) -> Model:
+def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
     """The network in a checkpoint: averaged, where there is an average and the headline is its score."""
     state = checkpoint.load(path)
     kind = TeachRecipe if "model" in state["recipe"] else DistillRecipe
@@ -177,7 +193,7 @@ def _built(network: blocks.Model | blocks.Student, face: blocks.Model) -> tuple[
     return Adapter(build.network_of(network, len(classes)), len(classes)), classes
 
 
-def _changed(recipe: DistillRecipe | TeachRecipe, overrides: Sequence[str]) -> DistillRecipe | TeachRecipe:
+def _changed(recipe: DistillRecipe | TeachRecipe, overrides: Overrides) -> DistillRecipe | TeachRecipe:
     """The recipe of a checkpoint with command-line values on top."""
     tree, errors = read_overrides(overrides)
     if errors:
@@ -197,5 +213,7 @@ def device_and_bf16(device: str, precision: Precision) -> tuple[torch.device, bo
     """Device and whether networks run in bf16, resolved."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
         raise UsageError(f"device {device}: expected auto, cpu, mps, cuda or cuda:N")
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision {precision}: expected {', '.join(get_args(Precision))}")
     place = build.device_of(device, "--device")
     return place, build.bf16_of(precision, place)

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segkd.data.classes import disagreement
 from segkd.evaluation import visualize as drawing
 from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import DataError, StorageError
 from segkd.foundation.files import atomic_write
 from segkd.foundation.resize import Size, side_of
 from segkd.runs.drawings import Job, Kind, as_png, read_job
-from segkd.runs.trained import Model, Precision, device_and_bf16
+from segkd.runs.trained import Model, Precision, check_same_classes, device_and_bf16
 
 
 def visualize(
@@ -73,15 +72,6 @@ def _total(faults: Sequence[DataError], jobs: int, named: bool) -> DataError:
         return faults[0]
     reasons = "named above" if named else "; ".join(map(str, faults))
     return DataError(f"{len(faults)} of {jobs} images not drawn: {reasons}")
-
-
-def check_same_classes(teacher: Model, model: Model) -> None:
-    """Raises DataError where two models that are to be compared have other classes: their numbers, or the first name."""
-    ours, theirs = model.classes, teacher.classes
-    if len(ours) != len(theirs):
-        raise DataError(f"classes disagree: teacher {len(theirs)}, {model.who} {len(ours)}")
-    if wrong := disagreement(theirs.names, ours, "teacher"):
-        raise DataError(f"{wrong}, whose classes the {model.who} has")
 
 
 def _drawing(

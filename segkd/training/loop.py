@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -39,11 +39,31 @@ class Game(Protocol):
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run is after a step, for whoever asked to be told.
+
+    Attributes:
+        step, steps: finished steps, and how many the run has.
+        seconds: what it took so far, earlier parts of a resumed run counted in.
+    """
+
+    step: int
+    steps: int
+    seconds: float
+    _values: Mapping[str, float | Tensor]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The step's losses and learning rates by name; on a GPU, whoever reads them waits for the step."""
+        return {name: float(value) for name, value in self._values.items()}
+
+
+@dataclass(frozen=True)
 class Events:
     """What the loop calls when it is due, with the number of finished steps; `check` before anything is written.
 
     `opened` tells how many images this process has opened for training; `outlook` what the run will take, in lines, once
-    its first `OUTLOOK` steps have shown it.
+    its first `OUTLOOK` steps have shown it. `progress` is told each step.
     """
 
     evaluate: Callable[[int], dict[str, object]] | None = None
@@ -51,6 +71,7 @@ class Events:
     check: Callable[[], None] = lambda: None
     opened: Callable[[], int] = lambda: 0
     outlook: Callable[[], list[str]] = list
+    progress: Callable[[Progress], object] | None = None
 
 
 OUTLOOK = 2
@@ -232,6 +253,8 @@ def run(
         if plan.due(plan.log_every, done):
             diary.write(done, {name: float(value) for name, value in values.items()})
         diary.progress(done, values)
+        if events.progress is not None:
+            events.progress(Progress(done, plan.steps, diary.seconds, values))
         looked = look(done, plan, events, diary, stop)
         if plan.due(plan.save_every, done) or stop():
             done, well = settle(done, well, looked)

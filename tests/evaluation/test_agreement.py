@@ -1,9 +1,15 @@
 """Agreement of two networks: a share of pixels, counted by hand, that disturbs nobody."""
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from segkd.evaluation.agreement import agreement
+from segkd.data.classes import listed
+from segkd.data.samples import Sample
+from segkd.evaluation.agreement import agreement, compare
+from segkd.evaluation.evaluate import Shown
+from segkd.foundation.errors import DataError, NumbersError
 
 
 class Fixed(nn.Module):
@@ -77,3 +83,64 @@ def test_bf16():
     student.register_forward_hook(lambda module, given, output: outputs.append(output.dtype))
     assert 0 <= agreement(student, Fixed(), batches(1), bf16=True) <= 1
     assert outputs == [torch.bfloat16]
+
+
+class Ids(nn.Module):
+    """Class ids of the first byte of an image that is normalised by mean 0 and std 1; each add shifts them."""
+
+    def __init__(self, add=0, classes=3):
+        super().__init__()
+        self.add, self.classes, self.sizes = add, classes, []
+
+    def forward(self, images):
+        self.sizes.append(tuple(images.shape[-2:]))
+        ids = ((images[:, 0] * 255).round().long() + self.add) % self.classes
+        return nn.functional.one_hot(ids, self.classes).permute(0, 3, 1, 2).float()
+
+
+def shown(network):
+    return Shown(network, (0.0,) * 3, (1.0,) * 3, "cpu", "fp32")
+
+
+def pictures(*sizes):
+    draw = np.random.default_rng(0)
+    return [Sample(str(i), draw.integers(0, 2, (*size, 3), np.uint8), None) for i, size in enumerate(sizes)]
+
+
+THREE = listed("three", ["a", "b", "c"])
+
+
+def test_compare_counts_pixels_over_the_set():
+    images = pictures((4, 5), (6, 5), (4, 5))
+    told = []
+    found = compare(
+        shown(Ids()), shown(Ids()), images, THREE, size="original", batch=2, progress=lambda *a: told.append(a)
+    )
+    assert found["agreement"] == found["agreement_miou"] == 1.0 and found["agreement_absent"] == ["c"]
+    assert found["agreement_per_class"] == {"a": 1.0, "b": 1.0, "c": None}
+    assert found["images"] == 3 and found["size"] == "mixed" and told[-1] == (3, 3)
+    other = compare(shown(Ids()), shown(Ids(1)), images, THREE, size="original")
+    zeros = sum(int((one.image[..., 0] == 0).sum()) for one in images)
+    assert other["agreement"] == 0.0 and other["agreement_absent"] == []
+    # rows are the teacher's: it says 1 where the student says 0, and 2 where that says 1
+    assert other["agreement_confusion"] == [[0, 0, 0], [zeros, 0, 0], [0, 70 - zeros, 0]]
+    assert "miou" not in other and "per_class" not in other
+
+
+def test_both_are_shown_one_size():
+    networks = Ids(), Ids()
+    compare(*map(shown, networks), pictures((40, 60)), THREE, size=20)
+    assert networks[0].sizes == networks[1].sizes == [(20, 30)]
+
+
+def test_what_cannot_be_compared():
+    class Broken(Ids):
+        def forward(self, images):
+            return super().forward(images) * torch.nan
+
+    with pytest.raises(NumbersError, match="not finite"):
+        compare(shown(Ids()), shown(Broken()), pictures((4, 5)), THREE, size="original")
+    with pytest.raises(DataError, match="knows 4 classes, where 3"):
+        compare(shown(Ids()), shown(Ids(classes=4)), pictures((4, 5)), THREE, size="original")
+    with pytest.raises(DataError, match="no image"):
+        compare(shown(Ids()), shown(Ids()), [], THREE, size="original")

@@ -16,6 +16,7 @@ from segkd.cli.main import main
 from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, SCENES, Classes, listed, numbered
 from segkd.data.images import read_image, read_mask
 from segkd.evaluation.confusion import confusion_picture
+from segkd.evaluation.evaluate import predict
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, NumbersError, StorageError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
@@ -519,3 +520,91 @@ def test_masks_of_logits_that_are_not_finite_are_not_drawn(here: Path) -> None:
 
     with pytest.raises(NumbersError, match="not finite"):
         visualize(replace(BRIGHTNESS, network=Broken()), plan_drawings(["camvid/test"], "out", "mask", CAMVID), "mask")
+
+
+@pytest.fixture
+def photos(here: Path) -> Path:
+    """Images without masks, some in sub-folders, of several kinds and sizes; and what is no photo."""
+    for index, name in enumerate(("a.png", "b.jpg", "deep/c.PNG", "deep/er/d.webp")):
+        picture(here / "photos" / name, index, (24, 40 + 8 * (index % 2)))
+    (here / "photos/notes.txt").write_text("no image")
+    picture(here / "photos/.hidden/e.png")
+    return here / "photos"
+
+
+def test_agreement_needs_no_labels(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over all images of a folder, with the run's own teacher; it is called agreement, and never mIoU."""
+    flags = ["--data", "folder", "--root", str(photos), "--against", str(run), "--device", "cpu"]
+    assert main(["eval", str(run), *flags, "--json", "s.json", "--csv", "s.csv"]) == 0
+    lines, scores = capsys.readouterr().out.splitlines(), json.loads(Path("s.json").read_text())
+    student, teacher = load_student(run), load_model(run, "teacher")
+    files = sorted(path for path in photos.rglob("*") if path.suffix in (".png", ".jpg", ".PNG", ".webp"))
+    shown = [read_image(path) for path in files if ".hidden" not in str(path)]
+    told = load_student(run).predict(shown)
+    guide = predict(teacher.network, shown, mean=teacher.mean, std=teacher.std)
+    same = sum(int((a == b).sum()) for a, b in zip(told, guide, strict=True))
+    assert scores["images"] == 4 and scores["agreement"] == pytest.approx(
+        same / sum(mask.size for mask in told), abs=1e-3
+    )
+    assert not {"miou", "per_class", "confusion", "pixel_accuracy"} & set(scores) and np.sum(
+        scores["agreement_confusion"]
+    )
+    assert not any("mIoU" in line or "accuracy" in line for line in lines)
+    assert ["agreement:", "pixels", f"{scores['agreement']:.4f}"] in [line.split() for line in lines]
+    assert f"with the teacher of {run}" in lines[-1] and "no measurement of the truth" in lines[-1]
+    assert scores["options"]["split"] is None and scores["options"]["against"] == f"the teacher of {run}"
+    rows = Path("s.csv").read_text().splitlines()
+    assert rows[0] == "class,agreement_iou" and rows[-2] == f"agreement: pixels,{scores['agreement']}"
+    python = evaluate(student, data="folder", root=photos, against=run, device="cpu", precision="fp32")
+    assert python["agreement_confusion"] == scores["agreement_confusion"]
+    itself = evaluate(run, data="folder", root=str(photos), against=student, device="cpu")
+    assert itself["agreement"] == itself["agreement_miou"] == 1.0 and itself["options"]["against"] == "a loaded student"
+    assert evaluate(run, data="folder", root=photos, against=run / "student", device="cpu")["agreement"] == 1.0
+    assert (
+        evaluate(run, data="folder", root=photos, against="toy.yaml", device="cpu")["agreement"] == scores["agreement"]
+    )
+
+
+def test_agreement_stands_beside_the_truth_where_there_are_labels(
+    run: Path, sets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = evaluate(run, device="cpu")
+    assert main(["eval", str(run), "--against", str(run), "--device", "cpu", "--json", "s.json", "--csv", "s.csv"]) == 0
+    scores, lines = json.loads(Path("s.json").read_text()), capsys.readouterr().out.splitlines()
+    assert all(scores[key] == plain[key] for key in ("miou", "confusion", "images", "size"))
+    assert np.sum(scores["agreement_confusion"]) == 3 * 24 * 40  # void counts: no label is looked at
+    assert lines[0].split() == ["IoU", "agreed"] and lines[1].split()[0] == "sky" and len(lines[1].split()) == 3
+    assert any(line.startswith("mIoU ") for line in lines) and any(
+        line.startswith("agreement: mean IoU ") for line in lines
+    )
+    rows = [row.split(",") for row in Path("s.csv").read_text().splitlines()]
+    assert rows[0] == ["class", "iou", "agreement_iou"] and {len(row) for row in rows} == {3}
+    two = replace(BRIGHTNESS, classes=listed("own", ["dark", "bright"]), network=Brightness(2))
+    described = measure(two, data="folder", root=sets["folder"], against=two, device="cpu", precision="fp32")
+    assert described["miou"] == described["agreement"] == 1.0 and described["options"]["split"] == "test"
+
+
+def test_what_agreement_cannot_be_measured_on(run: Path, photos: Path, sets: dict[str, str]) -> None:
+    for flags, words, error in (
+        ({"root": "nowhere"}, "nowhere", DataError),
+        ({"root": photos, "split": "test"}, "has no dataset.yaml", UsageError),
+        ({"root": photos, "confusion": "c.png"}, "there are none", UsageError),
+        ({"root": photos, "against": None}, "without labels: --data folder --root DIR --against TEACHER", DataError),
+        ({"data": None, "model": run / "student"}, "--against TEACHER", UsageError),
+    ):
+        given = {"model": run, "data": "folder", "against": run, "device": "cpu"} | flags
+        with pytest.raises(error, match=words):
+            evaluate(given.pop("model"), **given)
+    (photos / "deep/er/d.webp").write_bytes(b"RIFF")
+    with pytest.raises(DataError, match="d.webp"):
+        evaluate(run, data="folder", root=photos, against=run, device="cpu")
+    (photos / "images").mkdir()
+    (photos / "masks").mkdir()
+    with pytest.raises(DataError, match="holds masks too; name .*images"):
+        evaluate(run, data="folder", root=photos, against=run, device="cpu")
+    for root in ("camvid", "nyu"):  # folders of data sets, whose masks would be taken for photos
+        with pytest.raises(DataError, match="seems to be the mask of"):
+            evaluate(run, data="folder", root=root, against=run, device="cpu")
+    other = replace(BRIGHTNESS, classes=listed("two", ["a", "b"]))
+    with pytest.raises(DataError, match="classes disagree: teacher 2, student 11"):
+        measure(BRIGHTNESS, data="folder", root="camvid/test", against=other, device="cpu")
