@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import subprocess
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,43 @@ def archive(pickled: bytes, storage: bytes = bytes(24), compression: int = zipfi
         for name, data in (("data.pkl", pickled), ("byteorder", b"little"), ("data/0", storage), ("version", b"3\n")):
             archive.writestr(f"archive/{name}", data)
     return buffer.getvalue()
+
+
+def with_records(*records: tuple[str, bytes]) -> bytes:
+    """A zip file of uncompressed records, names as they are given."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        warnings.simplefilter("ignore")  # of names that occur twice
+        for name, data in records:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def twins(*names: str) -> bytes:
+    """A file with two pickles, of which one asks for a gigabyte by repeating one number."""
+    rest = [("byteorder", b"little"), ("data/0", bytes(24)), ("version", b"3\n")]
+    good, bad = value(tensor()), value(tensor((10**5, 10**5), (0, 0)))
+    return with_records(*zip(names, (bad, good), strict=True), *((f"archive/{name}", data) for name, data in rest))
+
+
+def shifted(before: bytes) -> bytes:
+    """A file with another in front of it, whose places torch's reader and Python's count from different beginnings."""
+    return before + archive(value(tensor()))
+
+
+def two_ends() -> bytes:
+    """A file whose last bytes lead Python to one list of records, and a reader that trusts the locator to another."""
+    data = archive(value(tensor()))
+    end = data.rindex(b"PK\x05\x06")
+    size, start = struct.unpack_from("<LL", data, end + 12)
+    here = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 4, 4, size, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 10, 1)
+    return data[:end] + here + locator + data[end:]
+
+
+def renamed_in_place() -> bytes:
+    """A file whose record has another name before its bytes than in the list."""
+    return archive(value(tensor())).replace(b"archive/data.pkl", b"archive/DATA.pkl", 1)
 
 
 def value(instructions: bytes) -> bytes:
@@ -143,6 +181,20 @@ def pickles(mark: Path) -> dict[str, bytes]:
         "no end": archive(value(tensor())[:-1]),
         "records that overlap": listing(bytes(1_000_000), 1_000),
         "many records": listing(b"", 300_000),
+        "a pickle in large letters": twins("archive/DATA.PKL", "archive/data.pkl"),
+        "a pickle in large letters after": twins("archive/data.pkl", "archive/Data.Pkl"),
+        "two pickles": twins("archive/data.pkl", "archive/data.pkl"),
+        "a pickle in another folder": twins("other/data.pkl", "archive/data.pkl"),
+        "a pickle in a folder of large letters": twins("ARCHIVE/data.pkl", "archive/data.pkl"),
+        "a pickle in no folder": twins("data.pkl", "archive/data.pkl"),
+        "a pickle deeper": twins("archive/x/data.pkl", "other/data.pkl"),
+        "a pickle and a folder": twins("archive/data.pkl/", "archive/data.pkl"),
+        "a file before": shifted(archive(value(tensor((10**5, 10**5), (0, 0))))),
+        "bytes before": shifted(b"PK\x03\x04" + bytes(60)),
+        "bytes after": archive(value(tensor())) + bytes(30),
+        "two ends": two_ends(),
+        "another name within": renamed_in_place(),
+        "another beginning": b"PK\x05\x06" + archive(value(tensor()))[4:],
         "a sparse tensor": saved({"a": torch.ones(3).to_sparse()}),
         "a tensor without numbers": saved({"a": torch.ones(3, device="meta")}),
         "an empty zip file": b"PK\x05\x06" + bytes(18),
