@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segkd.data import classes as class_lists
 from segkd.data import procedural
@@ -26,11 +26,13 @@ from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.foundation.machine import quicker_in_bf16
 from segkd.foundation.rng import seed_for
 from segkd.methods.base import Method, Rules
-from segkd.models.adapters import Adapter, create_network, load_weights
+from segkd.models.adapters import Adapter, create_network
 from segkd.models.building import fitting_mb
 from segkd.models.sync import synced
 from segkd.models.taps import check_statistics
-from segkd.models.teacher import Teacher, input_range, read_state
+from segkd.models.teacher import Teacher, input_range
+from segkd.models.trial import tried, try_passes
+from segkd.models.weights import load_weights, read_state
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
 from segkd.synthesis import generator
 from segkd.synthesis.augment import Augment
@@ -100,7 +102,7 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
         TeacherError: its weights are missing, damaged, or do not fit.
     """
     classes = classes_of(block.classes)
-    state = read_state(Path(expand_root(block.weights)), made_by=block.recipe, trust_pickle=trust_pickle)
+    state = read_state(Path(expand_root(block.weights)), block.recipe, trust_pickle, block.weights_key)
     network = network_of(block, len(classes), fitting_mb(state))
     load_weights(network, state, block.weights)
     return Teacher(network, classes.names, block.mean, block.std)
@@ -188,6 +190,7 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
     start_from(network, recipe.model.weights)
     adapter = Adapter(network, len(classes)).to(device, memory_format=torch.channels_last)
     train = recipe.train
+    try_passes(adapter, "model", described(recipe.model), train.crop, recipe.run.batch, device, bf16)
     player = player_of("network", adapter, train.optimizer, train.schedule, recipe.run.steps, train.ema)
     samples: Sequence[Sample] = [at_size(sample, recipe.data.size) for sample in data]  # read or rendered once
     if not any((sample.mask != class_lists.IGNORE).any() for sample in samples):
@@ -284,6 +287,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     sizes = (synth.size, *synth.sizes)
     if at_head:
         _check_heads(teacher, student, sizes)
+    _try_networks(recipe, teacher, student, synthesiser, device, bf16)
     low, high = input_range(teacher.mean, teacher.std)
     steps = run.steps
     return Distiller(
@@ -298,6 +302,29 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad), checkpointing=run.checkpointing,
         recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
     )  # fmt: skip
+
+
+def _try_networks(
+    recipe: DistillRecipe, teacher: Teacher, student: Adapter, synthesiser: nn.Module, device: torch.device, bf16: bool
+) -> None:
+    """Show the networks images once, so that what cannot be computed is told before anything else is done."""
+    synth, batch = recipe.synth, recipe.run.batch // ranks.size()
+
+    def images(count: int) -> Tensor:
+        return synthesiser.train()(torch.randn(count, synth.latent, device=device), synth.size)
+
+    if synth.kind != "images":  # a stream's are read, and counted
+        advice = "set another synth.size or synth.kind"
+        with torch.no_grad():
+            tried(images, synthesiser, batch, f"synth: {synth.kind} cannot make images", advice, device)
+    for size in dict.fromkeys((synth.size, *synth.sizes)):
+        try_passes(teacher, "teacher", described(recipe.teacher), size, 1, device, bf16)
+        try_passes(student, "student", described(recipe.student), size, batch, device, bf16)
+
+
+def described(model: blocks.Model | blocks.Student) -> str:
+    """Architecture and encoder of a block, in words."""
+    return f"{model.arch} with encoder {model.encoder}" if model.encoder else model.arch
 
 
 def _bank_of(synth: blocks.Synth, bf16: bool) -> Replay:

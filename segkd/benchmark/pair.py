@@ -12,8 +12,8 @@ from torch import nn
 from segkd import build
 from segkd.benchmark.reference import Reference
 from segkd.foundation.errors import UsageError
-from segkd.models.adapters import load_weights
-from segkd.models.teacher import Teacher, read_state
+from segkd.models.teacher import Teacher
+from segkd.models.weights import load_weights, read_state
 from segkd.recipe import DistillRecipe, expand_root
 from segkd.training.distiller import Distiller
 

@@ -18,6 +18,7 @@ from segkd.foundation import audit, ranks
 from segkd.foundation.errors import DataError, NumbersError
 from segkd.foundation.resize import Size, reduced, side_of
 from segkd.models.masks import class_ids, judging, normalised, number_of
+from segkd.models.trial import computed
 
 Item = TypeVar("Item")
 NOT_FINITE = "the model's logits are not finite: its masks mean nothing"
@@ -128,7 +129,9 @@ class Shown:
         bf16 = self.precision == "bf16"
         dtype = torch.float32 if bf16 else number_of(self.model)
         pixels = normalised(images, self.mean, self.std, self.device, dtype)
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=bf16):
+        height, width = pixels.shape[-2:]
+        what, advice = f"the network cannot compute an image of {height}x{width} pixels", "--slide HxW shows it windows"
+        with computed(what, advice), torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.model(pixels)
 
 

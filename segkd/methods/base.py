@@ -29,6 +29,21 @@ class Rules:
     ramp: float = 0.0
 
 
+class OnDemand(dict[str, object]):
+    """What a term may look at, of which some is made only when one does."""
+
+    def __init__(self, known: Mapping[str, object], **makers: Callable[[], object]) -> None:
+        super().__init__(known)
+        self._makers = makers
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._makers
+
+    def __missing__(self, name: str) -> object:
+        self[name] = made = self._makers[name]()
+        return made
+
+
 class View:
     """What a term may look at in one move. It records what was touched, so that a move computes nothing else.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from inspect import signature
 
@@ -16,9 +15,6 @@ from segkd.foundation.memory import out_of_memory
 from segkd.models.building import at_most, unknown_arguments
 from segkd.models.quick import quicken
 from segkd.models.segnet import SegNet
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 Option = int | float | str | bool | None | list
 GIVEN = {"classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params", "kwargs"}
@@ -165,47 +161,12 @@ def head_stride(network: nn.Module) -> int:
     """The factor of the upsampling that ends an smp network; 1 where there is none to leave out."""
     head = getattr(network, "segmentation_head", None)
     if isinstance(head, nn.Sequential) and len(head) == 3 and isinstance(head[1], nn.Upsample):
+        from segmentation_models_pytorch.base import SegmentationModel
+
+        if type(network).forward is not SegmentationModel.forward:
+            return 1  # a DPT's decoder is given more than the encoder's maps
         return int(head[1].scale_factor)
     return 1
-
-
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load `state` into `network`, strictly; the error is one line with the first three keys that do not fit.
-
-    Raises:
-        TeacherError: missing or extra keys, another shape or kind of number, or a number that is not finite.
-    """
-    own = network.state_dict()
-    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
-    if missing or extra:
-        parts = [f"{name} {_first(keys)}" for name, keys in (("missing", missing), ("unexpected", extra)) if keys]
-        raise TeacherError(
-            f"{source}: not the weights of this network: {'; '.join(parts)}; check arch, encoder, options"
-        )
-    wrong = [
-        f"{key}: expected {difference}" for key, value in own.items() if (difference := _difference(value, state[key]))
-    ]
-    if wrong:
-        raise TeacherError(f"{source}: {_first(wrong, '; ')}; check arch, encoder, options and classes")
-    broken = [key for key, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
-    if broken:
-        raise TeacherError(f"{source}: not finite: {_first(broken)}; train or fetch it again")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
-
-
-def _first(items: Sequence[str], between: str = ", ") -> str:
-    """The first three; they come from a file, and may be anything."""
-    return between.join(one_line(item, 200) for item in items[:3]) + (" ..." if len(items) > 3 else "")
-
-
-def _difference(own: Tensor, found: Tensor) -> str | None:
-    """How a tensor of a file differs in kind from the network's own: bytes of a quantised network, say, are no weights."""
-    if own.shape != found.shape:
-        return f"shape {tuple(own.shape)}, found {tuple(found.shape)}"
-    kinds = _FLOATS if own.is_floating_point() else _COUNTS
-    return None if found.dtype in kinds else f"{str(own.dtype)[6:]}, found {str(found.dtype)[6:]}"
 
 
 def parameters_of(module: nn.Module) -> int:
@@ -216,14 +177,21 @@ def parameters_of(module: nn.Module) -> int:
 def flops_of(module: nn.Module, height: int, width: int) -> int:
     """Floating-point operations (2 per multiply-add) of one forward of a (1,3,height,width) image in eval mode.
 
-    They are those of the architecture, whatever a device saves of them: nothing is computed.
+    They are those of the architecture, whatever a device saves of them: nothing is computed, but where a network makes
+    numbers of its own in its forward, which then cannot be had without computing them.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     training = module.training
     module.eval()
     shapes = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        torch.func.functional_call(module, shapes, torch.zeros(1, 3, height, width, device="meta"))
-    module.train(training)
+    device = next((value.device for value in module.parameters()), torch.device("cpu"))
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            torch.func.functional_call(module, shapes, torch.zeros(1, 3, height, width, device="meta"))
+    except Exception:  # whatever such a network's code says to numbers that are not there
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(torch.zeros(1, 3, height, width, device=device))
+    finally:
+        module.train(training)
     return int(counter.get_total_flops())

@@ -22,11 +22,12 @@ from segkd.foundation.memory import out_of_memory
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
 from segkd.foundation.rng import check_idle
 from segkd.foundation.tensors import load_safetensors
-from segkd.models.adapters import Adapter, architectures, is_local, load_weights, network_stride
+from segkd.models.adapters import Adapter, architectures, is_local, network_stride
 from segkd.models.building import at_most, fitting_mb, unknown_arguments
 from segkd.models.card import model_card
 from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
 from segkd.models.segnet import SegNet
+from segkd.models.weights import load_weights
 
 MOST_JSON = 1_000_000
 """Bytes of `config.json` and of `preprocess.json`."""

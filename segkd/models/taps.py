@@ -56,6 +56,15 @@ def check_statistics(network: nn.Module, source: str) -> int:
     return len(layers)
 
 
+def few_statistics(network: nn.Module) -> list[str]:
+    """A line where most normalisation layers are no BatchNorm, and a comparison of statistics says little; else none."""
+    kept = len(batchnorm_layers(network))
+    others = ("LayerNorm", "GroupNorm", "InstanceNorm", "RmsNorm", "RMSNorm")
+    layers = kept + sum(type(module).__name__.startswith(others) for module in network.modules())
+    said = f"teacher: statistics are kept by {kept} of {layers} normalisation layers: what they say of its images is little"
+    return [said] if kept < layers / 2 else []
+
+
 class BatchNormTap:
     """Collects the statistics of every BatchNorm input while open; leaves no hook behind.
 
@@ -152,8 +161,19 @@ class FeatureTap:
                 handle.remove()
 
     def _listen(self, module: nn.Module, inputs: tuple, output: object) -> None:
-        maps = output if isinstance(output, (list, tuple)) else [output]
-        self.features.append([m for m in maps if isinstance(m, Tensor) and m.dim() == 4][-1])
+        maps = list(_maps_in(output))
+        if not maps:
+            raise TeacherError(f"a term looks at features, and {type(module).__name__} gives no (N,C,H,W) maps")
+        self.features.append(maps[-1])
+
+
+def _maps_in(output: object) -> Iterator[Tensor]:
+    """The (N,C,H,W) tensors of an output, in order; the encoder of a DPT gives lists within a tuple."""
+    if isinstance(output, (list, tuple)):
+        for part in output:
+            yield from _maps_in(part)
+    elif isinstance(output, Tensor) and output.dim() == 4:
+        yield output
 
 
 @contextmanager

@@ -197,7 +197,11 @@ def _near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 class Teacher(Model):
     """The frozen network to be distilled."""
 
-    weights: Text = Field(description="file with the weights, relative to the recipe")
+    weights: Text = Field(description="file with the weights, or folder of save_pretrained, relative to the recipe")
+    weights_key: Text | None = Field(
+        None,
+        description="entry of a checkpoint to take where it holds several, as state_dict_ema; a.b: one within another",
+    )
     recipe: Text | None = Field(None, description="name of the teach recipe that makes the weights")
 
     @field_validator("weights")

@@ -17,7 +17,10 @@ from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.models.adapters import flops_of, parameters_of
 from segkd.models.student import save_network, write_card
+from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
+from segkd.models.trial import try_measured
+from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root
 from segkd.runs import card
 from segkd.runs.folder import (
@@ -76,9 +79,14 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
     with audit.phase("training"):
         game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
         bench = settled(bench, game)
+    for data in (watch, final):
+        for who, network in (("teacher", teacher), ("student", game.student.network)) if data is not None else ():
+            try_measured(network, who, data[0].image.shape[:2], bench.device)
+    if not ranks.rank() and any("statistics" in needs for needs in game.needs.values()):
+        terminal.say(*few_statistics(teacher.network))
     # All that can be wrong with the input has been said by now: only then is anything written.
     with run_folder(recipe, options.resume) as (stop, lock):
-        facts = {"teacher sha256": sha256(Path(expand_root(recipe.teacher.weights)))}
+        facts = {"teacher sha256": sha256(weights_file(Path(expand_root(recipe.teacher.weights))))}
         start, diary = begin(folder, recipe, options, bench, game, facts)
         with audit.phase("training"):
             looks = _events(folder, recipe, game, teacher, watch, bench, stop, lock)

@@ -15,8 +15,9 @@ from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
-from segkd.models.adapters import Adapter, flops_of, load_weights, parameters_of
+from segkd.models.adapters import Adapter, flops_of, parameters_of
 from segkd.models.student import save_network, write_card
+from segkd.models.weights import load_weights
 from segkd.recipe import TeachRecipe, expand_root
 from segkd.runs import card
 from segkd.runs.folder import (

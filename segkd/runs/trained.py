@@ -16,9 +16,9 @@ from segkd.data.classes import Classes, disagreement, known_as
 from segkd.foundation.errors import DataError, RecipeError, TeacherError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.foundation.rng import check_idle
-from segkd.models.adapters import Adapter, load_weights
+from segkd.models.adapters import Adapter
 from segkd.models.student import LoadedStudent, load_student
-from segkd.models.teacher import read_state
+from segkd.models.weights import load_weights, read_state
 from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, with_values
 from segkd.recipe.sources import Overrides, read_overrides
 from segkd.recipe.strict_yaml import plain

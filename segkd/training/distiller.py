@@ -16,7 +16,7 @@ from segkd.foundation import ranks
 from segkd.foundation.buffers import Snapshot
 from segkd.foundation.precision import wide
 from segkd.foundation.rng import seed_for, seed_of_attempt
-from segkd.methods.base import FIELDS, Method, View
+from segkd.methods.base import Method, OnDemand, View
 from segkd.models.recompute import Context, recomputing
 from segkd.models.recorded import Recorded
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
@@ -265,14 +265,20 @@ class Distiller:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _plan(self) -> dict[str, set[str]]:
-        """What each player's terms look at, found by tracing every term with weight once on a batch of two."""
+        """What each player's terms look at, found by tracing every term with weight once on a batch of two.
+
+        No network is asked for features that no term looks at: some have none.
+        """
         torch.manual_seed(seed_for(self.seed, 0, 0, "plan"))
-        everything = set(FIELDS)
         student, maker = self.student.network.train(), self.synthesiser.train()
         with torch.no_grad(), untouched_statistics(student), untouched_statistics(maker), self._autocast():
             z = torch.randn(2, self.latent, device=self.device)
             x = wide(maker(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
-            values = {"z": z, "x": x, **self._teach(x, everything), **self._study(x, everything)}
+            values = OnDemand(
+                {"z": z, "x": x, **self._teach(x, {"t", "statistics"}), **self._study(x, {"s"})},
+                t_features=lambda: self._teach(x, {"t_features"})["t_features"],
+                s_features=lambda: self._study(x, {"s_features"})["s_features"],
+            )
             needs: dict[str, set[str]] = {}
             for player in ("student", "synth", "refine"):
                 view = self._view(values)

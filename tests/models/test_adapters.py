@@ -13,11 +13,11 @@ from segkd.models.adapters import (
     create_network,
     flops_of,
     head_stride,
-    load_weights,
     network_stride,
     pad_to_multiple,
     parameters_of,
 )
+from segkd.models.weights import load_weights
 from tests.work import work_below
 
 TINY = {"channels": [8, 8, 16, 16]}

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segkd.foundation.errors import TeacherError
-from segkd.models.teacher import Teacher, input_range, read_state
+from segkd.models.teacher import Teacher, input_range
+from segkd.models.weights import read_state
 
 STATE = {
     "0.weight": torch.arange(6.0).view(2, 3, 1, 1),

@@ -1,0 +1,101 @@
+"""One pass before the first step: what torch, or a network's own code, has against a network, told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from segkd.foundation.errors import RecipeError, SegkdError, TeacherError, one_line
+from segkd.foundation.memory import out_of_memory
+from segkd.models.adapters import Adapter
+from segkd.models.taps import untouched_statistics
+
+
+@contextmanager
+def computed(what: str, advice: str, kind: type[SegkdError] = TeacherError) -> Iterator[None]:
+    """Raises `kind` where the block fails, which runs code that is not ours: `what`, the reason, and `advice`.
+
+    What segkd says itself passes, and so does a lack of memory.
+    """
+    try:
+        yield
+    except SegkdError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise kind(f"{what}: {one_line(error)}; {advice}") from error
+
+
+def try_passes(
+    network: Adapter, block: str, of: str, size: tuple[int, int], batch: int, device: torch.device, bf16: bool
+) -> None:
+    """Show a network in its mode some random images (N,3,*size), N the batch but two at most, and go back to its input.
+
+    Nothing of it changes, and no random number is drawn.
+
+    Args:
+        block: the block of the recipe that describes it; `of` is what that says.
+
+    Raises:
+        RecipeError: it cannot compute them; at `run.batch` where two images would do.
+        TeacherError: what it gives are no logits.
+    """
+
+    def passes(images: int) -> Tensor:
+        x = torch.randn(images, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = network(x.requires_grad_()).float()
+        asked = [x, *(p for p in network.parameters() if p.requires_grad)]
+        torch.autograd.grad(logits.square().mean(), asked, allow_unused=True)
+        return logits.detach()
+
+    what = f"{block}: {of} cannot compute images of {size[0]}x{size[1]}{' in bf16' if bf16 else ''}"
+    advice = f"set the size (synth.size, train.crop) to one that it takes, or its own in {block}.options (img_size)"
+    logits = tried(passes, network, batch, what, advice, device)
+    if logits.shape[1] != network.classes:
+        raise TeacherError(f"{block}: {of} gives {logits.shape[1]} maps for {network.classes} classes")
+    if logits.min() >= 0 and torch.allclose(logits.sum(1), torch.ones(()), atol=1e-2):
+        raise TeacherError(
+            f"{block}: {of} gives probabilities, which sum up to 1, and no logits: leave its softmax out"
+        )
+
+
+def tried(
+    passes: Callable[[int], Tensor], network: nn.Module, batch: int, what: str, advice: str, device: torch.device
+) -> Tensor:
+    """What `passes` gives for the batch, but two images at most; it computes `network`, of which nothing changes.
+
+    Raises:
+        RecipeError: it cannot be computed; at `run.batch` where two images would do.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), untouched_statistics(network):
+        try:
+            with computed(what, advice, RecipeError):
+                return passes(min(batch, 2))
+        except RecipeError:
+            if batch > 1:
+                raise
+            with computed(what, advice, RecipeError):
+                passes(2)
+            raise RecipeError(
+                "run.batch: one image is too few for a BatchNorm layer of one pixel; set run.batch=2"
+            ) from None
+
+
+@torch.no_grad()
+def try_measured(network: Adapter, who: str, size: tuple[int, int], device: torch.device) -> None:
+    """Show a network one image (1,3,*size) of those that will measure it, in evaluation mode.
+
+    Raises:
+        TeacherError: it cannot compute it, which would be told after the last step.
+    """
+    what = f"data.name: the {who} cannot compute the images of {size[0]}x{size[1]} that measure it"
+    training = network.training
+    with computed(what, "set data.name=null, and measure with segkd eval --slide HxW"):
+        network.eval()(torch.zeros(1, 3, *size, device=device))
+    network.train(training)

@@ -1,0 +1,233 @@
+"""Weights from files: the tensors in whatever a training script wrapped them, and whether they are those of a network."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segkd.foundation import terminal
+from segkd.foundation.errors import TeacherError, one_line
+from segkd.foundation.memory import out_of_memory
+from segkd.foundation.tensors import TorchScript, load_pickled, load_safetensors
+
+State = dict[str, Tensor]
+IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+"""What `save_pretrained` writes beside a `config.json`."""
+KNOWN = ("state_dict", "model", "model_state_dict")
+"""Where most scripts keep weights; of several entries the first of these is taken."""
+DEEPEST = 3
+_WRAPPERS = ("module.", "_orig_mod.")  # of torch's DataParallel, DistributedDataParallel, AveragedModel and compile
+_AVERAGED = re.compile(r"ema|average|swa|shadow", re.IGNORECASE)
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|loss|criterion|metric", re.IGNORECASE)
+_ELSEWHERE = {
+    "torchvision": ({"backbone", "classifier"}, {"backbone", "classifier", "aux_classifier"}),
+    "Hugging Face's transformers": ({"segformer", "decode_head"}, None),
+    "mmsegmentation": ({"backbone", "decode_head"}, None),
+}
+"""Libraries by the modules that their networks have: those that must be there, and all that may be."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that a path names: itself, or the one in a folder that `save_pretrained` wrote."""
+    return next((path / name for name in IN_FOLDER if os.path.isfile(path / name)), path)
+
+
+def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = False, entry: str | None = None) -> State:
+    """The tensors of a weights file: safetensors, or a torch checkpoint without pickled code.
+
+    Where a checkpoint holds several networks' worth, such as an average beside the live weights, a line says which was
+    taken.
+
+    Args:
+        path: the file, or a folder that `save_pretrained` wrote.
+        made_by: the recipe that makes this file, for the error message of a missing one.
+        trust_pickle: also load files that need pickle; it runs whatever code they hold.
+        entry: the entry of a checkpoint to take, `a.b` for one within another.
+
+    Raises:
+        TeacherError: no such file or entry, not readable, or it needs pickle.
+    """
+    file = weights_file(path)
+    if os.path.isdir(file):
+        raise TeacherError(f"{path}: a folder without {' or '.join(IN_FOLDER)}; name the file of the weights")
+    if not os.path.isfile(file):
+        hint = f"make it with: segkd teach {made_by}" if made_by else "check the path in the recipe"
+        raise TeacherError(f"{path}: no such weights file; {hint}")
+    if file.suffix == ".safetensors":
+        try:
+            return _unwrapped(load_safetensors(file))
+        except (ValueError, OSError) as error:
+            reason = one_line(error)
+            raise TeacherError(f"{file}: not a valid safetensors file ({reason}); fetch or train it again") from error
+    loaded = _trusted(file) if trust_pickle else _untrusted(file)
+    found = dict(_states_in(loaded))
+    if not found:
+        has = f" but {_first(list(map(str, loaded)))}" if isinstance(loaded, dict) and loaded else ""
+        raise TeacherError(f"{file}: holds no state_dict of tensors{has}; save model.state_dict()")
+    return _unwrapped(found[_chosen(found, file, entry)])
+
+
+def _untrusted(file: Path) -> Any:
+    try:
+        return load_pickled(file)
+    except TorchScript as error:
+        how = "save torch.jit.load(FILE).state_dict() with torch.save"
+        raise TeacherError(f"{file}: a TorchScript archive, not weights; {how}") from error
+    except (ValueError, OSError) as error:
+        advice = "save a state_dict as .safetensors, or pass --trust-pickle if you trust its source"
+        raise TeacherError(f"{file}: not loadable without pickle ({one_line(error)}); {advice}") from error
+
+
+def _trusted(file: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=False)
+    except Exception as error:  # torch raises many kinds for a damaged file, and its own code whatever it likes
+        if out_of_memory(error):
+            raise
+        advice = "save a state_dict as .safetensors where its code is installed"
+        raise TeacherError(f"{file}: not loadable, with pickle either ({one_line(error)}); {advice}") from error
+
+
+def _states_in(value: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
+    """The state dicts in what a file holds, each with the entry that leads to it; not those of optimisers."""
+    if isinstance(value, nn.Module):
+        value = value.state_dict()
+    if not isinstance(value, dict) or not value:
+        return
+    if all(isinstance(key, str) and isinstance(each, Tensor) for key, each in value.items()):
+        yield entry, dict(value)
+    elif depth < DEEPEST:
+        for key, each in value.items():
+            if isinstance(key, str) and not _NO_WEIGHTS.search(key):
+                yield from _states_in(each, f"{entry}.{key}".removeprefix("."), depth + 1)
+
+
+def _chosen(found: Mapping[str, State], file: Path, entry: str | None) -> str:
+    """The entry to take; a line says so where there are others, or it has an uncommon name."""
+    names = [one_line(name, 60) for name in found]
+    if entry is not None:
+        if entry not in found:
+            has = ", ".join(names) if names != [""] else "no entries"
+            raise TeacherError(f"{file}: weights_key: no entry {entry!r} with weights; it has {has}")
+        return entry
+    live = [name for name in found if not _AVERAGED.search(name)] or list(found)
+    common = [name for name in live if name in KNOWN]
+    if len(live) > 1 and not common:
+        raise TeacherError(
+            f"{file}: several entries hold weights ({', '.join(names)}): choose with teacher.weights_key"
+        )
+    chosen = (common or live)[0]
+    others = [one_line(name, 60) for name in found if name != chosen]
+    if others:
+        averaged = " (an average, it seems)" if _AVERAGED.search(" ".join(others)) else ""
+        takes = f"teacher.weights_key={others[0]} takes the other"
+        terminal.say(f"{file}: took the weights in {one_line(chosen, 60)}, not {', '.join(others)}{averaged}; {takes}")
+    elif chosen not in ("", *KNOWN):
+        terminal.say(f"{file}: took the weights in {one_line(chosen, 60)}")
+    return chosen
+
+
+def _unwrapped(state: State) -> State:
+    """The tensors by the names that they had before torch wrapped their network."""
+    while prefix := next((p for p in _WRAPPERS if any(key.startswith(p) for key in state)), None):
+        inside = {key: value for key, value in state.items() if key != "n_averaged"}
+        if not all(key.startswith(prefix) for key in inside):
+            break
+        state = {key.removeprefix(prefix): value for key, value in inside.items()}
+    return state
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load `state` into `network`, strictly; the error is one line with the first three keys that do not fit.
+
+    A prefix that all of the network's keys have is taken away, and what is no part of a segmentation network (a
+    classification head, losses beside the network) left out, with a line.
+
+    Raises:
+        TeacherError: missing or extra keys, another shape or kind of number, a number that is not finite, or a variance
+            below 0.
+    """
+    own = network.state_dict()
+    state = _of_network(state, own, source)
+    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
+    if missing or extra:
+        raise TeacherError(f"{source}: {_misfit(missing, extra, state)}")
+    wrong = [
+        f"{key}: expected {difference}" for key, value in own.items() if (difference := _difference(value, state[key]))
+    ]
+    if wrong:
+        raise TeacherError(f"{source}: {_first(wrong, '; ')}; {_advice(own, state)}")
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
+    if broken:
+        raise TeacherError(f"{source}: not finite: {_first(broken)}; train or fetch it again")
+    below = [key for key, value in state.items() if key.endswith("running_var") and (value < 0).any()]
+    if below:
+        raise TeacherError(f"{source}: a variance below 0: {_first(below)}; train or fetch it again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
+
+
+def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> State:
+    """The tensors of a file that are the network's, by its own names, as far as that can be told; else as they are."""
+    counter = "num_batches_tracked"  # of no account in eval mode; torch before 0.4.1 had none
+    needed = [key for key in own if not key.endswith(counter)]
+    prefixes = {key.removesuffix(needed[0]) for key in state if key.endswith(needed[0])} if needed else set()
+    prefix = next((p for p in sorted(prefixes, key=len) if all(p + key in state for key in needed)), None)
+    if prefix is None:
+        return dict(state)
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    head = "classification_head."
+    left = [key for key in state if not key.startswith(prefix) or key.startswith(f"{prefix}{head}")]
+    if left:
+        terminal.say(f"{source}: left out {_first(left)}: no part of the segmentation network")
+    inside = {key: value for key, value in inside.items() if key in own or not key.startswith(head)}
+    return {key: value for key, value in own.items() if key.endswith(counter) and key not in inside} | inside
+
+
+def _misfit(missing: Sequence[str], extra: Sequence[str], state: Mapping[str, Tensor]) -> str:
+    """What is wrong with the names of a file's tensors, and what to do."""
+    modules = {key.removeprefix("model.").partition(".")[0] for key in state}
+    for library, (needed, possible) in _ELSEWHERE.items():
+        if needed <= modules and (possible is None or modules <= possible):
+            return (
+                f"the weights of a network of {library} ({', '.join(sorted(needed))}), which segkd does not build:"
+                " a teacher is one of segmentation-models-pytorch, or a SegNet"
+            )
+    parts = [f"{name} {_first(keys)}" for name, keys in (("missing", missing), ("unexpected", extra)) if keys]
+    return f"not the weights of this network: {'; '.join(parts)}; check arch, encoder, options"
+
+
+def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What to do about tensors of another shape."""
+    head = [key for key in own if key.startswith("segmentation_head") and own[key].shape != state[key].shape]
+    if head and all(state[key].ndim and len(state[key]) == 1 for key in head):
+        return "a head of one logit (sigmoid) is not supported"
+    first = next((key for key, value in own.items() if value.ndim == 4), None)
+    if first and state[first].ndim == 4 and own[first].shape[1] == 3 != state[first].shape[1]:
+        return f"made for images of {state[first].shape[1]} channels, and segkd's are RGB"
+    return "check arch, encoder, options and classes"
+
+
+def _first(items: Sequence[str], between: str = ", ") -> str:
+    """The first three; they come from a file, and may be anything."""
+    return between.join(one_line(item, 200) for item in items[:3]) + (" ..." if len(items) > 3 else "")
+
+
+def _difference(own: Tensor, found: Tensor) -> str | None:
+    """How a tensor of a file differs in kind from the network's own: bytes of a quantised network, say, are no weights."""
+    if own.shape != found.shape:
+        return f"shape {tuple(own.shape)}, found {tuple(found.shape)}"
+    kinds = _FLOATS if own.is_floating_point() else _COUNTS
+    return None if found.dtype in kinds else f"{str(own.dtype)[6:]}, found {str(found.dtype)[6:]}"
