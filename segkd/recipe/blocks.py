@@ -9,103 +9,34 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from segkd.recipe import networks, strict_yaml
 from segkd.recipe.options import Options
-
-DataName = Literal["camvid", "nyuv2", "scenes", "rooms", "folder"]
-NAMED_CLASSES = ("camvid", "scenes", "rooms", "nyuv2_13", "nyuv2_40")
-MOST_CLASSES = 254
-"""As many as `data.classes.Classes` holds: masks are bytes, and one id is kept for void."""
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SCALE_255 = "these are on the scale 0..255, segkd wants 0..1: divide mean and std by 255"
-
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _classes(value: Any) -> Any:
-    if isinstance(value, str):
-        if value in NAMED_CLASSES:
-            return value
-    elif isinstance(value, list | tuple):
-        names = [name for name in value if isinstance(name, str) and name]
-        if 2 <= len(value) <= MOST_CLASSES and len(names) == len(value) == len(set(names)):
-            return tuple(value)
-    elif type(value) is int and 2 <= value <= MOST_CLASSES:
-        return value
-    if value == 1 or (isinstance(value, list | tuple) and len(value) == 1):
-        raise ValueError("a head of one logit (sigmoid) is not supported: expected two classes or more")
-    raise ValueError(
-        f"expected one of {', '.join(NAMED_CLASSES)}, a list of 2 to {MOST_CLASSES} different names, or their number"
-    )
-
-
-def seconds_of(value: Any) -> float | None:
-    """Seconds from a time such as `"25m"`, `"1500s"`, `"2h"` or `"1d"`; None where it is none."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd])", value) if isinstance(value, str) else None
-    return float(match[1]) * _UNIT_SECONDS[match[2]] if match else None
-
-
-def _rhythm(value: Any) -> Any:
-    """A number of steps, or a time as it was written: it becomes steps only when the run knows how long one takes."""
-    if (type(value) is int and 1 <= value <= 10**9) or 0 < (seconds_of(value) or 0) <= 1e9:
-        return value
-    raise ValueError("expected a number of steps, or a time such as 3m, more than 0")
-
-
-def _budget(value: Any) -> Any:
-    """Seconds from a time or a plain number."""
-    seconds = seconds_of(value)
-    value = value if seconds is None else seconds
-    if value is not None and (type(value) not in (int, float) or not 0 < value <= 1e9):
-        raise ValueError("expected a time such as 1500s, 25m or 2h, or a number of seconds, more than 0")
-    return value
-
-
-def _no_file(value: Any) -> Any:
-    return None if value == "none" else value
-
-
-def _architecture(name: str) -> str:
-    if wrong := networks.unknown_architecture(name):
-        raise ValueError(wrong)
-    return name
-
-
-def _without_nulls(value: Any) -> Any:
-    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
-
-
-Text = Annotated[str, Field(min_length=1, max_length=4096)]
-Architecture = Annotated[Text, AfterValidator(_architecture)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Pixels = Annotated[int, Field(ge=1, le=8192)]
-# YAML knows lists only; everything inside a tuple stays strict.
-Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
-Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
-Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
-Channels = Annotated[tuple[float, float, float], Field(strict=False)]
-Deviation = Annotated[float, Field(ge=0.001)]
-Spread = Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False)]
-ClassNames = Annotated[str | tuple[str, ...] | int, BeforeValidator(_classes)]
-Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
-Rhythm = Annotated[int | str, BeforeValidator(_rhythm)]
+from segkd.recipe.values import (
+    IMAGENET,
+    SCALE_255,
+    Architecture,
+    Betas,
+    Budget,
+    Channels,
+    ClassNames,
+    Count,
+    CountOrZero,
+    DataName,
+    Decay,
+    Fraction,
+    NotNegative,
+    Place,
+    Positive,
+    Range,
+    Rhythm,
+    Size,
+    Spread,
+    Text,
+    Weights,
+    without_file,
+)
 
 
 class Block(BaseModel):
@@ -143,7 +74,9 @@ class Schedule(Block):
 
     name: Literal["constant", "poly", "cosine", "step"] = Field("poly", description="the shape of the fall")
     power: Positive = Field(0.9, description="poly: exponent of the remaining fraction of the run")
-    every: Annotated[float, Field(gt=0, le=1)] = Field(0.3333, description="step: fraction of the run between falls")
+    every: Annotated[float, Field(ge=0.001, le=1)] = Field(
+        0.3333, description="step: fraction of the run between falls"
+    )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step: factor of each fall")
     warmup: CountOrZero = Field(0, description="steps of linear warm-up")
 
@@ -153,8 +86,8 @@ class Model(Block):
 
     arch: Architecture = Field(description="architecture, by its name in segmentation_models_pytorch, or SegNet")
     encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
-    classes: ClassNames = Field(description="a named class list, a list of names, or their number")
-    weights: Annotated[Text | None, BeforeValidator(_no_file)] = Field(
+    classes: ClassNames = Field(description="what the network tells apart")
+    weights: Annotated[Text | None, BeforeValidator(without_file)] = Field(
         None, description="file with the weights, relative to the recipe; null or none: fresh"
     )
     mean: Channels = Field(
@@ -276,8 +209,12 @@ class Synth(Block):
         return optimizer
 
 
+MOST_MOVES = 17
+"""In a step: once a signal has come in one of them, 16 others may have to be played before a checkpoint can be saved."""
+
+
 class Game(Block):
-    """The rules between the two players."""
+    """The rules between the two players. A step has at most 17 moves in all, and at most 16 without those that keep."""
 
     student_moves: Annotated[int, Field(ge=1, le=15)] = Field(5, description="student moves a step")
     synth_moves: Annotated[int, Field(ge=0, le=15)] = Field(1, description="generator moves a step")
@@ -293,9 +230,21 @@ class Game(Block):
     @field_validator("synth_moves")
     @classmethod
     def _few(cls, synth_moves: int, info: ValidationInfo) -> int:
-        if synth_moves + info.data.get("student_moves", 0) > 16:
-            raise ValueError("more than 16 moves a step: checkpoints exist only between steps")
+        if synth_moves + info.data.get("student_moves", 0) > MOST_MOVES - 1:
+            raise ValueError(
+                f"more than {MOST_MOVES - 1} moves of the two players a step: a signal waits for a step's end"
+            )
         return synth_moves
+
+    @field_validator("keep_moves")
+    @classmethod
+    def _few_in_all(cls, keep_moves: int, info: ValidationInfo) -> int:
+        moves = [keep_moves, info.data.get("student_moves", 0), info.data.get("synth_moves", 0)]
+        if keep_moves and sum(moves) > MOST_MOVES:
+            raise ValueError(
+                f"more than {MOST_MOVES} moves a step, all three kinds together: a signal waits for its end"
+            )
+        return keep_moves
 
 
 class Data(Block):
@@ -320,11 +269,13 @@ class TeachData(Data):
 class Run(Block):
     """How long, how large, how often."""
 
-    dir: Text | None = Field(None, description="run folder, relative to the working directory")
-    budget: Annotated[float | None, BeforeValidator(_budget)] = Field(
-        None, description="time, such as 25m; where set, it decides the number of steps before step 1"
+    dir: Place | None = Field(
+        None, description="run folder, relative to the working directory; null: runs/RECIPE-sSEED"
     )
-    steps: Count | None = Field(None, description="steps of the run", validate_default=True)
+    budget: Budget = Field(None, description="where set, it decides the number of steps before step 1")
+    steps: Count | None = Field(
+        None, description="steps of the run; needed where no budget is set", validate_default=True
+    )
     batch: Annotated[int, Field(ge=1, le=65536)] = Field(description="images a move, over all processes")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="all randomness follows from it")
     save_every: Rhythm = Field("3m", description="steps between checkpoints, or a time: it becomes steps once")
@@ -404,10 +355,10 @@ class Recipe(Block):
 class DistillRecipe(Recipe):
     """Teacher to student without the teacher's data."""
 
-    method: Text = Field(description="name of a file in segkd/methods, or of the --method-file")
-    variant: Text | None = Field(None, description="segkd, paper, or a preset of the recipe")
+    method: Text = Field(description="what is played: a file in segkd/methods")
+    variant: Text | None = Field(None, description="a form of the method: V of a preset METHOD.V")
     weights: Weights = Field({}, description="weight of each of the method's terms; 0 removes its cost")
-    terms: Weights = Field({}, description="weight of each further student term")
+    terms: Weights = Field({}, description="weight of each further student term; 0: off")
     game: Game = Field(Game(), description="the rules between the two players")
     teacher: Teacher = Field(description="the frozen network")
     student: Student = Field(description="the network to be trained")
@@ -423,4 +374,4 @@ class TeachRecipe(Recipe):
     train: Train = Field(description="how it is trained")
     data: TeachData = Field(description="the labelled images")
     run: TeachRun = Field(description="length, size, place")
-    output: Text | None = Field(None, description="file for the fp16 weights, relative to the recipe, with a card")
+    output: Place | None = Field(None, description="file for the fp16 weights, relative to the recipe, with a card")

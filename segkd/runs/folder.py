@@ -24,7 +24,7 @@ from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
 from segkd.foundation.machine import machine
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, load, with_values
-from segkd.recipe.blocks import seconds_of
+from segkd.recipe.values import seconds_of
 from segkd.runs.taking import MARK, RECIPE_HASH, check_folder
 from segkd.training import checkpoint, loop, rhythm, tune
 from segkd.training.distiller import Distiller

@@ -25,7 +25,7 @@ from segkd.cli.recipes import anchored
 from segkd.data.classes import ROOMS
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
 from segkd.recipe import load
-from segkd.recipe.blocks import DataName
+from segkd.recipe.values import DataName
 from segkd.runs.trained import load_model
 
 ROOT = Path(__file__).parents[2]

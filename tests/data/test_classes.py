@@ -18,7 +18,8 @@ from segkd.data.classes import (
     numbered,
 )
 from segkd.foundation.errors import DataError
-from segkd.recipe.blocks import MOST_CLASSES, NAMED_CLASSES, Model
+from segkd.recipe.blocks import Model
+from segkd.recipe.values import MOST_CLASSES, NAMED_CLASSES
 
 
 def test_camvid_is_the_tutorials_table():

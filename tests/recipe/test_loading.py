@@ -230,3 +230,39 @@ def test_rhythms_are_steps_or_times_as_written(write: Write, distill, methods, k
     for wrong in ("0", "0s", "100.0", "true", "often", "-3m", "[3]"):
         with pytest.raises(RecipeError, match=rf"run\.{key}: expected a number of steps, or a time such as 3m"):
             load(path, [f"run.{key}={wrong}"], methods=methods)
+
+
+def test_a_step_has_at_most_so_many_moves(write: Write, errors_of: Errors, distill: dict[str, Any], methods: dict[str, Terms]) -> None:  # fmt: skip
+    """17, as CamVid's: whoever stops a run in the first of them waits for at most 16 others."""
+    moves = {"student_moves": 15, "synth_moves": 1, "keep_moves": 1}
+    distill["game"] |= moves
+    assert load(write(distill), methods=methods).game.keep_moves == 1
+    for more in ({"keep_moves": 15}, {"keep_moves": 2}, {"student_moves": 10, "synth_moves": 6, "keep_moves": 2}):
+        [line] = errors_of({**distill, "game": {**moves, **more}})
+        assert "game.keep_moves: more than 17 moves a step, all three kinds together" in line
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("x" * 300, "a name of 300 bytes: at most 230"), ("runs/" + "\u00e9" * 150, "a name of 300 bytes"),
+     ("a/" * 1990, "a path of more than 3800 bytes")],
+)  # fmt: skip
+def test_a_run_folder_that_no_file_system_takes(
+    errors_of: Errors, distill: dict[str, Any], folder: str, message: str
+) -> None:
+    [line] = errors_of(distill, f"run.dir={folder}")
+    assert line.startswith(f"command line: run.dir: {message}")
+
+
+def test_a_recipe_whose_name_is_too_long_for_its_run(
+    write: Write, distill: dict[str, Any], methods: dict[str, Terms]
+) -> None:
+    path = write(distill, "r" * 240 + ".yaml")
+    with pytest.raises(RecipeError, match="run.dir: a name of 243 bytes: at most 230"):
+        load(path, methods=methods)
+    assert load(path, ["run.dir=out"], methods=methods).run.dir == "out"
+
+
+def test_a_fall_of_the_learning_rate_at_every_moment(errors_of: Errors, distill: dict[str, Any]) -> None:
+    [line] = errors_of(distill, "student.schedule={name: step, every: 1e-310}")
+    assert line == "command line: student.schedule.every: must be at least 0.001, got 1e-310"
