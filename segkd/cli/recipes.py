@@ -17,7 +17,7 @@ from segkd.foundation.errors import RecipeError
 @click.group()
 @with_debug
 def recipes() -> None:
-    """List, show, check and copy recipes."""
+    """List, show, check and copy recipes, and tell what they may say."""
 
 
 @recipes.command("ls")
@@ -43,6 +43,23 @@ def show_recipe(recipe: str, overrides: tuple[str, ...]) -> None:
     from segkd.recipe.origins import annotated
 
     terminal.deliver(*annotated(recipe, overrides).splitlines())
+
+
+@recipes.command("keys")
+@click.argument("prefix", default="")
+@with_debug
+def list_keys(prefix: str) -> None:
+    """All that a recipe may say: each key with its default, its type, and what it is.
+
+    PREFIX is a block, the beginning of a key (student.opt), or the last part of one (lr).
+    """
+    from segkd.recipe.reference import keys
+
+    found = [(f"{key.name}: {key.default if key.default != 'required' else ''}", key) for key in keys(prefix)]
+    width = min(44, max(len(head) for head, _ in found))
+    for head, key in found:
+        need = "required; " if key.default == "required" else ""
+        terminal.deliver(f"{head:<{width}}  # {need}{key.type}; {key.description}")
 
 
 @recipes.command("validate")

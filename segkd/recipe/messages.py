@@ -166,11 +166,11 @@ def _block(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
     block: type[BaseModel] | None = model
     for part in path:
         field = block.model_fields.get(str(part)) if block else None
-        block = _block_type(field.annotation) if field else None
+        block = block_type(field.annotation) if field else None
     return block
 
 
-def _block_type(annotation: Any) -> type[BaseModel] | None:
+def block_type(annotation: Any) -> type[BaseModel] | None:
     """The block in `Block` or `Block | None`; None for other annotations."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
@@ -181,6 +181,6 @@ def _block_type(annotation: Any) -> type[BaseModel] | None:
 def _dotted_fields(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield name
-        block = _block_type(field.annotation)
+        block = block_type(field.annotation)
         if block:
             yield from (f"{name}.{inner}" for inner in _dotted_fields(block))

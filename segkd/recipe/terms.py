@@ -8,26 +8,33 @@ the other files.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segkd.foundation.errors import UsageError
 
 METHODS = Path(__file__).parents[1] / "methods"
+MOST_BYTES, MOST_CLASSES = 1_000_000, 200
+"""Of a method's file: more than anybody writes, and little enough to be read at once."""
 _ATTRIBUTES = ("student", "synth", "refine", "weights")
 _NOT_METHODS = ("__init__", "base")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """A method's loss terms by name, for each player and for `synth.refine`, and the weights that hold unless a recipe changes them."""
+    """A method's loss terms by name, for each player and for `synth.refine`, and the weights that hold unless a recipe changes them.
+
+    `docs` holds the first line that each term's function says of itself.
+    """
 
     student: tuple[str, ...]
     synth: tuple[str, ...]
     weights: dict[str, float]
     refine: tuple[str, ...] = ()
+    docs: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,6 +46,7 @@ class Terms:
 class _Class:
     bases: list[str]
     values: dict[str, Any]
+    docs: dict[str, str]
 
 
 def method_terms(folder: Path = METHODS, extra: Sequence[Path] = ()) -> dict[str, Terms]:
@@ -62,24 +70,39 @@ def read_terms(files: Iterable[Path]) -> dict[str, Terms]:
     for path, classes in by_file.items():
         if path.stem in _NOT_METHODS:
             continue
-        candidates = [terms for name in classes if (terms := _terms(name, {**known, **classes}, path)).student]
-        if not candidates:
+        nearby = ChainMap(classes, known)
+        found = next((terms for name in reversed(classes) if (terms := _terms(name, nearby, path)).student), None)
+        if found is None:
             raise UsageError(f"{path}: holds no method: no class with a tuple `student` of term names")
-        methods[path.stem] = candidates[-1]
+        methods[path.stem] = found
     return methods
 
 
 def _read_classes(path: Path) -> dict[str, _Class]:
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "msg", None) or error
+        if not path.is_file():  # neither a folder nor a pipe, which nobody may ever write to
+            raise OSError("no such file")
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"larger than {MOST_BYTES} bytes")
+        tree = ast.parse(text, filename=str(path))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "msg", None) or str(error) or "nested too deeply"
         raise UsageError(f"{path}:{getattr(error, 'lineno', None) or 1}: cannot read the method: {reason}") from error
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    if len(classes) > MOST_CLASSES:
+        raise UsageError(f"{path}:1: cannot read the method: more than {MOST_CLASSES} classes")
     return {
-        node.name: _Class([_last_name(base) for base in node.bases], _attributes(node, path))
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
+        node.name: _Class([_last_name(base) for base in node.bases], _attributes(node, path), _docs(node))
+        for node in classes
     }
+
+
+def _docs(node: ast.ClassDef) -> dict[str, str]:
+    """The first line of the docstring of each function in a class body."""
+    functions = (statement for statement in node.body if isinstance(statement, ast.FunctionDef))
+    return {function.name: (ast.get_docstring(function) or "").partition("\n")[0] for function in functions}
 
 
 def _last_name(base: ast.expr) -> str:
@@ -123,7 +146,7 @@ def _literal(name: str, value: ast.expr, path: Path) -> Any:
             found: Any = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in value.keywords}
         else:
             found = ast.literal_eval(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise UsageError(f"{where}: must be a literal, since recipes are checked without importing methods") from error
     if name != "weights":
         if not isinstance(found, tuple) or not all(isinstance(term, str) for term in found):
@@ -136,19 +159,31 @@ def _literal(name: str, value: ast.expr, path: Path) -> Any:
     return {term: float(weight) for term, weight in found.items()}
 
 
-def _terms(name: str, classes: dict[str, _Class], path: Path) -> Terms:
-    values = {attribute: _inherited(name, attribute, classes, path, ()) for attribute in _ATTRIBUTES}
-    weights = dict(values["weights"] or {})
-    return Terms(values["student"] or (), values["synth"] or (), weights, values["refine"] or ())
+def _terms(name: str, classes: Mapping[str, _Class], path: Path) -> Terms:
+    """The terms of a class: each attribute is that of the nearest of its ancestors which states it."""
+    values: dict[str, Any] = {}
+    docs: dict[str, str] = {}
+    for ancestor in _ancestry(name, classes, path):
+        values = classes[ancestor].values | values
+        docs = classes[ancestor].docs | docs
+    return Terms(
+        values.get("student", ()), values.get("synth", ()), dict(values.get("weights", {})), values.get("refine", ()), docs
+    )  # fmt: skip
 
 
-def _inherited(name: str, attribute: str, classes: dict[str, _Class], path: Path, seen: tuple[str, ...]) -> Any:
-    """The value of an attribute in a class or the first of its bases that has it; None where none does."""
-    if name not in classes:
-        return None  # torch's classes, for instance
-    if name in seen:
-        raise UsageError(f"{path}: class {name} inherits from itself")
-    if attribute in classes[name].values:
-        return classes[name].values[attribute]
-    found = (_inherited(base, attribute, classes, path, (*seen, name)) for base in classes[name].bases)
-    return next((value for value in found if value is not None), None)
+def _ancestry(name: str, classes: Mapping[str, _Class], path: Path) -> list[str]:
+    """A class and all that it inherits from, each once, in the order in which its attributes are looked for."""
+    found: dict[str, None] = {}
+    within: set[str] = set()  # whose bases are being followed
+    waiting = [(name, False)]
+    while waiting:
+        name, done = waiting.pop()
+        if done:
+            within.remove(name)
+        elif name in within:
+            raise UsageError(f"{path}: class {name} inherits from itself")
+        elif name in classes and name not in found:  # torch's classes, for instance, are not known
+            found[name] = None
+            within.add(name)
+            waiting += [(name, True), *((base, False) for base in reversed(classes[name].bases))]
+    return list(found)

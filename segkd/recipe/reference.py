@@ -1,0 +1,124 @@
+"""A reference of all keys that a recipe may say, from the blocks and the methods themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from segkd.foundation.errors import UsageError
+from segkd.recipe.blocks import DistillRecipe, Recipe, TeachRecipe
+from segkd.recipe.loading import FURTHER_TERMS
+from segkd.recipe.messages import block_type, nearest, shown
+from segkd.recipe.terms import Terms, method_terms
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a recipe: `type` in words, `default` as YAML would write it (`required`: there is none)."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def keys(prefix: str = "") -> list[Key]:
+    """All keys in a recipe's order, or those that begin with `prefix`, or are called so in any block.
+
+    Those of `segkd distill` come first; those of `segkd teach` follow where they differ.
+
+    Raises:
+        UsageError: no key begins so.
+    """
+    distil = list(_keys(DistillRecipe))
+    names = {key.name for key in distil}
+    teach = [key for key in _keys(TeachRecipe) if key not in distil]
+    known = distil + [
+        replace(key, description=f"{key.description} (of a recipe that teaches)") if key.name in names else key
+        for key in teach
+    ]
+    found = [key for key in known if key.name.startswith(prefix) or key.name.rpartition(".")[2] == prefix]
+    if not found:
+        parts = dict.fromkeys(part for key in known for part in (key.name, *key.name.split(".")))
+        near = nearest(prefix, parts)
+        hint = f"did you mean {near!r}?" if near else f"blocks: {', '.join(blocks())}"
+        raise UsageError(f"{shown(prefix)}: no key begins so; {hint}")
+    return found
+
+
+def blocks() -> dict[str, str]:
+    """The names of a recipe's blocks, and what each is."""
+    fields = {**DistillRecipe.model_fields, **TeachRecipe.model_fields}
+    whole = {
+        name: field for name, field in fields.items() if block_type(field.annotation) or name in ("weights", "terms")
+    }
+    return {name: field.description or "" for name, field in whole.items()}
+
+
+def _keys(model: type[Recipe]) -> Iterator[Key]:
+    schema, methods = model.model_json_schema(), method_terms()
+    for name, field in model.model_fields.items():
+        if name == "method":
+            yield Key(name, ", ".join(methods), "required", field.description or "")
+        elif name == "weights":
+            yield from _method_weights(methods)
+        elif name == "terms":
+            docs = next(iter(methods.values())).docs
+            yield from (Key(f"terms.{term}", "number ≥ 0", "0.0", docs.get(term, "")) for term in FURTHER_TERMS)
+        else:
+            yield from _of_field(name, field, schema["properties"][name], schema)
+
+
+def _of_field(name: str, field: FieldInfo, schema: dict[str, Any], whole: dict[str, Any]) -> Iterator[Key]:
+    block = block_type(field.annotation)
+    if block is None:
+        default = "required" if field.is_required() else _as_yaml(field.default)
+        yield Key(name, _words(schema), default, field.description or "")
+        return
+    inner = whole["$defs"][block.__name__]["properties"]
+    for key, child in block.model_fields.items():
+        yield from _of_field(f"{name}.{key}", child, inner[key], whole)
+
+
+def _method_weights(methods: dict[str, Terms]) -> Iterator[Key]:
+    """The terms of all methods; a term that several have is told once, with each one's weight."""
+    for term in dict.fromkeys(term for terms in methods.values() for term in terms.names):
+        having = {name: terms for name, terms in methods.items() if term in terms.names}
+        defaults = dict.fromkeys(str(terms.weights.get(term, 0.0)) for terms in having.values())
+        said = next((terms.docs[term] for terms in having.values() if term in terms.docs), "")
+        yield Key(f"weights.{term}", "number ≥ 0", " or ".join(defaults), f"{', '.join(having)}: {said}")
+
+
+def _as_yaml(value: Any) -> str:
+    return json.dumps(value, default=list, ensure_ascii=False) if not isinstance(value, str) else value
+
+
+def _words(schema: dict[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "words" in schema:
+        return schema["words"]
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return ", or ".join(_words(choice) for choice in schema["anyOf"])
+    kind = schema.get("type")
+    if kind == "array":
+        items = schema.get("prefixItems")
+        return f"list of {len(items)}: {_words(items[0])}" if items else f"list of: {_words(schema['items'])}"
+    if kind in ("integer", "number"):
+        return ("whole number" if kind == "integer" else "number") + _bounds(schema)
+    return {"string": "text", "boolean": "true, false", "object": "mapping", "null": "null"}.get(kind, "scalar or list")
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    """The bounds of a number, but for those that nobody comes near."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if high is not None and high < 10**9 and low is not None:
+        return f" from {low:,} to {high:,}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {schema[bound]:,}" for bound, sign in signs.items() if abs(schema.get(bound, 10**9)) < 10**9]
+    return f" {', '.join(found)}" if found else ""
