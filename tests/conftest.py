@@ -29,6 +29,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the tests beside these want the other
 NETWORK = "arch: DeepLabV3Plus, encoder: tu-resnet10t, options: {channels: [16, 24, 32, 48], stem_width: 8, decoder_channels: 32}"
 RECIPE = f"""\
 extends: {ROOT}/recipes/base/ddad.yaml
+presets:
+  ddad.segkd: {{weights: {{balance: 0.3}}, terms: {{cwd: null}}, synth: {{collage_until: 1.0, refine: 0}}}}
+  noise: {{terms: {{cwd: null}}}}
+  kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
 teacher: {{{NETWORK}, classes: camvid, weights: teacher.safetensors, recipe: teachers/tiny, mean: [0.5, 0.45, 0.4], std: [0.25, 0.25, 0.2]}}
 student: {{{NETWORK}, ema: 0.9}}
 synth: {{kind: resize, latent: 8, size: [32, 64]}}

@@ -38,7 +38,7 @@ def table(some: list[Key]) -> str:
     """Rows of key, default, type and description."""
     defaults = [key.default if key.default == "required" else f"`{key.default}`" for key in some]
     rows = [
-        f"| `{key.name}` | {default} | {key.type} | {key.description} |"
+        f"| `{key.name}` | {default} | `{key.type}` | {key.description} |"
         for key, default in zip(some, defaults, strict=True)
     ]
     return "\n".join(["| key | default | values | |", "|---|---|---|---|", *rows])

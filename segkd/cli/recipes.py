@@ -51,7 +51,7 @@ def show_recipe(recipe: str, overrides: tuple[str, ...]) -> None:
 def list_keys(prefix: str) -> None:
     """All that a recipe may say: each key with its default, its type, and what it is.
 
-    PREFIX is a block, the beginning of a key (student.opt), or the last part of one (lr).
+    PREFIX is a block, the beginning of a key (student.optim), or the last part of one (lr).
     """
     from segkd.recipe.reference import keys
 

@@ -23,24 +23,22 @@ def annotated(source: str | Path, overrides: Sequence[str] = ()) -> str:
     found = read(source, overrides)
     for line in found.notes:
         tell(line)
-    data = found.recipe.as_dict()
-    lines = dump(data, width=float("inf")).splitlines()  # a line for each key: nothing is folded
-    keys = list(_keys(data))
-    assert len(lines) == len(keys)
-    said = [
-        f"{line:<{COLUMN}}  # {_origin(found, key, value)}" if not isinstance(value, dict) or not value else line
-        for line, (key, value) in zip(lines, keys, strict=True)
-    ]
     head = f"# {shown_path(find(source))}, as it would run, and where each value was written"
-    return "\n".join([head, *said]) + "\n"
+    return "\n".join([head, *_lines(found, found.recipe.as_dict())]) + "\n"
 
 
-def _keys(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All keys in their order, those of a block after it, with their values."""
-    for key, value in tree.items():
-        yield (*above, key), value
-        if isinstance(value, dict):
-            yield from _keys(value, (*above, key))
+def _lines(found: Loaded, tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """A block's keys, and those of the blocks in it; what is a value has its comment at the end."""
+    indent = "  " * len(above)
+    for name, value in tree.items():
+        key = (*above, name)
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(found, value, key)
+        else:
+            *before, last = dump({name: value}, width=float("inf")).rstrip("\n").split("\n")  # an odd key has its own
+            yield from (indent + line for line in before)
+            yield f"{indent + last:<{COLUMN}}  # {_origin(found, key, value)}"
 
 
 def _origin(found: Loaded, key: tuple[str, ...], value: Any) -> str:

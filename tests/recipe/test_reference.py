@@ -47,7 +47,7 @@ def test_the_defaults_are_those_that_hold() -> None:
     ("prefix", "names"),
     [
         ("game.student_moves", ["game.student_moves"]),
-        ("student.opt", [f"student.optimizer.{key}" for key in ("name", "lr", "momentum", "weight_decay", "betas", "clip")]),
+        ("student.optim", [f"student.optimizer.{key}" for key in ("name", "lr", "momentum", "weight_decay", "betas", "clip")]),
         ("lr", ["student.optimizer.lr", "synth.optimizer.lr", "train.optimizer.lr"]),
         ("output", ["output"]),
     ],

@@ -22,6 +22,6 @@ def test_the_page_is_current() -> None:
 
 def test_what_stands_around_the_tables_stays() -> None:
     tool = _load()
-    made = tool.render(f"before\n{tool.BEGIN}old\n{tool.END}after\n")
-    assert made.startswith(f"before\n{tool.BEGIN}") and made.endswith(f"{tool.END}after\n") and "old" not in made
+    made = tool.render(f"before\n{tool.BEGIN}former\n{tool.END}after\n")
+    assert made.startswith(f"before\n{tool.BEGIN}") and made.endswith(f"{tool.END}after\n") and "former\n" not in made
     assert "| `synth.refine` | `0` |" in made and "### teacher" in made
