@@ -25,10 +25,11 @@ def recipes() -> None:
 def list_recipes() -> None:
     """The shipped recipes, with the first line of each."""
     from segkd.recipe import find, shipped
+    from segkd.recipe.sources import read_text
 
     names = shipped()
     for name in names:
-        first = find(name).read_text("utf-8").partition("\n")[0]
+        first = read_text(find(name)).partition("\n")[0]
         terminal.deliver(
             f"{name:<{max(map(len, names))}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}"
         )
@@ -143,35 +144,12 @@ def copy_recipe(recipe: str, target: Path) -> None:
     """Copy a recipe to TARGET (a file or a folder), to be changed there; it still finds the files that it names."""
     from segkd.foundation.files import atomic_write, check_target
     from segkd.recipe import find
+    from segkd.recipe.copying import anchored
 
     source = find(recipe)
-    file = target / source.name if target.is_dir() else target
-    if file.exists():
+    file = target / source.name if os.path.isdir(target) else target
+    if os.path.lexists(file):
         raise click.UsageError(f"{file}: is there already")
     check_target(file)
     atomic_write(file, anchored(source))
     terminal.tell(file)
-
-
-def anchored(source: Path) -> str:
-    """The text of a recipe, in which the files that it reads are named by their whole paths."""
-    from segkd.recipe.strict_yaml import Node, parse
-
-    text = source.read_text("utf-8")
-    tree, errors = parse(text, str)  # a value's place is the number of its line
-    if errors:
-        raise RecipeError(f"{source}:{error}" for error in errors)
-    lines = text.splitlines(keepends=True)
-
-    def visit(node: Node, above: str) -> None:
-        for key, child in node.value.items() if isinstance(node.value, dict) else ():
-            value = child.value
-            names_file = key == "extends" or (key == "weights" and above in ("teacher", "student", "model"))
-            if names_file and isinstance(value, str) and value != "none" and not value.startswith(("/", "~", "${")):
-                number = int(child.where) - 1
-                head, colon, rest = lines[number].partition(f"{key}:")
-                lines[number] = head + colon + rest.replace(value, os.path.abspath(source.parent / value), 1)
-            visit(child, key)
-
-    visit(tree, "")
-    return "".join(lines)

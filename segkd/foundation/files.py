@@ -174,10 +174,12 @@ def write_failure(path: Path, needed: int, error: Exception) -> str:
 
 
 def check_target(path: str | Path) -> None:
-    """Raises UsageError if `path` is a folder or lies in none: said before long work, not when its result is written."""
-    if not Path(path).absolute().parent.is_dir():
+    """Raises UsageError if `path` is a folder, lies in none, or has a name that is too long: said before long work."""
+    if not os.path.isdir(Path(path).absolute().parent):
         raise UsageError(f"{path}: no folder {Path(path).parent} to write to")
-    if Path(path).is_dir():
+    if (length := len(os.fsencode(Path(path).name))) > 230:  # of 255 bytes: temporary files have longer names
+        raise UsageError(f"{path}: a name of {length} bytes: at most 230")
+    if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name a file in it")
 
 

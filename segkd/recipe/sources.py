@@ -12,7 +12,7 @@ from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 from segkd.recipe.given import RECIPE, tree_of
 from segkd.recipe.messages import nearest, shown
-from segkd.recipe.strict_yaml import MAX_BYTES, Node, parse, plain
+from segkd.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, Node, parse, plain
 
 PACKAGED = Path(__file__).parents[1] / "recipes"
 CHECKOUT = Path(__file__).parents[2] / "recipes"
@@ -43,10 +43,27 @@ def find(name: str | Path) -> Path:
     if found is not None:
         _tell_new_name(path, found, "segkd")
         return found
+    if why := _unusable(path):
+        raise RecipeError(f"{shown(str(name))}: {why}")
     names = shipped()
     near = nearest(str(name), names)
     hint = f"did you mean {near!r}?" if near else f"shipped: {', '.join(names) or 'none'}"
     raise RecipeError(f"{shown(str(name))}: no such recipe, neither a file nor a shipped name; {hint}")
+
+
+def _unusable(path: Path) -> str | None:
+    """Why what lies at a path is no recipe; None: nothing is there."""
+    try:
+        path.stat()
+    except PermissionError as error:
+        return f"cannot read: {error.strerror}"
+    except (OSError, ValueError):  # also names that no file can have
+        return "a link to nothing" if os.path.lexists(path) else None
+    if not path.is_dir():
+        return "no regular file"
+    return "a folder" + (
+        "; its recipe is recipe.yaml in it" if (path / "recipe.yaml").is_file() else ", and no recipe file"
+    )
 
 
 def is_shipped(path: Path) -> bool:
@@ -126,13 +143,16 @@ def _extended(parent: Node, child: Path, seen: list[Path], errors: list[str]) ->
     beside = child.parent / parent.value
     here = beside if os.path.isfile(beside) else _shipped_file(parent.value) or _shipped_file(beside) or beside
     if not os.path.isfile(here):
-        raise RecipeError([*errors, f"{parent.where}: extends: no such file: {shown(shown_path(here))}"])
+        why = _unusable(here) or "no such file"
+        raise RecipeError([*errors, f"{parent.where}: extends: {why}: {shown(shown_path(here))}"])
     if here.suffix not in _SUFFIXES:
         # Its lines would stand in the errors, and a recipe may come from anybody.
         raise RecipeError([*errors, f"{parent.where}: extends: {shown(parent.value)} is no recipe (.yaml)"])
     if here.resolve() in seen:
         names = " -> ".join(file.name for file in [*seen, here])
         raise RecipeError([*errors, f"{parent.where}: extends: a circle: {names}"])
+    if len(seen) == MAX_DEPTH:
+        raise RecipeError([*errors, f"{parent.where}: extends: more than {MAX_DEPTH} files, one above the other"])
     _tell_new_name(beside, here, f"{parent.where}: extends")
     return here
 
@@ -214,18 +234,28 @@ def _entries(tree: Node) -> dict[str, Node]:
     return tree.value
 
 
-def _read_file(path: Path) -> tuple[Node, list[str]]:
+def read_text(path: Path) -> str:
+    """The text of a recipe's file.
+
+    Raises:
+        RecipeError: it cannot be read, is larger than a recipe may be, or is no text.
+    """
     name = shown_path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"{name}:1: larger than {MAX_BYTES} bytes")
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{name}: cannot read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(f"{name}:{line}: not UTF-8 text") from error
-    tree, errors = parse(text, lambda line: f"{name}:{line}")
+
+
+def _read_file(path: Path) -> tuple[Node, list[str]]:
+    name = shown_path(path)
+    tree, errors = parse(read_text(path), lambda line: f"{name}:{line}")
     if tree.value is None:
         return Node({}, tree.where), errors
     if not isinstance(tree.value, dict):

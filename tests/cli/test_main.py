@@ -21,7 +21,6 @@ from segkd.cli.exits import explained
 from segkd.cli.main import cli, main
 from segkd.cli.measure import as_json, comma_separated, table
 from segkd.cli.options import DATA_SETS
-from segkd.cli.recipes import anchored
 from segkd.data.classes import ROOMS
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
 from segkd.recipe import load
@@ -309,12 +308,6 @@ def test_cp_copies_once_and_keeps_comments_and_files(here: Path, capsys: pytest.
     assert load("toy.yaml") == load("shipped/toy.yaml")
     assert main(["recipes", "cp", "shipped/toy.yaml", "toy.yaml"]) == 2
     assert (here / "toy.yaml").read_text() == copied
-
-
-def test_a_copy_leaves_what_needs_no_anchor(here: Path) -> None:
-    text = 'model: {weights: "${SEGKD_DATA}/w.pt"}\nstudent:\n  weights: none\nteacher: {weights: /t.pt}\n'
-    (here / "r.yaml").write_text(text)
-    assert anchored(here / "r.yaml") == text
 
 
 def test_teach_prints_its_summary_again_when_finished(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
