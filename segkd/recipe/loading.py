@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,8 @@ from segkd.recipe.blocks import DistillRecipe, TeachRecipe
 from segkd.recipe.given import RECIPE
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
 from segkd.recipe.precedence import Layer, choice, held_back, layer_of, resolved, without_foreign_terms
-from segkd.recipe.sources import Overrides, find, read_chain, read_overrides, scalar, tell
-from segkd.recipe.strict_yaml import Node, plain
+from segkd.recipe.sources import Overrides, find, read_chain, read_overrides, scalar, shown_path, tell
+from segkd.recipe.strict_yaml import MAX_ERRORS, Node, plain
 from segkd.recipe.terms import Terms, method_terms
 
 Kind = Literal["distill", "teach"]
@@ -91,10 +92,11 @@ def read(
     recipe, wrong = _typed(tree, _MODELS[kind])
     errors += wrong
     if errors or recipe is None:
-        raise RecipeError(dict.fromkeys(errors))
-    return Loaded(
-        _completed(recipe, known, run_name(path if isinstance(source, Mapping) else Path(source), given)), tree, notes
-    )
+        errors = list(dict.fromkeys(errors))
+        more = [f"{shown_path(path)}: and more mistakes than these {MAX_ERRORS}"] if len(errors) > MAX_ERRORS else []
+        raise RecipeError(errors[:MAX_ERRORS] + more)
+    name = run_name(path if isinstance(source, Mapping) else Path(source), given)
+    return Loaded(_completed(recipe, known, name), tree, notes)
 
 
 def presets(source: str | Path, own: bool = False) -> list[str]:
@@ -136,7 +138,7 @@ def with_values(recipe: DistillRecipe | TeachRecipe, values: Mapping[str, Any]) 
     try:
         return type(recipe).model_validate(data)
     except ValidationError as error:
-        found = [explain(item, type(recipe)) for item in error.errors()]
+        found = [explain(item, type(recipe)) for item in _first(error.errors())]
         raise RecipeError(f"{key_name(path)}: {message}" for path, message in found) from error
 
 
@@ -191,11 +193,10 @@ def _kind(tree: Node, kind: Kind | None, path: Path) -> tuple[Kind, list[str]]:
 
 
 def _preset_errors(files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:
+    presets = ((name, node) for file in files for name, node in file.presets.items())
     return [
         f"{node.where}: {key_name(('presets', name))}: unknown method{suggestion(name.partition('.')[0], known)}"
-        for file in files
-        for name, node in file.presets.items()
-        if name.partition(".")[0] not in known
+        for name, node in _first(preset for preset in presets if preset[0].partition(".")[0] not in known)
     ]
 
 
@@ -222,11 +223,13 @@ def _term_errors(tree: Node, block: str, known: Sequence[str], what: str) -> lis
     node = tree.value.get(block)
     if node is None or not isinstance(node.value, dict):
         return []
-    return [
-        error_line(tree, (block, term), f"unknown {what}{suggestion(term, known)}")
-        for term in node.value
-        if term not in known
-    ]
+    wrong = _first(term for term in node.value if term not in known)
+    return [error_line(tree, (block, term), f"unknown {what}{suggestion(term, known)}") for term in wrong]
+
+
+def _first(mistakes: Iterable[Any]) -> list[Any]:
+    """No more than are told, and one: a suggestion for each of thousands would take its time."""
+    return list(islice(mistakes, MAX_ERRORS + 1))
 
 
 def _typed(
@@ -235,7 +238,7 @@ def _typed(
     try:
         return model.model_validate(plain(tree)), []
     except ValidationError as error:
-        found = [explain(item, model) for item in error.errors()]
+        found = [explain(item, model) for item in _first(error.errors())]
         return None, [error_line(tree, path, message) for path, message in found]
 
 

@@ -78,8 +78,16 @@ def shown(value: Any) -> str:
     """A value on one line, at most 60 characters, as YAML would write it."""
     if isinstance(value, dict):
         return "a mapping"
+    value = _beginning(value)
     text = json.dumps(value, ensure_ascii=not str(value).isprintable(), default=str)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _beginning(value: Any) -> Any:
+    """As much of a value as can be shown: of long texts and lists the first parts, which are more than fit."""
+    if isinstance(value, str):
+        return value[:80]
+    return [_beginning(item) for item in value[:30]] if isinstance(value, list | tuple) else value
 
 
 def key_name(path: Sequence[str | int]) -> str:
@@ -91,6 +99,7 @@ def key_name(path: Sequence[str | int]) -> str:
 
 
 def _printable(key: str) -> str:
+    key = key[:80]
     text = key if key.isprintable() and key.strip() == key and key else json.dumps(key)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -18,6 +18,8 @@ from segkd.foundation.errors import RecipeError
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000
 MAX_DEPTH = 20
+MAX_ERRORS = 100
+"""As many mistakes are told; who has more will find them once these are mended."""
 
 Scalar = str | int | float | bool | None
 
@@ -31,6 +33,7 @@ _OCTAL = re.compile(r"0o[0-7]+")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NEVER = re.compile("[\0\ud800-\udfff]")
 _MAX_DIGITS = 400  # more would not fit a float, and turning thousands of digits into an integer is slow
 
 
@@ -125,8 +128,8 @@ class _Composer:
         self.locate = locate
         self.number_keys = number_keys
         self.errors: list[str] = []
-        self.nodes = 0
-        self.anchors: dict[str, tuple[Node, int]] = {}
+        self.nodes = self.characters = 0
+        self.anchors: dict[str, tuple[Node, int, int]] = {}
         self.events = self._guarded(text)
 
     def _guarded(self, text: str) -> Iterator[Any]:
@@ -144,6 +147,11 @@ class _Composer:
     def fail(self, line: int, message: str) -> None:
         raise RecipeError([*self.errors, f"{self.locate(line)}: {message}"])
 
+    def note(self, line: int, message: str) -> None:
+        self.errors.append(f"{self.locate(line)}: {message}")
+        if len(self.errors) == MAX_ERRORS:
+            self.fail(line, f"and no further than the first {MAX_ERRORS} mistakes")
+
     def document(self) -> Node:
         next(self.events)  # the start of the stream
         if isinstance(next(self.events), yaml.StreamEndEvent):
@@ -157,15 +165,15 @@ class _Composer:
 
     def node(self, event: Any, depth: int, line: int | None) -> Node:
         """The node that begins at `event`. `line` is that of its key; None: its own."""
-        before, own = self.nodes, _line(event)
+        nodes, characters, own = self.nodes, self.characters, _line(event)
         where = self.locate(line or own)
-        self.grow(1, own)
+        self.grow(1, 0, own)
         if depth > MAX_DEPTH:
             self.fail(own, f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, where)
         if event.tag is not None:
-            self.errors.append(f"{self.locate(own)}: the tag {_short(event.tag)} is not allowed")
+            self.note(own, f"the tag {_short(event.tag)} is not allowed")
         if isinstance(event, yaml.MappingStartEvent):
             node = Node(self.mapping(depth), where)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -173,20 +181,23 @@ class _Composer:
         else:
             node = Node(self.scalar(event), where)
         if event.anchor is not None:
-            self.anchors[event.anchor] = node, self.nodes - before
+            self.anchors[event.anchor] = node, self.nodes - nodes, self.characters - characters
         return node
 
-    def grow(self, nodes: int, line: int) -> None:
-        """Counts nodes as if aliases were expanded, so that a short text cannot stand for a huge tree."""
+    def grow(self, nodes: int, characters: int, line: int) -> None:
+        """Counts nodes, and the text in them, as if aliases were expanded: a short text cannot stand for a huge tree."""
         self.nodes += nodes
+        self.characters += characters
         if self.nodes > MAX_NODES:
             self.fail(line, f"more than {MAX_NODES} values")
+        if self.characters > MAX_BYTES:
+            self.fail(line, f"more than {MAX_BYTES} characters, with aliases expanded")
 
     def alias(self, event: Any, where: str) -> Node:
         if event.anchor not in self.anchors:  # also an alias inside its own anchor
             self.fail(_line(event), f"the alias {_short('*' + event.anchor)} has no anchor before it")
-        node, size = self.anchors[event.anchor]
-        self.grow(size - 1, _line(event))
+        node, nodes, characters = self.anchors[event.anchor]
+        self.grow(nodes - 1, characters, _line(event))
         return Node(node.value, where)
 
     def sequence(self, depth: int) -> list[Node]:
@@ -205,17 +216,18 @@ class _Composer:
             if self.number_keys and type(key) is int:
                 key = str(key)
             if not isinstance(key, str):
-                self.errors.append(f"{self.locate(line)}: a key must be text, got {_short(key)}")
+                self.note(line, f"a key must be text, got {_short(key)}")
             elif key in entries:
                 first = self.locate(lines[key])
-                self.errors.append(f"{self.locate(line)}: {_short(key)}: duplicate key, first given at {first}")
+                self.note(line, f"{_short(key)}: duplicate key, first given at {first}")
             else:
                 entries[key], lines[key] = value, line
         return entries
 
     def scalar(self, event: Any) -> Scalar:
         text: str = event.value
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        self.grow(0, len(text), _line(event))
+        if _NEVER.search(text):
             self.fail(_line(event), "text with a NUL or half a surrogate pair")
         if event.style:
             return text
@@ -233,6 +245,8 @@ def _line(event: Any) -> int:
 def _short(value: object) -> str:
     """A value on one line, at most 60 characters."""
     kind = {dict: "a mapping", list: "a list"}.get(type(value))
+    if isinstance(value, str):
+        value = value[:61]  # a long text is not read to its end
     text = kind or (value if isinstance(value, str) and value.isprintable() else repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -31,7 +31,7 @@ def test_find_paths_and_shipped_names(here: Path, monkeypatch: pytest.MonkeyPatc
         find("quikstart")
     with pytest.raises(RecipeError, match="shipped: quickstart, teachers/scenes"):
         find("something/else.yaml")
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(RecipeError, match="a folder, and no recipe file"):
         find(here)
 
 
@@ -90,7 +90,7 @@ def test_errors_name_the_file_and_line_that_caused_them(
         ({"recipe.yaml": "extends: b/b.yaml\n", "b/b.yaml": "\nextends: ../recipe.yaml\n"},
          "b/b.yaml:2: extends: a circle: recipe.yaml -> b.yaml -> recipe.yaml"),
         ({"recipe.yaml": "extends: [a.yaml]\n"}, "recipe.yaml:1: extends: expected the path of one recipe"),
-        ({"recipe.yaml": "extends: .\n"}, 'recipe.yaml:1: extends: no such file: "."'),
+        ({"recipe.yaml": "extends: .\n"}, 'recipe.yaml:1: extends: a folder; its recipe is recipe.yaml in it: "."'),
         ({"recipe.yaml": "extends: b.txt\n", "b.txt": "secret: 1\n"}, 'recipe.yaml:1: extends: "b.txt" is no recipe (.yaml)'),
         ({"recipe.yaml": "extends: b.yaml\n", "b.yaml": "[1]\n"}, "b.yaml:1: expected a mapping (key: value), got [1]"),
         ({"recipe.yaml": "extends: b.yaml\n", "b.yaml": "a: [\n"}, "b.yaml:2: not valid YAML: "),
