@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from segkd.recipe import load
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8") if (ROOT / "README.md").is_file() else ""
 pytestmark = pytest.mark.skipif(not README, reason="no README.md in this checkout")
@@ -33,6 +35,17 @@ def test_the_readme_has_the_commands_of_the_first_hour(command: str) -> None:
 
 def test_ci_runs_the_readmes_test_command() -> None:
     assert "pip install --quiet -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_the_own_teachers_recipe_is_the_one_that_the_tables_measured(tmp_path: Path) -> None:
+    text = fenced("yaml", "extends: base/ddad.yaml")
+    (tmp_path / "my.yaml").write_text(text, "utf-8")
+    mine, measured = (load(recipe).as_dict() for recipe in (tmp_path / "my.yaml", "camvid_deeplab"))
+    for own in ("teacher", "data"):
+        mine.pop(own), measured.pop(own)
+    for rhythm in ("dir", "eval_every", "sample_every", "save_every"):
+        mine["run"].pop(rhythm), measured["run"].pop(rhythm)
+    assert mine == measured
 
 
 def test_the_dataset_description_is_yaml_of_known_keys() -> None:
