@@ -35,7 +35,7 @@ presets:
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
 teacher: {{{NETWORK}, classes: camvid, weights: teacher.safetensors, recipe: teachers/tiny, mean: [0.5, 0.45, 0.4], std: [0.25, 0.25, 0.2]}}
 student: {{{NETWORK}, ema: 0.9}}
-synth: {{kind: resize, latent: 8, size: [32, 64]}}
+synth: {{latent: 8, size: [32, 64]}}
 data: {{name: null, root: camvid}}
 run: {{steps: 4, batch: 2, device: cpu, precision: fp32, save_every: 2, eval_every: 2, sample_every: 2}}
 """
