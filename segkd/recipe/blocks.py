@@ -150,7 +150,9 @@ class Student(Block):
 
     arch: Architecture = Field(description="architecture, as for the teacher")
     encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
-    weights: Text = Field("none", description="none: fresh; or a file, relative to the recipe")
+    weights: Text = Field(
+        "none", description="none: fresh; or a file of its weights or its encoder's, relative to the recipe"
+    )
     options: Options = Field(
         {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
     )
@@ -194,10 +196,11 @@ class Synth(Block):
     schedule: Schedule = Field(Schedule(), description="the generator's learning-rate schedule")
     ema: Decay = Field(0.0, description="decay of the generator's averaged weights; 0: off")
     refine: Annotated[int, Field(ge=0, le=1000)] = Field(
-        0, description="steps of its pixels towards the judges before game.keep_moves keeps an image; 0: off"
+        0,
+        description="steps down the losses on an image's own pixels, before it goes into the bank; 0: off",
     )
-    replay: CountOrZero = Field(0, description="batches kept with the teacher's logits; 0: off")
-    replay_uint8: bool = Field(False, description="they are kept in 8 bits: a quarter of fp32's memory")
+    replay: CountOrZero = Field(0, description="batches in the image bank, with the teacher's logits; 0: off")
+    replay_uint8: bool = Field(False, description="the bank keeps 8 bits a number: a quarter of fp32's memory")
     split: Text = Field("train", description="images: the split of data.name to train on")
 
     @field_validator("optimizer")
@@ -214,17 +217,24 @@ MOST_MOVES = 17
 
 
 class Game(Block):
-    """The rules between the two players. A step has at most 17 moves in all, and at most 16 without those that keep."""
+    """How student and generator are trained in turn.
 
-    student_moves: Annotated[int, Field(ge=1, le=15)] = Field(5, description="student moves a step")
-    synth_moves: Annotated[int, Field(ge=0, le=15)] = Field(1, description="generator moves a step")
-    keep_moves: Annotated[int, Field(ge=0, le=15)] = Field(0, description="batches made for the bank only, a step")
+    A move is an update, or a batch for the bank: at most 17 a step, and at most 16 without those that keep.
+    """
+
+    student_moves: Annotated[int, Field(ge=1, le=15)] = Field(5, description="updates of the student in a step")
+    synth_moves: Annotated[int, Field(ge=0, le=15)] = Field(1, description="updates of the generator in a step")
+    keep_moves: Annotated[int, Field(ge=0, le=15)] = Field(
+        0, description="batches in a step that are made for the image bank only"
+    )
     discrepancy: Literal["l1", "kl", "l1+kl"] = Field("l1", description="how teacher and student are compared")
     temperature: Positive = Field(1.0, description="temperature of kl")
     log: bool = Field(True, description="the generator's reward is log(1 + discrepancy), natural logarithm")
     bn: Literal["mean", "sum", "scaled"] = Field("mean", description="how BatchNorm distances add up over layers")
     ramp: Fraction = Field(0.0, description="fraction of the run over which the adversary's weight rises from 0")
-    latent: Literal["per_move", "per_step"] = Field("per_move", description="how often latents are drawn")
+    latent: Literal["per_move", "per_step"] = Field(
+        "per_move", description="random inputs of the generator: new ones for each update, or for each step"
+    )
     logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")
 
     @field_validator("synth_moves")
@@ -276,10 +286,12 @@ class Run(Block):
     steps: Count | None = Field(
         None, description="steps of the run; needed where no budget is set", validate_default=True
     )
-    batch: Annotated[int, Field(ge=1, le=65536)] = Field(description="images a move, over all processes")
+    batch: Annotated[int, Field(ge=1, le=65536)] = Field(description="images in an update, over all processes")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="all randomness follows from it")
-    save_every: Rhythm = Field("3m", description="steps between checkpoints, or a time: it becomes steps once")
-    eval_every: Rhythm = Field("5m", description="steps, or a time, between looks at agreement and data.watch")
+    save_every: Rhythm = Field("3m", description="steps, or a time, between checkpoints; a time becomes steps once")
+    eval_every: Rhythm = Field(
+        "5m", description="steps, or a time, between evaluations: agreement, and mIoU on data.watch"
+    )
     sample_every: Rhythm = Field("5m", description="steps, or a time, between sample panels")
     keep: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="checkpoints kept")
     max_bad: CountOrZero = Field(5, description="refused steps in a row before the run stops")
@@ -291,11 +303,11 @@ class Run(Block):
     device: Text = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
-    checkpointing: bool = Field(False, description="gradient checkpointing: moves take less memory and more time")
+    checkpointing: bool = Field(False, description="gradient checkpointing: updates take less memory and more time")
     cuda_graphs: bool = Field(
-        True, description="on one GPU: networks are recorded once and replayed; moves take more memory and less time"
+        True, description="on one GPU: networks are recorded once and replayed; updates take more memory and less time"
     )
-    sync_bn: bool = Field(False, description="BatchNorm of student and synthesiser over the batches of all processes")
+    sync_bn: bool = Field(False, description="BatchNorm of student and generator over the batches of all processes")
 
     @field_validator("steps")
     @classmethod
@@ -313,9 +325,9 @@ class Run(Block):
 
 
 class TeachRun(Run):
-    """As of a distillation, but looks choose which weights are best: two runs are alike only if they come after as many steps."""
+    """As of a distillation, but evaluations choose the best weights: two runs are alike only if these come after as many steps."""
 
-    eval_every: Rhythm = Field(500, description="steps, or a time, between looks at data.watch")
+    eval_every: Rhythm = Field(500, description="steps, or a time, between evaluations on data.watch")
 
 
 class Train(Block):
@@ -355,11 +367,11 @@ class Recipe(Block):
 class DistillRecipe(Recipe):
     """Teacher to student without the teacher's data."""
 
-    method: Text = Field(description="what is played: a file in segkd/methods")
+    method: Text = Field(description="the method: a file in segkd/methods")
     variant: Text | None = Field(None, description="a form of the method: V of a preset METHOD.V")
     weights: Weights = Field({}, description="weight of each of the method's terms; 0 removes its cost")
     terms: Weights = Field({}, description="weight of each further student term; 0: off")
-    game: Game = Field(Game(), description="the rules between the two players")
+    game: Game = Field(Game(), description="how student and generator are trained in turn")
     teacher: Teacher = Field(description="the frozen network")
     student: Student = Field(description="the network to be trained")
     synth: Synth = Field(description="the source of images")
