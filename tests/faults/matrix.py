@@ -103,9 +103,9 @@ def table(entries: Iterable[Entry]) -> list[list[str]]:
 PAGE = """\
 # The fault matrix
 
-What the fault suite has tried, as it wrote it down: T0 is a part of every `pytest`, T1 is `pytest -m faults`. N is what a
-row owes, and some rows run more. A row passes when every fault comes out as it should: equal bytes after a resume, or one
-line and its exit code.
+The faults that the test suite injects, in a table that it writes itself: T0 is a part of every `pytest`, T1 is
+`pytest -m faults`. N is the least number of faults of a row; some rows run more. A row passes when every fault comes out as it
+should: equal bytes after a resume, or one line and its exit code.
 
 """
 HEAD = ["row", "fault", "tier", "N", "run", "passed", "seconds", "machine"]
