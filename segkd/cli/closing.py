@@ -130,8 +130,9 @@ def following(recipe: Recipe, made: str, measured: bool) -> list[str]:
     from segkd.recipe import DistillRecipe
 
     folder = shlex.quote(str(recipe.run.dir))
+    unlabelled = f"segkd eval {folder} --data folder --root PHOTOS --against {folder}  # agreement with the teacher"
     lines = [
-        *([f"segkd eval {folder}"] if measured else []),
+        *([f"segkd eval {folder}"] if measured else [unlabelled] if isinstance(recipe, DistillRecipe) else []),
         f"segkd visualize {folder} IMAGE_OR_FOLDER --out drawings",
         f"from segkd import load_student; masks = load_student({made!r}).predict(images)  # Python",
     ]

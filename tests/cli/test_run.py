@@ -105,7 +105,8 @@ def test_the_closing_says_what_was_not_measured_and_what_would(here, monkeypatch
     assert "  mIoU                      -        -\n" in said and "  operations, 128x96        -        -\n" in said
     command = "segkd eval 'my runs/a' --data NAME --root DIR"
     assert f"  not measured: mIoU, since the recipe names no labelled images; this measures it: {command}" in lines
-    assert "  segkd eval" not in "\n".join(lines[lines.index("next:") :])
+    commands = [line for line in lines[lines.index("next:") :] if line.startswith("  segkd eval")]
+    assert len(commands) == 1 and " --data folder --root PHOTOS --against " in commands[0]
     assert shlex.split(command)[2] == "my runs/a"
     monkeypatch.delenv("SEGKD_DATA", raising=False)
     named = load("quickstart", ["data.name=camvid", "data.root=${SEGKD_DATA}/camvid"])
