@@ -16,6 +16,8 @@ from segkd.recipe.strict_yaml import Node, plain
 from segkd.recipe.terms import Terms
 
 Key = tuple[str, ...]
+_LENGTH = {"steps": "budget", "budget": "steps"}
+"""The two keys of `run` that say how long it is, each with the other."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,21 @@ def resolved(files: Sequence[Layer], given: Layer, presets: Sequence[str]) -> No
     """All files, the farthest first, and the command line over them, as one tree; `presets` hold, the more special last."""
     tree = Node({}, "")
     for file in files:
-        tree = merge(tree, file.blocks)
+        tree = _over(tree, file.blocks)
         for name in presets:
             if name in file.presets:
                 # The file stays the place of what is missing; only the keys that the preset names come from there.
-                tree = Node(merge(tree, file.presets[name]).value, tree.where)
-    return Node(merge(tree, given.blocks).value, tree.where)
+                tree = Node(_over(tree, file.presets[name]).value, tree.where)
+    return Node(_over(tree, given.blocks).value, tree.where)
+
+
+def _over(tree: Node, nearer: Node) -> Node:
+    """What is nearer laid over a tree; a length in steps takes back one in time, and the other way round."""
+    said = [key for key in _LENGTH if (node := _at(nearer, ("run", key))) is not None and node.value is not None]
+    if len(said) == 1 and _at(tree, ("run", _LENGTH[said[0]])) is not None:
+        where = _at(nearer, ("run", said[0])).where
+        tree = merge(tree, Node({"run": Node({_LENGTH[said[0]]: Node(None, where)}, where)}, where))
+    return merge(tree, nearer)
 
 
 def without_foreign_terms(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -199,3 +200,22 @@ def test_a_preset_of_ones_own_is_checked(write: Write, capsys: pytest.CaptureFix
     write(OWN + "presets: {ddad: {run: {keep: 3}}}\n")
     assert main(["recipes", "validate", "recipe.yaml"]) == 0
     assert "also with ddad.paper; teacher not there yet: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "given", "length"),
+    [
+        ("steps: 10", "budget: 5m", [], (None, 300.0)),
+        ("budget: 5m", "steps: 10", [], (10, None)),
+        ("budget: 5m", "batch: 3", ["run.steps=20"], (20, None)),
+        ("steps: 10", "batch: 3", ["run.budget=1m"], (None, 60.0)),
+        ("steps: 10", "steps: 20", [], (20, None)),
+        ("steps: 10", "steps: 20, budget: 5m", [], (20, 300.0)),  # as the run's own file says it once it is decided
+        ("steps: 10", "budget: null", [], (10, None)),
+    ],
+)
+def test_a_length_in_steps_takes_back_one_in_time_and_the_other_way_round(write: Write, distill, methods, below, above, given, length):  # fmt: skip
+    distill["run"] = yaml.safe_load(f"{{batch: 8, {below}}}")
+    base = write(distill, "base.yaml")
+    recipe = load(write(f"extends: {base.name}\nrun: {{{above}}}\n", "own.yaml"), given, methods=methods)
+    assert (recipe.run.steps, recipe.run.budget) == length
