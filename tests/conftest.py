@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import resource
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,7 +49,11 @@ CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the tests keep in the user's cache is kept apart, for all processes of the session."""
+    """What the tests keep in the user's cache is kept apart, for all processes of the session.
+
+    A closed terminal means to them what it means to a run, also where `nohup` has started the session.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if "PYTEST_XDIST_WORKER" not in os.environ:
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="segkd-")
         os.environ["XDG_CACHE_HOME"] = config.stash[CACHE].name

@@ -17,14 +17,16 @@ from torch import Tensor
 from segkd.foundation import late, ranks
 from segkd.foundation.errors import NumbersError
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""The signals that a run answers by saving; the last comes when its terminal is closed."""
+HANGUP = getattr(signal, "SIGHUP", None)
+"""What comes when a terminal is closed; Windows has none."""
+STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
+"""The signals that a run answers by saving."""
 
 
 class StopFlag:
     """Set by SIGINT, SIGTERM or SIGHUP; the loop looks at it between moves and evaluation batches. A second SIGINT exits at once.
 
-    What was ignored when the run began, as `nohup` has it, stays ignored. With several processes it is set by `agree`
+    A SIGHUP that was ignored when the run began, as `nohup` has it, stays ignored. With several processes it is set by `agree`
     alone, in all of them at the same place.
     """
 
@@ -46,7 +48,7 @@ class StopFlag:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        heard = [number for number in STOPPING if not (number == HANGUP and signal.getsignal(number) == signal.SIG_IGN)]
         old = {number: signal.signal(number, self._notice) for number in heard}
         try:
             yield self

@@ -70,9 +70,8 @@ def test_the_old_handlers_come_back_after_an_exception():
     assert [signal.getsignal(number) for number in STOPPING] == before
 
 
-@pytest.mark.parametrize("number", STOPPING)
-def test_a_signal_that_was_ignored_stays_ignored(number):
-    """As `nohup`, `trap '' HUP` and a shell's background have it."""
+def test_a_closed_terminal_that_was_ignored_stays_ignored(number=signal.SIGHUP):
+    """As `nohup` and `trap '' HUP` have it."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with StopFlag().listening() as stop:
