@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from functools import partial
 from inspect import signature
 
 import torch
@@ -174,24 +175,29 @@ def parameters_of(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def flops_of(module: nn.Module, height: int, width: int) -> int:
+def flops_of(module: nn.Module, height: int, width: int) -> int | None:
     """Floating-point operations (2 per multiply-add) of one forward of a (1,3,height,width) image in eval mode.
 
-    They are those of the architecture, whatever a device saves of them: nothing is computed, but where a network makes
-    numbers of its own in its forward, which then cannot be had without computing them.
+    They are those of the architecture, whatever a device saves of them: nothing is computed, unless the network makes tensors
+    of its own, which lie on a real device: then one image is. None where it cannot be run on a single image at all.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     training = module.training
     module.eval()
-    shapes = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
-    device = next((value.device for value in module.parameters()), torch.device("cpu"))
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            torch.func.functional_call(module, shapes, torch.zeros(1, 3, height, width, device="meta"))
-    except Exception:  # whatever such a network's code says to numbers that are not there
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(torch.zeros(1, 3, height, width, device=device))
+        shapes = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
+        return _counted(partial(torch.func.functional_call, module, shapes), height, width, torch.device("meta"))
+    except Exception:  # what a network's own code may raise is anything
+        device = next(module.parameters(), torch.empty(0)).device
+        with suppress(Exception):
+            return _counted(module, height, width, device)
+        return None
     finally:
         module.train(training)
+
+
+def _counted(forward: Callable[[Tensor], object], height: int, width: int, device: torch.device) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        forward(torch.zeros(1, 3, height, width, device=device))
     return int(counter.get_total_flops())

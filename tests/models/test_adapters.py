@@ -250,3 +250,26 @@ def test_counts_of_a_convolution():
     assert parameters_of(model) == 3 * 8 * 9 + 8
     assert flops_of(model, 10, 12) == 2 * 3 * 8 * 9 * 10 * 12
     assert model.training
+
+
+class Own(nn.Module):
+    """Makes a tensor on the CPU in its forward, as position encodings are; `breaks`: it takes no single image."""
+
+    def __init__(self, breaks: bool = False) -> None:
+        super().__init__()
+        self.layer, self.breaks = nn.Conv2d(3, 8, 3, padding=1), breaks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.breaks and len(x) < 2:
+            raise IndexError("one image")
+        return self.layer(x) * torch.linspace(0, 1, x.shape[-1])
+
+
+def test_a_network_that_makes_tensors_of_its_own_is_counted_too():
+    assert flops_of(Own(), 10, 12) == 2 * 3 * 8 * 9 * 10 * 12
+
+
+def test_what_cannot_be_counted_is_none_and_the_network_stays_as_it_was():
+    model = Own(breaks=True).train()
+    assert flops_of(model, 10, 12) is None
+    assert model.training and all(p.device.type == "cpu" for p in model.parameters())
