@@ -15,9 +15,10 @@ from segkd.recipe.blocks import (
     TeachRecipe,
     Train,
 )
-from segkd.recipe.loading import differences, expand_root, load, presets, with_values
+from segkd.recipe.loading import differences, expand_root, load, presets, unset_root, with_values
 from segkd.recipe.sources import find, named, shipped
 from segkd.recipe.terms import Terms, method_terms, read_terms
+from segkd.recipe.versions import filled, recalled
 
 __all__ = [
     "Data",
@@ -36,12 +37,15 @@ __all__ = [
     "Train",
     "differences",
     "expand_root",
+    "filled",
     "find",
     "load",
     "method_terms",
     "named",
     "presets",
     "read_terms",
+    "recalled",
     "shipped",
+    "unset_root",
     "with_values",
 ]

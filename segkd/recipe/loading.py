@@ -153,6 +153,11 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return sorted(found)
 
 
+def unset_root(root: str) -> bool:
+    """Whether a path names SEGKD_DATA, and the variable is unset or empty."""
+    return "${SEGKD_DATA}" in root and not os.environ.get("SEGKD_DATA")
+
+
 def expand_root(root: str) -> Path:
     """`data.root` or a weights file as a path: `${SEGKD_DATA}` becomes the environment variable, `~` the home folder.
 

@@ -13,15 +13,16 @@ from torch import nn
 
 from segkd import build
 from segkd.data.classes import Classes, disagreement, known_as
-from segkd.foundation.errors import DataError, RecipeError, TeacherError, UsageError
+from segkd.foundation import terminal
+from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.foundation.rng import check_idle
 from segkd.models.adapters import Adapter
 from segkd.models.student import LoadedStudent, load_student
 from segkd.models.weights import load_weights, read_state
-from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, with_values
+from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides
-from segkd.recipe.strict_yaml import plain
+from segkd.recipe.strict_yaml import parse, plain
 from segkd.training import checkpoint
 
 Who = Literal["teacher", "student"]
@@ -98,11 +99,11 @@ def _found(source: str | Path, who: Who | None, overrides: Overrides, trust_pick
             raise UsageError(f"{path}: a student folder has {lacks}; name its run folder")
         return of_student(load_student(path))
     if (path / "recipe.yaml").is_file():
-        recipe = load(path / "recipe.yaml", overrides)
+        recipe = _of_run(path / "recipe.yaml", overrides)
         if isinstance(recipe, DistillRecipe) and who == "teacher":
             return _teacher(recipe, trust_pickle)
         model = of_student(load_student(path), recipe)
-        if overrides and recipe.data.size != load(path / "recipe.yaml").data.size:
+        if overrides and recipe.data.size != _of_run(path / "recipe.yaml", ()).data.size:
             return replace(model, size=recipe.data.size, size_from="the command line's data.size")
         return model
     if path.is_dir():
@@ -130,6 +131,26 @@ def check_same_classes(teacher: Model, model: Model) -> None:
         raise DataError(f"classes disagree: teacher {len(theirs)}, {model.who} {len(ours)}")
     if wrong := disagreement(theirs.names, ours, "teacher"):
         raise DataError(f"{wrong}, whose classes the {model.who} has")
+
+
+def _of_run(path: Path, overrides: Overrides) -> DistillRecipe | TeachRecipe:
+    """The recipe that a run has written; keys of another version of segkd are told and left out."""
+    try:
+        return load(path, overrides)
+    except RecipeError:
+        tree, errors = parse(path.read_text("utf-8", errors="replace"), str)
+        if errors:
+            raise
+        recipe, unknown = recalled(plain(tree), str(path))
+        if not unknown:
+            raise
+        _tell_unknown(path, unknown)
+        return _changed(recipe, overrides)
+
+
+def _tell_unknown(path: Path, keys: Sequence[str]) -> None:
+    more = " ..." if len(keys) > 5 else ""
+    terminal.say(f"warning: {path}: of another version of segkd: {', '.join(keys[:5])}{more}: not known here, left out")
 
 
 def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | None = None) -> Model:
@@ -168,20 +189,26 @@ def _taught(recipe: TeachRecipe, source: str) -> Model:
 def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
     """The network in a checkpoint: averaged, where there is an average and the headline is its score."""
     state = checkpoint.load(path)
-    kind = TeachRecipe if "model" in state["recipe"] else DistillRecipe
-    recipe = _changed(kind.model_validate(state["recipe"]), overrides)
+    recipe, unknown = recalled(state.get("recipe"), str(path))
+    if unknown:
+        _tell_unknown(path, unknown)
+    recipe = _changed(recipe, overrides)
     if isinstance(recipe, DistillRecipe) and who == "teacher":
         return _teacher(recipe, trust_pickle)
     if isinstance(recipe, DistillRecipe):
         (adapter, classes), face = _built(recipe.student, recipe.teacher), recipe.teacher
-        player, averaged, who = state["game"]["student"], recipe.run.headline == "ema", "student"
+        name, who = "student", "student"
     else:
         (adapter, classes), face = _built(recipe.model, recipe.model), recipe.model
-        player, averaged, who = state["game"]["player"], True, "teacher"
-    weights = player["network"]
-    if averaged and player["average"]:
+        name, who = "player", "teacher"
+    try:
+        player = state["game"][name]
+        weights, average = dict(player["network"]), dict(player["average"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{path}: no checkpoint of a run of segkd (no weights of its {name} are in it)") from error
+    if recipe.run.headline == "ema" and average:
         inner = "module."  # of the AveragedModel, which also holds a counter
-        weights = {key.removeprefix(inner): value for key, value in player["average"].items() if key.startswith(inner)}
+        weights = {key.removeprefix(inner): value for key, value in average.items() if key.startswith(inner)}
         weights |= player.get("statistics", {})
     load_weights(adapter, weights, str(path))
     return Model(adapter.eval(), classes, face.mean, face.std, **_told(recipe, who))
