@@ -110,15 +110,16 @@ def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_pa
 
 @LINUX
 @pytest.mark.faults
-def test_asked_to_stop_both_save_and_say_so_where_torchrun_has_a_code_of_its_own(recipe, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_both_save_and_say_so_where_torchrun_has_a_code_of_its_own(recipe, tmp_path, number):
     whole, again = tmp_path / "run", tmp_path / "again"
     assert start(recipe).communicate(timeout=PATIENCE) and (whole / "summary.json").exists()
     run = under_way(recipe, again)
-    run.send_signal(signal.SIGTERM)
+    run.send_signal(number)
     run.communicate(timeout=PATIENCE)
     assert run.returncode != 0
     # Else torchrun would have lost its patience, of 30 seconds, and killed them.
-    assert json.loads((again / "summary.json").read_text()) == {"exit_code": 143}
+    assert json.loads((again / "summary.json").read_text()) == {"exit_code": 128 + number}
     assert not (again / "student").exists()
 
     run = start(recipe, f"run.dir={again}")

@@ -122,10 +122,10 @@ def _line_of(text: bytes) -> dict | None:
         line = json.loads(text)
     except (ValueError, RecursionError):  # also what is no UTF-8, and digits without end
         return None
-    if not isinstance(line, dict) or type(line.get("step")) is not int:
+    if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
         return None
     seconds = line.get("seconds")
-    return line if type(seconds) in (int, float) and 0 <= seconds < math.inf else None
+    return line if type(seconds) in (int, float) and 0 <= seconds < 1e12 else None
 
 
 def memory_mb() -> int:
