@@ -16,7 +16,7 @@ from segkd.data.resize import resize_protocol
 from segkd.data.samples import Sample
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.recipe import load
-from segkd.runs.folder import labelled
+from segkd.runs.labelled import labelled
 from segkd.runs.teach import model_card
 from segkd.runs.trained import device_and_bf16
 from tests.data.folders import filled

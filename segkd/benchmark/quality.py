@@ -15,7 +15,8 @@ from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe
-from segkd.runs.folder import bench_of, labelled, score, settled
+from segkd.runs.folder import bench_of, settled
+from segkd.runs.labelled import labelled, score
 from segkd.training.guard import StopFlag
 
 Measure = Callable[[], float]

@@ -2,7 +2,8 @@
 
 from segkd.runs.distill import distill
 from segkd.runs.folder import Options
+from segkd.runs.labelled import unmeasured
 from segkd.runs.planning import planned
 from segkd.runs.teach import teach
 
-__all__ = ["Options", "distill", "planned", "teach"]
+__all__ = ["Options", "distill", "planned", "teach", "unmeasured"]

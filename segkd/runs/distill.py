@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,37 +15,38 @@ from segkd import build
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, ranks, terminal
+from segkd.foundation.errors import NumbersError
 from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.models.adapters import flops_of, parameters_of
-from segkd.models.student import save_network, write_card
+from segkd.models.student import load_student, save_network, write_card
 from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import try_measured
 from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root
 from segkd.runs import card
+from segkd.runs.finished import finished
 from segkd.runs.folder import (
+    TEACHER,
     Bench,
     Guest,
-    Labelled,
     Options,
     begin,
     bench_of,
     finish,
-    finished,
-    images_measured,
     in_steps,
-    labelled,
     plan_of,
     ran_on,
+    rehearsal,
     run_folder,
-    score,
     settled,
+    warn,
 )  # fmt: skip
+from segkd.runs.labelled import Labelled, images_measured, labelled, score, unmeasured
 from segkd.runs.planning import outlook
-from segkd.training import loop, plan
+from segkd.training import checkpoint, loop, plan
 from segkd.training.distiller import Distiller
 from segkd.training.guard import StopFlag
 
@@ -56,9 +60,12 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict:
     Real labelled images are opened for measuring only; the summary counts them, apart from those that trained.
     """
     options, folder = options or Options(), Path(recipe.run.dir)
-    done = finished(folder, recipe)
+    done = finished(folder, recipe, options)
     if done is not None:
         return done
+    if not options.quiet:
+        for line in unmeasured(recipe):
+            warn(line)
     audit.install()
     with alone():
         bench = bench_of(recipe, folder)
@@ -84,10 +91,14 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
             try_measured(network, who, data[0].image.shape[:2], bench.device)
     if not ranks.rank() and any("statistics" in needs for needs in game.needs.values()):
         terminal.say(*few_statistics(teacher.network))
+    facts = {**_sizes(recipe, game, teacher), "real_images_for_evaluation": images_measured(recipe, watch, final)}
     # All that can be wrong with the input has been said by now: only then is anything written.
     with run_folder(recipe, options.resume) as (stop, lock):
-        facts = {"teacher sha256": sha256(weights_file(Path(expand_root(recipe.teacher.weights))))}
-        start, diary = begin(folder, recipe, options, bench, game, facts)
+        end = partial(_end, recipe, options, game, teacher, bench, stop)
+        if ranks.told(not checkpoint.listed(folder / "checkpoints")):
+            _rehearse(end, folder, recipe, game, teacher, final, facts | ran_on(recipe, game, 0.0))
+        about = {TEACHER: sha256(weights_file(Path(expand_root(recipe.teacher.weights))))}
+        start, diary = begin(folder, recipe, options, bench, game, about)
         with audit.phase("training"):
             looks = _events(folder, recipe, game, teacher, watch, bench, stop, lock)
             first = plan.FirstSteps(game)
@@ -98,30 +109,59 @@ def _distill(recipe: DistillRecipe, options: Options, bench: Bench, folder: Path
                 outlook=lambda: outlook(recipe, bench, first, loop.OUTLOOK),
             )
             loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
-        time_and_place = ran_on(recipe, game, diary.seconds)
-        student = game.measured(recipe.run.headline)
-        classes = build.classes_of(recipe.teacher.classes)
-        if not ranks.rank():
-            save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
-                         mean=teacher.mean, std=teacher.std, stride=student.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
-        height, width = recipe.synth.size
         opened = sum(ranks.told(ranks.gathered(events.opened())))
-        summary = {
-            "recipe": options.name or folder.name, "method": recipe.method,
-            "variant": recipe.variant if game.method.variants else None,
-            **_judge(recipe, game, teacher, final, bench, stop),
-            "agreement": game.agreement(student),
-            "student_parameters": parameters_of(student), "teacher_parameters": parameters_of(teacher),
-            "student_flops": flops_of(student, height, width), "teacher_flops": flops_of(teacher, height, width),
+        facts |= {
             "real_images_for_training": _real_images(recipe, game, start.opened + opened),
-            "real_images_for_evaluation": images_measured(recipe, watch, final),
-            "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
-        }  # fmt: skip
+            **ran_on(recipe, game, diary.seconds),
+        }
+        return finish(folder, lock, end(folder, final, 4, facts))
+
+
+def _end(
+    recipe: DistillRecipe, options: Options, game: Distiller, teacher: Teacher, bench: Bench, stop: StopFlag, folder: Path,
+    final: Labelled | None, batches: int, facts: dict[str, object],
+) -> dict[str, object]:  # fmt: skip
+    """What a run leaves when it is done: the student and its card in `folder`, and the summary, with `facts` in it."""
+    student, classes = game.measured(recipe.run.headline), build.classes_of(recipe.teacher.classes)
+    if not ranks.rank():
+        save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
+                     mean=teacher.mean, std=teacher.std, stride=student.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
+    summary = {
+        "recipe": options.name or Path(recipe.run.dir).name, "method": recipe.method,
+        "variant": recipe.variant if game.method.variants else None,
+        **_judge(recipe, game, teacher, final, bench, stop),
+        "agreement": game.agreement(student, batches), **facts, "refused_moves": game.refusals.total, "rollbacks": game.attempt,
+    }  # fmt: skip
+    if not ranks.rank():
+        write_card(folder / "student", student.network, card.of_distilled(recipe, summary, len(final or ()) or None))
+    return summary
+
+
+def _rehearse(
+    end: Callable[..., dict], folder: Path, recipe: DistillRecipe, game: Distiller, teacher: Teacher, final: Labelled | None,
+    facts: dict[str, object],
+) -> None:  # fmt: skip
+    """Do before the first step, with what little is needed, all that is due after the last one, and throw it away.
+
+    What cannot be measured, drawn, written or read back is an error now, and not when the student is trained.
+    """
+    few = None if final is None else Labelled(final, recipe.data.size, ranks.size())
+    with rehearsal(folder) as place:
+        with suppress(NumbersError):  # weights that have learnt nothing may well overflow
+            end(place, few, 1, facts | {"real_images_for_training": 0})
+        save_samples(place / "sample.png", game, teacher, build.classes_of(recipe.teacher.classes), recipe.run.headline)
         if not ranks.rank():
-            write_card(
-                folder / "student", student.network, card.of_distilled(recipe, summary, len(final or ()) or None)
-            )
-        return finish(folder, lock, summary)
+            load_student(place)
+
+
+def _sizes(recipe: DistillRecipe, game: Distiller, teacher: Teacher) -> dict[str, int | None]:
+    """Parameters, and FLOPs at the size of the synthetic images: None, and a line, where they cannot be counted."""
+    networks = {"student": game.student.network, "teacher": teacher}
+    parameters = {f"{name}_parameters": parameters_of(network) for name, network in networks.items()}
+    flops = {name: flops_of(network, *recipe.synth.size) for name, network in networks.items()}
+    for name in (name for name, count in flops.items() if count is None):
+        warn(f"warning: {name}: the operations of this network cannot be counted, and the summary will not tell them")
+    return parameters | {f"{name}_flops": count for name, count in flops.items()}
 
 
 def _trial(recipe: DistillRecipe, teacher: Teacher, bench: Bench) -> Distiller:

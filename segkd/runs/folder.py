@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,18 +13,24 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
 
 from segkd import __version__, build
 from segkd.data import procedural
-from segkd.data.resize import at_size
-from segkd.data.samples import Dataset, Sample
-from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit, ranks, terminal
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
 from segkd.foundation.machine import machine
-from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, load, with_values
+from segkd.recipe import (
+    DistillRecipe,
+    Recipe,
+    TeachRecipe,
+    differences,
+    expand_root,
+    filled,
+    load,
+    unset_root,
+    with_values,
+)
 from segkd.recipe.values import seconds_of
 from segkd.runs.taking import MARK, RECIPE_HASH, check_folder
 from segkd.training import checkpoint, loop, rhythm, tune
@@ -33,10 +40,11 @@ from segkd.training.log import Diary, memory_mb
 from segkd.training.plan import steps_for
 
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
+LENGTH = {"run.steps", "run.budget"}
+TEACHER = "teacher sha256"
+"""What `recipe.yaml` says about the file of the teacher."""
 EXIT_CODE = "exit_code"
 """All that a `summary.json` says where a signal stopped a run of several processes: torchrun ends with a code of its own."""
-MEASURING = ("data.name", "data.final", "data.size")
-"""What a finished run's networks were measured on; with another choice they are measured again."""
 
 
 @dataclass(frozen=True)
@@ -151,54 +159,22 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
             terminal.end()
 
 
+@contextmanager
+def rehearsal(folder: Path) -> Iterator[Path]:
+    """A folder inside a run's, in which its end is tried before its first step: what would fail then fails now."""
+    place = folder / f".tmp-rehearsal-{os.getpid()}"  # what a kill leaves of it is swept
+    make_folder(place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 class Guest:
     """What a process other than the first has in the lock's place: it writes nothing."""
 
     def check(self) -> None:
         """Nothing of its own could have been lost."""
-
-
-def finished(folder: Path, recipe: Recipe) -> dict | None:
-    """The summary of a finished run; None for a run that is not finished, not begun, or to be measured on something else.
-
-    A damaged or missing file of a finished run is named, and the run not finished then: its last checkpoint holds all that
-    is needed.
-
-    Raises:
-        UsageError: the finished run had another recipe.
-        StorageError: the folder is not a run's; or damaged, and there is no checkpoint to go on from.
-    """
-    check_folder(folder)
-    path = folder / "summary.json"
-    if not path.is_file():
-        return None
-    made = folder / ("model" if isinstance(recipe, TeachRecipe) else "student")
-    try:
-        summary = json.loads(path.read_text("utf-8"))
-        if not isinstance(summary, dict):
-            raise ValueError("no summary of a run")
-        if EXIT_CODE in summary:
-            return None
-        if not made.is_dir():
-            raise StorageError(f"{made}: missing, though the run was finished")
-        before = read_recipe(folder / "recipe.yaml")
-    except (OSError, ValueError, StorageError) as error:
-        line = str(error) if isinstance(error, StorageError) else f"{path}: damaged ({error})"
-        if not checkpoint.listed(folder / "checkpoints"):
-            raise StorageError(f"{line}, and no checkpoint is there; name another run.dir") from error
-        _warn(f"warning: {line}; made again from the last checkpoint")
-        return None
-    different = differences(before, recipe.as_dict())
-    changed = [key for key in different if not key.startswith(free_keys(recipe))]
-    if recipe.run.budget is not None:  # a budget has become steps, which are no change of the user's
-        changed = [key for key in changed if key != "run.steps"]
-    if changed:
-        raise UsageError(f"{folder}: a finished run of another recipe ({', '.join(changed[:5])}); name another run.dir")
-    anew = [key for key in different if key in MEASURING]
-    if anew and checkpoint.listed(folder / "checkpoints"):
-        _warn(f"{folder}: finished, and measured again with another {', '.join(anew)}")
-        return None
-    return summary
 
 
 def read_recipe(path: Path) -> dict:
@@ -217,10 +193,15 @@ def read_recipe(path: Path) -> dict:
 
 
 def about_run(folder: Path) -> dict[str, str]:
-    """What `begin` wrote above the recipe of the run in a folder, by key; nothing where no run is, or its file is damaged."""
+    """What `begin` wrote above the recipe of the run in a folder, by key; nothing where no run is, or its file is damaged.
+
+    Raises StorageError where it may not be read.
+    """
     path = folder / "recipe.yaml"
     try:
         head = path.read_text("utf-8").partition(RECIPE_HASH)[0] if path.is_file() else ""
+    except PermissionError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror}") from error
     except (OSError, ValueError):
         return {}
     return dict(line[2:].split(": ", 1) for line in head.splitlines() if line.startswith("# ") and ": " in line)
@@ -233,6 +214,14 @@ def free_keys(recipe: Recipe) -> tuple[str, ...]:
     if recipe.synth.kind == "images":
         return ("data.root", "data.watch", "data.final", "data.size", *loop.FREE_KEYS[1:])
     return loop.FREE_KEYS
+
+
+def data_root(recipe: Recipe) -> str:
+    """The folder of the recipe's labelled set as it is now, in a line; `none` where no set is read from one."""
+    data = recipe.data
+    if data.name in (None, *procedural.KINDS) or data.root is None or unset_root(data.root):
+        return "none"
+    return one_line(expand_root(data.root).resolve(), 4096)
 
 
 def in_steps(recipe: AnyRecipe, folder: Path, trial: Callable[[AnyRecipe], loop.Game]) -> AnyRecipe:
@@ -250,15 +239,37 @@ def in_steps(recipe: AnyRecipe, folder: Path, trial: Callable[[AnyRecipe], loop.
 def begin(
     folder: Path, recipe: Recipe, options: Options, bench: Bench, game: loop.Game, facts: dict[str, object]
 ) -> tuple[loop.Standing, Diary]:
-    """Bring `game` to where the folder stands and open its diary; `recipe.yaml` says what runs, and `facts` on what."""
+    """Bring `game` to where the folder stands and open its diary; `recipe.yaml` says what runs, and `facts` on what.
+
+    Raises:
+        UsageError: what runs is not what the folder holds, and that was not accepted.
+        StorageError: no whole checkpoint, or the folder cannot be written.
+    """
+    before, accept = about_run(folder), set(options.accept)
+    if accept & LENGTH:  # the one follows from the other
+        accept |= LENGTH
+    known, given = before.get(TEACHER), str(facts.get(TEACHER))
+    if known == given:  # the same file may lie elsewhere
+        accept.add("teacher.weights")
     start = loop.resume(
-        game, folder, recipe.as_dict(), differences, options.resume, options.accept, _warn, free_keys(recipe)
-    )
+        game, folder, recipe.as_dict(), lambda old, new: differences(filled(old), new), options.resume, tuple(accept), warn,
+        free_keys(recipe),
+    )  # fmt: skip
+    if start.step > recipe.run.steps:
+        raise UsageError(
+            f"{folder}: has done {start.step} steps, more than run.steps {recipe.run.steps}; name another run.dir"
+        )
+    if start.step and known not in (None, given) and "teacher.weights" not in accept:
+        raise UsageError(
+            f"{folder}: teacher.weights: another file than the run has begun with (its sha256 is {given[:12]}, and was {known[:12]});"
+            " bring that one back, name another run.dir, or --accept teacher.weights"
+        )
     diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start.step, options.quiet, mute=ranks.rank() > 0)
     ranks.wait()  # until all have read what the first is about to replace
     about = {
         "segkd": __version__, "torch": torch.__version__, "python": platform.python_version(), "machine": machine(),
-        "device": str(bench.device), "precision": game.precision, "threads": torch.get_num_threads(), "processes": ranks.size(), **facts,
+        "device": str(bench.device), "precision": game.precision, "threads": torch.get_num_threads(), "processes": ranks.size(),
+        "data root": data_root(recipe), **facts,
     }  # fmt: skip
     text = recipe.to_yaml()
     head = "".join(f"# {key}: {value}\n" for key, value in about.items()) + RECIPE_HASH + sha256(text.encode())
@@ -295,71 +306,7 @@ def finish(folder: Path, lock: RunLock | Guest, summary: dict[str, object]) -> d
     return summary
 
 
-class Labelled:
-    """A labelled set whose images are read or rendered once: looks during a run come back to the same few hundred.
-
-    They are kept at the size at which they are measured: 654 frames of NYUv2 fill 800 MB as they are, 230 MB reduced.
-    """
-
-    def __init__(self, data: Dataset, size: Literal["protocol", "original"]) -> None:
-        self.classes, self.notes = data.classes, data.notes
-        self._samples = [at_size(sample, size) for sample in data]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self._samples)
-
-
-def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
-    """A split that measures, read whole before step 1 (a bad file is told then, not after hours); None without one."""
-    if split is None or recipe.data.name is None:
-        return None
-    terminal.doing(f"preparing: the labelled images of {recipe.data.name} {split}")
-    with audit.phase("evaluation"):
-        classes = build.classes_of(recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes)
-        data = build.dataset(recipe.data.name, recipe.data.root, split, classes)
-        for line in data.notes:
-            _warn(line)
-        return Labelled(data, recipe.data.size)
-
-
-def images_measured(recipe: Recipe, watch: Labelled | None, final: Labelled | None) -> int:
-    """How many real images a run opens to measure: those of the split that it watches, and of its final one."""
-    if recipe.data.name in procedural.KINDS:
-        return 0
-    return sum(len(data) for data in {recipe.data.watch: watch, recipe.data.final: final}.values() if data is not None)
-
-
-def score(
-    network: nn.Module, data: Dataset, recipe: Recipe, bench: Bench, mean: tuple[float, ...], std: tuple[float, ...],
-    stop: StopFlag,
-) -> dict:  # fmt: skip
-    """The scores of a network on a labelled set, as the recipe's data block says; several processes share its images.
-
-    Raises:
-        Stopped: a signal came while it ran.
-    """
-    with audit.phase("evaluation"):
-        result = evaluate(
-            ranks.common(network),
-            data,
-            mean=mean,
-            std=std,
-            device=bench.device,
-            precision=bench.precision,
-            size=recipe.data.size,
-            stop=stop,
-        )
-    if result is None:
-        raise Stopped(stop.signum)
-    return result
-
-
-def _warn(line: str) -> None:
+def warn(line: str) -> None:
+    """A line for the user, once for all processes of a run."""
     if not ranks.rank():
         terminal.say(line)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,31 +14,32 @@ from safetensors.torch import save as safetensors_bytes
 from segkd import build
 from segkd.data import procedural
 from segkd.foundation import audit
-from segkd.foundation.errors import StorageError, UsageError
+from segkd.foundation.errors import NumbersError, StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.models.adapters import Adapter, flops_of, parameters_of
-from segkd.models.student import save_network, write_card
+from segkd.models.student import load_student, save_network, write_card
 from segkd.models.weights import load_weights
 from segkd.recipe import TeachRecipe, expand_root
 from segkd.runs import card
+from segkd.runs.finished import finished
 from segkd.runs.folder import (
+    Bench,
     Options,
     begin,
     bench_of,
     finish,
-    finished,
-    images_measured,
     in_steps,
-    labelled,
     plan_of,
     ran_on,
+    rehearsal,
     run_folder,
-    score,
 )  # fmt: skip
+from segkd.runs.labelled import Labelled, images_measured, labelled, score
 from segkd.runs.taking import check_made_by
-from segkd.training import loop
+from segkd.training import checkpoint, loop
+from segkd.training.guard import StopFlag
 from segkd.training.teaching import Teaching
 
 
@@ -46,7 +50,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
     for a file, and then measured once on `data.final`.
     """
     options, folder = options or Options(), Path(recipe.run.dir)
-    done = finished(folder, recipe)
+    done = finished(folder, recipe, options)
     if done is not None:
         return done
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -63,39 +67,63 @@ def _teach(recipe: TeachRecipe, options: Options, folder: Path) -> dict:
         recipe = in_steps(recipe, folder, lambda short: build.teaching_of(short, bench.device, bench.bf16)[0])
         game, network = build.teaching_of(recipe, bench.device, bench.bf16)
     watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
+    judged = game.player.headline if recipe.run.headline == "ema" else game.player.network
     with run_folder(recipe, options.resume) as (stop, lock):
         if recipe.output is not None:
             check_output(Path(recipe.output), options.name or folder.name)
+        end = partial(_end, recipe, options, game, network, bench, stop)
+        facts = {"real_images_for_training": 0 if recipe.data.name in procedural.KINDS else len(game.samples),
+                 "real_images_for_evaluation": images_measured(recipe, watch, final)}  # fmt: skip
+        if not checkpoint.listed(folder / "checkpoints"):
+            _rehearse(end, folder, recipe, judged, final, facts | ran_on(recipe, game, 0.0))
         start, diary = begin(folder, recipe, options, bench, game, {})
 
         def look(step: int) -> dict[str, object]:
-            miou = score(game.player.headline, watch, recipe, bench, mean, std, stop)["miou"]
-            best = game.offer(miou, step, game.player.headline)
+            miou = score(judged, watch, recipe, bench, mean, std, stop)["miou"]
+            best = game.offer(miou, step, judged)
             return {"val_miou": miou, "val_best": best}
 
         events = loop.Events(look if watch is not None else None, check=lock.check, progress=options.told())
         loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
         time_and_place = ran_on(recipe, game, diary.seconds)
-        network.load_state_dict(game.best["network"] or game.player.headline.state_dict())
+        network.load_state_dict(game.best["network"] or judged.state_dict())
         network.eval()
         if recipe.output is not None:
             # Round before measuring: the score is that of the file, not of what it was made from.
             load_weights(network.network, rounded(network), "the rounded weights")
-        result = score(network, final, recipe, bench, mean, std, stop) if final is not None else {}
-        classes = build.classes_of(recipe.model.classes)
-        save_network(network.network, folder / "model", names=classes.names, palette=classes.palette, mean=mean, std=std,
-                     stride=network.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
-        summary = {
-            "recipe": options.name or folder.name, "method": "labels", "variant": None,
-            **_scores(recipe, game, result), **_sizes(network, result),
-            "real_images_for_training": 0 if recipe.data.name in procedural.KINDS else len(game.samples),
-            "real_images_for_evaluation": images_measured(recipe, watch, final),
-            "refused_moves": game.refusals.total, "rollbacks": game.attempt, **time_and_place,
-        }  # fmt: skip
-        write_card(folder / "model", network.network, card.of_taught(recipe, summary))
+        summary = end(folder, final, facts | time_and_place)
         if recipe.output is not None:
             write_teacher(Path(recipe.output), network, recipe, summary)
         return finish(folder, lock, summary)
+
+
+def _end(
+    recipe: TeachRecipe, options: Options, game: Teaching, network: Adapter, bench: Bench, stop: StopFlag, folder: Path,
+    final: Labelled | None, facts: dict[str, object],
+) -> dict[str, object]:  # fmt: skip
+    """What a run leaves when it is done: the network and its card in `folder`, and the summary, with `facts` in it."""
+    mean, std, classes = recipe.model.mean, recipe.model.std, build.classes_of(recipe.model.classes)
+    result = score(network, final, recipe, bench, mean, std, stop) if final is not None else {}
+    save_network(network.network, folder / "model", names=classes.names, palette=classes.palette, mean=mean, std=std,
+                 stride=network.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
+    summary = {
+        "recipe": options.name or Path(recipe.run.dir).name, "method": "labels", "variant": None,
+        **_scores(recipe, game, result), **_sizes(network, result), **facts,
+        "refused_moves": game.refusals.total, "rollbacks": game.attempt,
+    }  # fmt: skip
+    write_card(folder / "model", network.network, card.of_taught(recipe, summary))
+    return summary
+
+
+def _rehearse(
+    end: Callable[..., dict], folder: Path, recipe: TeachRecipe, network: Adapter, final: Labelled | None,
+    facts: dict[str, object],
+) -> None:  # fmt: skip
+    """Do before the first step, with one image, what is due after the last one, and throw it away: see `distill`."""
+    few = None if final is None else Labelled(final, recipe.data.size, 1)
+    with rehearsal(folder) as place, suppress(NumbersError):  # weights that have learnt nothing may well overflow
+        model_card("rehearsal", recipe, end(place, few, facts))
+        load_student(place)
 
 
 def _scores(recipe: TeachRecipe, game: Teaching, result: dict) -> dict[str, object]:
@@ -110,7 +138,7 @@ def _scores(recipe: TeachRecipe, game: Teaching, result: dict) -> dict[str, obje
 
 
 def _sizes(network: Adapter, result: dict) -> dict[str, int | None]:
-    """Parameters, and FLOPs at the size that was measured (None where that was mixed, or nothing was)."""
+    """Parameters, and FLOPs at the size that was measured (None where that was mixed, nothing was, or they cannot be counted)."""
     size = result.get("size")
     flops = flops_of(network, *size) if isinstance(size, list) else None
     return {"student_parameters": parameters_of(network), "student_flops": flops}

@@ -136,7 +136,8 @@ def resume(
         state = checkpoint.load(Path(choice))
     if absent := [key for key in ("step", "looked", "recipe", "environment", "game") if key not in state]:
         raise StorageError(f"{folder}: no checkpoint of a run of segkd ({absent[0]} is not in it)")
-    changed = [k for k in differences(state["recipe"], recipe) if not k.startswith(free) and k not in accept]
+    different = differences(state["recipe"], recipe)
+    changed = [k for k in different if not k.startswith(free) and k not in accept]
     if changed:
         flags = " ".join(f"--accept {key}" for key in changed[:3])
         raise UsageError(
@@ -151,6 +152,13 @@ def resume(
         before = state["environment"].get(key, now)  # a checkpoint of an older version says less
         if before != now:
             say(f"warning: {key} was {before} and is {now}: the run goes on, but not to equal bytes")
+    if "run.steps" in different:
+        done, long, now = state["step"], state["recipe"]["run"]["steps"], recipe["run"]["steps"]
+        say(
+            f"{folder}: {now} steps instead of {long}: what changes over a run (learning rates, game.ramp, synth.collage_until)"
+            f" stood at {done / long:.0%} of its way after {done} steps, and goes on from {done / now:.0%}; a learning rate that"
+            " had fallen rises again"
+        )
     try:
         game.restore(own_part(state))
     except (KeyError, RuntimeError, ValueError) as error:

@@ -23,6 +23,7 @@ import torch
 
 from segkd import api  # noqa: F401 - and this
 from segkd.cli.main import main
+from segkd.training.distiller import Distiller
 
 IMPORTED_BY = os.getpid()
 
@@ -55,7 +56,7 @@ class Disk:
 
 
 class Memory:
-    """No more memory than there is, from the forward or backward number `at` (from 0) on."""
+    """No more memory than there is, from the forward of a module or the backward number `at` (from 0) in the first step on."""
 
     def __init__(self, at: int, backward: bool = False) -> None:
         self.at, self.backward, self.seen = at, backward, 0
@@ -63,7 +64,14 @@ class Memory:
     def __call__(self) -> None:
         ctypes.CDLL(None).mallopt(-3, 1 << 14)  # M_MMAP_THRESHOLD: malloc must ask for more, not give what was freed
         if not self.backward:
-            torch.nn.modules.module.register_module_forward_pre_hook(lambda *given: self.count())
+            play = Distiller.play
+
+            def first(game: Distiller, step: int) -> Any:
+                Distiller.play = play
+                torch.nn.modules.module.register_module_forward_pre_hook(lambda *given: self.count())
+                return play(game, step)
+
+            Distiller.play = first
             return
         true = torch.autograd.grad
 

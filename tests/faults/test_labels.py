@@ -21,7 +21,7 @@ from segkd.evaluation.metrics import ConfusionMatrix, Scores, scores
 from segkd.foundation.errors import DataError
 from segkd.models.adapters import create_network
 from segkd.recipe import load
-from segkd.runs.folder import labelled
+from segkd.runs.labelled import labelled
 from tests.pictures import encoded, overwrite, photo
 
 HEIGHT, WIDTH = 9, 13

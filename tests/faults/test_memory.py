@@ -18,7 +18,7 @@ from tests.faults.harness import PLAIN
 
 SAID = r"segkd: out of memory at a peak of \d+ MB: lower run\.batch, or .*synth\.size.*; what was saved so far is good"
 LARGE = ("run.batch=8", "synth.size=[64, 128]", "run.save_every=1", "run.eval_every=9", "run.sample_every=9")
-FULL = [Memory(600), Memory(800), Memory(0, backward=True), Memory(1, backward=True)]
+FULL = [Memory(100), Memory(300), Memory(0, backward=True), Memory(1, backward=True)]
 
 
 @pytest.mark.row("O1", 4)

@@ -24,7 +24,7 @@ from segkd.data.verify import verify
 from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import RunLock
 from segkd.recipe import load
-from segkd.runs.folder import labelled
+from segkd.runs.labelled import labelled
 from tests.waiting import PATIENCE
 
 COUNTS = {"camvid": {"train": 4, "val": 2, "test": 3}, "nyuv2": {"trainval": 3, "test": 2}}

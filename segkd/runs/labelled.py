@@ -1,0 +1,112 @@
+"""The labelled images that measure a run: read before its first step, and looked at during it and at its end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from shlex import quote
+from typing import Literal
+
+from torch import nn
+
+from segkd import build
+from segkd.data import procedural
+from segkd.data.resize import at_size
+from segkd.data.samples import Dataset, Sample
+from segkd.evaluation.evaluate import evaluate
+from segkd.foundation import audit, ranks, terminal
+from segkd.foundation.errors import Stopped
+from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, unset_root
+from segkd.runs.folder import Bench, warn
+from segkd.training.guard import StopFlag
+
+
+class Labelled:
+    """A labelled set whose images are read or rendered once: looks during a run come back to the same few hundred.
+
+    They are kept at the size at which they are measured: 654 frames of NYUv2 fill 800 MB as they are, 230 MB reduced.
+    `most`: how many of them, the first ones.
+    """
+
+    def __init__(self, data: Dataset, size: Literal["protocol", "original"], most: int | None = None) -> None:
+        self.classes, self.notes = data.classes, data.notes
+        self._samples = [at_size(sample, size) for sample in itertools.islice(data, most)]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._samples)
+
+
+def unmeasured(recipe: Recipe) -> list[str]:
+    """What is not measured since nobody has said where SEGKD_DATA is, and the commands that would, in lines; else nothing.
+
+    A folder that is named and missing is an error, and so are images that train and are away.
+    """
+    data = recipe.data
+    trains = not isinstance(recipe, DistillRecipe) or recipe.synth.kind == "images"
+    measures = data.name not in (None, *procedural.KINDS) and (data.watch or data.final)
+    if trains or not measures or data.root is None or not unset_root(data.root):
+        return []
+    split, root = data.final or data.watch, data.root.replace("${SEGKD_DATA}", "data")
+    lines = [
+        f"not measured: mIoU on {data.name}: its folder is {data.root}, and SEGKD_DATA is not set; all else is done. Measure it with"
+    ]
+    if data.name in ("camvid", "nyuv2"):
+        lines.append(f"  segkd data prepare {data.name} --root {quote(root)}")
+    return [
+        *lines,
+        f"  segkd eval {quote(recipe.run.dir)} --data {data.name} --root {quote(root)} --split {quote(split)}",
+    ]
+
+
+def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
+    """A split that measures, read whole before step 1 (a bad file is told then, not after hours); None without one.
+
+    Labelled data that only measure may be away: see `unmeasured`.
+    """
+    if split is None or recipe.data.name is None or unmeasured(recipe):
+        return None
+    terminal.doing(f"preparing: the labelled images of {recipe.data.name} {split}")
+    with audit.phase("evaluation"):
+        classes = build.classes_of(recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes)
+        data = build.dataset(recipe.data.name, recipe.data.root, split, classes)
+        for line in data.notes:
+            warn(line)
+        return Labelled(data, recipe.data.size)
+
+
+def images_measured(recipe: Recipe, watch: Labelled | None, final: Labelled | None) -> int:
+    """How many real images a run opens to measure: those of the split that it watches, and of its final one."""
+    if recipe.data.name in procedural.KINDS:
+        return 0
+    return sum(len(data) for data in {recipe.data.watch: watch, recipe.data.final: final}.values() if data is not None)
+
+
+def score(
+    network: nn.Module, data: Dataset, recipe: Recipe, bench: Bench, mean: tuple[float, ...], std: tuple[float, ...],
+    stop: StopFlag,
+) -> dict:  # fmt: skip
+    """The scores of a network on a labelled set, as the recipe's data block says; several processes share its images.
+
+    Raises:
+        Stopped: a signal came while it ran.
+    """
+    with audit.phase("evaluation"):
+        result = evaluate(
+            ranks.common(network),
+            data,
+            mean=mean,
+            std=std,
+            device=bench.device,
+            precision=bench.precision,
+            size=recipe.data.size,
+            stop=stop,
+        )
+    if result is None:
+        raise Stopped(stop.signum)
+    return result
