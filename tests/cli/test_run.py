@@ -110,7 +110,7 @@ def test_the_closing_says_what_was_not_measured_and_what_would(here, monkeypatch
     assert shlex.split(command)[2] == "my runs/a"
     monkeypatch.delenv("SEGKD_DATA", raising=False)
     named = load("quickstart", ["data.name=camvid", "data.root=${SEGKD_DATA}/camvid"])
-    assert closing(named, SUMMARY | unknown)[-5].endswith(
+    assert closing(named, SUMMARY | unknown)[-6].endswith(
         "since SEGKD_DATA is not set; this measures it: segkd data prepare camvid --root DIR"
         " && segkd eval runs/quickstart-s0 --data camvid --root DIR"
     )
