@@ -33,7 +33,7 @@ TEACH = """\
 model: {arch: Linknet, encoder: mobilenet_v2, classes: scenes, options: {encoder_depth: 3}}
 train: {optimizer: {name: sgd, lr: 0.01}, crop: [32, 32]}
 data: {name: scenes, final: null}
-run: {steps: 2, batch: 2, precision: fp32}
+run: {steps: 2, batch: 2, precision: fp32, threads: 1}
 """
 SCORES = {
     "miou": 0.5, "per_class": {"sky": 1.0, "road, wet": None, "car": 0.0}, "pixel_accuracy": 0.75, "fw_iou": 0.625,
@@ -310,7 +310,10 @@ def test_cp_copies_once_and_keeps_comments_and_files(here: Path, capsys: pytest.
     assert (here / "toy.yaml").read_text() == copied
 
 
-def test_teach_prints_its_summary_again_when_finished(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_teach_prints_its_summary_again_when_finished(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "TRAIN_SCENES", 8)
     (here / "toy.yaml").write_text(TEACH)
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     out, err = capsys.readouterr()

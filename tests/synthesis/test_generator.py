@@ -23,6 +23,32 @@ def test_the_dcgan_of_dfad_has_11_2_million_parameters():
     assert 11.15e6 < parameters_of(generator) < 11.25e6
 
 
+@pytest.mark.parametrize(
+    ("make", "channels"), [(dcgan, [64, 32, 16, 8, 8]), (resize_convolution, [64, 64, 32, 32, 16, 8])]
+)
+def test_the_stages_are_those_of_the_paper(make, channels):
+    generator = made(make, (128, 128), width=8)
+    assert [stage.get_submodule("0" if make is dcgan else "1").in_channels for stage in generator.stages] == channels[
+        :-1
+    ]
+    for stage, after in zip(generator.stages, channels[1:], strict=True):
+        *ups, norm, bend = stage
+        assert isinstance(norm, torch.nn.BatchNorm2d) and norm.num_features == after and bend.negative_slope == 0.2
+        conv = ups[-1]
+        assert conv.bias is None and (conv.kernel_size[0], conv.stride[0], conv.padding[0]) == (
+            (4, 2, 1) if make is dcgan else (3, 1, 1)
+        )
+        if make is dcgan:
+            assert conv.weight.std().item() == pytest.approx(0.02, rel=0.1)
+            assert abs(norm.weight.mean().item() - 1) < 0.03 and 0.005 < norm.weight.std().item() < 0.04
+        else:
+            assert ups[0].scale_factor == 2 and ups[0].mode == "nearest"
+    last = generator.last[0]
+    assert (last.kernel_size, last.padding) == ((3, 3), (1, 1)) and last.bias is not None
+    assert (last.weight.std().item() < 0.03) == (make is dcgan)
+    assert make is dcgan or not generator.last[1].affine
+
+
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (33, 47), (40, 56), (256, 352)])
 def test_any_size_can_be_the_largest(make, size):
