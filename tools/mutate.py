@@ -276,7 +276,9 @@ def page(plan: dict[str, Any], everything: dict[str, Mutant]) -> list[str]:
         for name, kind in kinds.items()
         if kind not in ("killed", "equivalent")
     ]
-    excuses = [name for name in reasons if found.get(name, UNKNOWN)[1] == "killed"]
+    excuses = [
+        name for name in reasons if name in everything and found.get(name) == [everything[name].source, "killed"]
+    ]
     told += [f"killed, and said to be equivalent: {name}" for name in excuses]
     return told + [f"no such mutant: {name}" for name in reasons if name not in everything]
 
@@ -286,7 +288,7 @@ HEAD = """\
 
 What `tools/mutate.py` has found: each constant, comparison, boolean, arithmetic operator, branch, call without a value and
 block of `with` of these files was changed once, and a test has to notice. An equivalent mutant is one that no test could
-notice; its reason stands below. Not asked: the function has changed since.
+notice; its reason stands below. Not asked: nobody did yet, or the function has changed since.
 
 | file | mutants | killed | equivalent | living | not asked |
 | --- | ---: | ---: | ---: | ---: | ---: |"""

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -83,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
         }
         try:
             self.wfile.write(status + begin[what])
-            while not self.server.hold.wait(0.002):
+            while not self.server.hold.is_set():
+                time.sleep(0.002)
                 self.wfile.write(b"0")
                 self.wfile.flush()
         except OSError:
