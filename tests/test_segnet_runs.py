@@ -51,8 +51,10 @@ def test_a_segnet_learns_from_a_deeplab(distilled):
     assert summary["real_images_for_training"] == summary["refused_moves"] == 0
     assert summary["steps"] == 4 and 0 <= summary["student_miou"] <= 1
     state = checkpoint.load(checkpoint.listed(folder / "checkpoints")[0])["game"]
-    averaged, saved = state["student"]["average"], load_file(folder / "student" / "model.safetensors")
-    assert all(torch.equal(value, averaged[f"module.network.{key}"]) for key, value in saved.items())
+    averaged = {key.removeprefix("module."): value for key, value in state["student"]["average"].items()}
+    averaged |= state["student"]["statistics"]
+    saved = load_file(folder / "student" / "model.safetensors")
+    assert all(torch.equal(value, averaged[f"network.{key}"]) for key, value in saved.items())
     assert {tuple(kept.shape) for kept in state["replay"]["logits"]} == {(2, 11, 8, 16)}
 
 
@@ -132,13 +134,23 @@ def test_a_segnet_teaches_a_deeplab_with_its_statistics(taught, tiny, tmp_path):
     assert game.replay.logits[0].shape == (2, 11, 32, 64)  # its head is as large as the image
 
 
-@pytest.mark.parametrize("option", ["{widht: 16}", "{upsample: nearest}", "{width: 0}"])
-def test_a_wrong_option_ends_the_command_with_one_line(tiny, tmp_path, capsys, option):
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("{widht: 16}", "student.options: SegNet has no option 'widht'; it has upsample, width"),
+        (
+            "{upsample: nearest}",
+            "student: SegNet cannot be built: upsample: expected unpool or bilinear, not 'nearest'",
+        ),
+        ("{width: 0}", "student: SegNet cannot be built: width: expected a whole number 1..1024, not 0"),
+    ],
+)
+def test_a_wrong_option_ends_the_command_with_one_line(tiny, tmp_path, capsys, option, told):
     recipe = tmp_path / "wrong.yaml"
-    recipe.write_text(tiny.path.read_text().replace("weights: ", f"weights: {tiny.folder}/"))
+    recipe.write_text(tiny.path.read_text().replace("weights: teacher", f"weights: {tiny.folder}/teacher"))
     values = ["student.arch=SegNet", "student.encoder=null", f"run.dir={tmp_path / 'run'}",
               f"student.options={{channels: null, stem_width: null, decoder_channels: null, {option[1:]}"]  # fmt: skip
     assert main(["distill", str(recipe), *values, "--quiet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("model SegNet: ") and line.endswith("64 in the paper) and upsample (unpool or bilinear)")
+    assert line == told
     assert not (tmp_path / "run").exists()

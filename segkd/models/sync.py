@@ -28,9 +28,11 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         if self.track_running_stats and self.running_mean is not None:
             count = x.numel() // x.shape[1] * ranks.size()
             self.num_batches_tracked.add_(1)
+            # None: the mean over all batches so far, as `update_bn` wants it
+            share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(var * (count / (count - 1)), share)
         return _Normalised.apply(x, self.weight, self.bias, mean, var, self.eps).to(maps.dtype)
 
 

@@ -27,7 +27,8 @@ def check_folder(folder: Path) -> None:
         return
     try:
         names = sorted(set(os.listdir(folder)) - set(NOTHING))
-        if _is_marked(folder) or (set(names) <= set(FIRST) and _is_untouched(folder)):
+        # The mark last: another process may be leaving it at this moment.
+        if (set(names) <= set(FIRST) and _is_untouched(folder)) or _is_marked(folder):
             return
     except OSError as error:
         raise StorageError(f"{folder}: cannot look into the folder: {error.strerror or error}") from error

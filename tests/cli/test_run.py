@@ -55,10 +55,10 @@ main()
 def test_the_opening_says_what_comes(here):
     assert opening("quickstart", load("quickstart"), "a new run") == (
         "quickstart: distilling DeepLabV3Plus tu-resnet10t into DeepLabV3Plus tu-resnet10t by ddad (segkd), "
-        f"{load('quickstart').run.steps} steps of batch 8, device auto; runs/quickstart-s0: a new run"
+        f"{load('quickstart').run.steps} steps of batch {load('quickstart').run.batch}, device auto; runs/quickstart-s0: a new run"
     )
     budget = load("quickstart", ["run.budget=25m"])
-    assert "the steps that fit into 25 min of batch 8" in opening("my.yaml", budget, "")
+    assert f"the steps that fit into 25 min of batch {budget.run.batch}" in opening("my.yaml", budget, "")
     assert "teaching DeepLabV3Plus tu-resnet10t on scenes/train, " in opening("t", load("teachers/scenes"), "")
 
 

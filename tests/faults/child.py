@@ -63,23 +63,21 @@ class Memory:
 
     def __call__(self) -> None:
         ctypes.CDLL(None).mallopt(-3, 1 << 14)  # M_MMAP_THRESHOLD: malloc must ask for more, not give what was freed
-        if not self.backward:
-            play = Distiller.play
-
-            def first(game: Distiller, step: int) -> Any:
-                Distiller.play = play
-                torch.nn.modules.module.register_module_forward_pre_hook(lambda *given: self.count())
-                return play(game, step)
-
-            Distiller.play = first
-            return
-        true = torch.autograd.grad
+        play, true = Distiller.play, torch.autograd.grad
 
         def grad(*given: Any, **options: Any) -> Any:
             self.count()
             return true(*given, **options)
 
-        torch.autograd.grad = grad
+        def first(game: Distiller, step: int) -> Any:
+            Distiller.play = play
+            if self.backward:
+                torch.autograd.grad = grad
+            else:
+                torch.nn.modules.module.register_module_forward_pre_hook(lambda *given: self.count())
+            return play(game, step)
+
+        Distiller.play = first
 
     def count(self) -> None:
         if self.seen == self.at:

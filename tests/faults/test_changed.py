@@ -65,7 +65,12 @@ def test_each_key_that_changes_is_named(row, tiny, tmp_path, kind):
     checkpoint.save(tmp_path / "checkpoints", 3, state, 1)
 
     def resume(now: dict, *accept: str) -> int:
-        return loop.resume(game, tmp_path, now, differences, "auto", accept, pytest.fail, held).step
+        told: list[str] = []
+        step = loop.resume(game, tmp_path, now, differences, "auto", accept, told.append, held).step
+        assert [line.partition(" instead of ")[0].rpartition(" ")[2] for line in told] == ["steps"] * (
+            "run.steps" in accept
+        )
+        return step
 
     keys = leaves(before)
     assert len(keys) > 40

@@ -334,7 +334,7 @@ def test_what_is_not_sound_is_named_and_put_back(tiny):
     game._moves["keep"](1, 1)
     assert game.method.memory == 2 and len(game.replay) == 2
     assert game.notes == [
-        "step 1: keep images and logits and judges are not finite (term bn is nan): move refused, nothing changed"
+        "step 1: keep images and logits and judges are not finite (term bn is nan): update refused, nothing changed"
     ]
 
 
@@ -346,8 +346,8 @@ def test_images_without_judges_that_are_not_sound_are_named(tiny):
     game._moves["keep"](1, 1)
     game._moves["synth"](2, 0)
     assert len(game.replay) == length and game.notes == [
-        "step 1: keep images and logits are not finite: move refused, nothing changed",
-        "step 2: synth images and logits are not finite (term adv is nan, term bn is nan): move refused, nothing changed",
+        "step 1: keep images and logits are not finite: update refused, nothing changed",
+        "step 2: synth images and logits are not finite (term adv is nan, term bn is nan): update refused, nothing changed",
     ]
     game.augment = augment
     game.method.adv = lambda view: (view.s * 0).abs().sqrt().mean()

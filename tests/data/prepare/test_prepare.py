@@ -74,7 +74,7 @@ def bring(name: str, root: Path, source: Path | str | None = None, public: dict[
         addresses = {name: {file: Source(f"http://127.0.0.1:9/{file}") for file in (MAT, *SMALL)}}
     new = prepare(
         name, root, None if source is None else str(source), say=said.append, public=addresses, counts=COUNTS,
-        patience=Patience(tries=2, pause=0.001, timeout=PATIENCE),
+        patience=Patience(tries=2, pause=0.001, timeout=PATIENCE, least=1),
     )  # fmt: skip
     return said if new else ["nothing to do"]
 
