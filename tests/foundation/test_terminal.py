@@ -102,7 +102,8 @@ def test_nothing_is_printed_anywhere_else():
         for path in (ROOT / folder).rglob("*.py")
         if (hits := [line for line in path.read_text("utf-8").splitlines() if elsewhere.search(line)])
     }
-    assert list(found) == ["segkd/foundation/terminal.py"], found
+    # What mutates segkd must not have loaded it before its children do.
+    assert list(found) == ["segkd/foundation/terminal.py", "tools/mutate.py"], found
 
 
 @pytest.mark.parametrize("where", BROKEN.values(), ids=BROKEN)
