@@ -33,7 +33,9 @@ def opener(pace: Pace) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(Plain, Secure)
 
 
-class _Plain(http.client.HTTPConnection):
+class _Paced:
+    """A connection whose socket counts what is read from it."""
+
     def __init__(self, *arguments: Any, pace: Pace, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._pace = pace
@@ -43,14 +45,12 @@ class _Plain(http.client.HTTPConnection):
         self.sock = _Socket(self.sock, self._pace)
 
 
-class _Secure(http.client.HTTPSConnection):
-    def __init__(self, *arguments: Any, pace: Pace, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._pace = pace
+class _Plain(_Paced, http.client.HTTPConnection):
+    pass
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock = _Socket(self.sock, self._pace)
+
+class _Secure(_Paced, http.client.HTTPSConnection):
+    pass
 
 
 class _Socket:
