@@ -186,7 +186,8 @@ def _events(
 
     def look(step: int) -> dict[str, object]:
         students = {name: game.measured(name) for name in ("ema", "last")}
-        agreement = {name: game.agreement(student) for name, student in students.items()}
+        known = {student: game.agreement(student) for student in dict.fromkeys(students.values())}
+        agreement = {name: known[student] for name, student in students.items()}
         values: dict[str, object] = {"agreement": agreement[recipe.run.headline]}
         if abs(agreement["ema"] - agreement["last"]) > APART:
             game.notes.append(
