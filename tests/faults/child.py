@@ -23,6 +23,7 @@ import torch
 
 from segkd import api  # noqa: F401 - and this
 from segkd.cli.main import main
+from segkd.training import log
 from segkd.training.distiller import Distiller
 
 IMPORTED_BY = os.getpid()
@@ -53,6 +54,18 @@ class Disk:
 
     def __call__(self) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
+
+
+def close_at_first_line(descriptor: int) -> None:
+    """Close a descriptor, such as our end of a terminal, when the first line is in the diary."""
+    true, there = log.append, [descriptor]
+
+    def append(*given: object) -> None:
+        true(*given)
+        if there:
+            os.close(there.pop())
+
+    log.append = append
 
 
 class Memory:

@@ -11,7 +11,7 @@ import termios
 
 import pytest
 
-from segkd.training import log
+from tests.faults.child import close_at_first_line
 from tests.faults.harness import PLAIN
 
 
@@ -35,14 +35,7 @@ class Hangup:
             os.dup2(theirs, stream)
         os.close(theirs)
         assert sys.stderr.isatty() and os.tcgetpgrp(2) == os.getpgrp()
-        true, there = log.append, [ours]
-
-        def append(*given: object) -> None:
-            true(*given)
-            if there:
-                os.close(there.pop())
-
-        log.append = append
+        close_at_first_line(ours)
 
 
 @pytest.mark.row("S2", 2)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from segkd.training import log
+from tests.faults.child import close_at_first_line
 from tests.faults.harness import PLAIN
 
 ROOT = Path(__file__).parents[2]
@@ -53,14 +53,7 @@ def terminal_gone() -> None:
     ours, theirs = pty.openpty()
     put(theirs)
     assert sys.stderr.isatty()
-    true, there = log.append, [ours]
-
-    def append(*given: object) -> None:
-        true(*given)
-        if there:
-            os.close(there.pop())
-
-    log.append = append
+    close_at_first_line(ours)
 
 
 FAULTS: dict[str, Callable[[], None]] = {
