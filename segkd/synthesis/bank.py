@@ -62,8 +62,8 @@ class Replay:
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
         """`batch` images of one size from the whole bank, each with its logits, by torch's global generator."""
-        size = self.images[int(torch.randint(len(self.images), ()))].shape[-2:]
-        alike = [i for i, images in enumerate(self.images) if images.shape[-2:] == size]
+        size = self.images[int(torch.randint(len(self.images), ()))].shape[2:]
+        alike = [i for i, images in enumerate(self.images) if images.shape[2:] == size]
         picks = torch.randint(len(alike), (batch,)).tolist()
         places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
         chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
@@ -83,7 +83,7 @@ class Replay:
         """Hold what `state()` described; a bank of another capacity goes on with the newest that fit into it."""
         kinds, at = [state[kind] for kind in ("images", "logits", "spans") if kind in state], state["next"]
         batches, alike = list(zip(*kinds, strict=True)), ("spans" in state) == self.uint8
-        if len(batches) != self.capacity or not alike:
+        if len(batches) != self.capacity:
             batches = [*batches[at:], *batches[:at]][-self.capacity :]  # from the oldest on
             at = len(batches) % self.capacity
         self.images, self.logits, self.spans, self.next = [], [], [], 0

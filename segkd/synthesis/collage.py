@@ -89,7 +89,7 @@ def box(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) 
 def ellipse(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
     (x, y), stretch, angle = _pose(canvas, rng)
     axes = (max(round(radius * stretch), 1), max(round(radius / stretch), 1))
-    cv2.ellipse(canvas, (round(x), round(y)), axes, angle, 0, 360, leaf, -1)
+    cv2.ellipse(canvas, (round(x), round(y)), axes, angle, 0, 360, leaf, cv2.FILLED)
 
 
 def shrub(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
@@ -107,7 +107,7 @@ def grid(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float)
     columns, rows = rng.integers(1, 7, 2)
     for left in x + across * np.arange(columns):
         for top in y + down * np.arange(rows):
-            cv2.rectangle(canvas, (int(left), int(top)), (int(left + wide), int(top + high)), leaf, -1)
+            cv2.rectangle(canvas, (int(left), int(top)), (int(left + wide), int(top + high)), leaf, cv2.FILLED)
 
 
 SHAPES, CHANCES = (box, ellipse, shrub, grid), (0.5, 0.25, 0.12, 0.13)

@@ -56,7 +56,7 @@ class Distiller:
         self, method: Method, teacher: Teacher, student: Player, synthesiser: nn.Module, synth: Player | None, *,
         augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size],
         batch: int, seed: int, device: torch.device, bf16: bool, at_head: bool, refusals: Refusals,
-        checkpointing: bool = False, recording: bool = False,
+        checkpointing: bool, recording: bool,
     ) -> None:  # fmt: skip
         self.method, self.teacher, self.student, self.synthesiser, self.synth = (
             method,
@@ -137,7 +137,7 @@ class Distiller:
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
             x = self._images(z, step, index)
-            seen = self._teach(x, needs | {"t"}, self.recording)
+            seen = self._teach(x, needs, self.recording)
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
             view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, self.recording)})
             total, values = self.method.loss("synth", view, step)
@@ -159,7 +159,7 @@ class Distiller:
             x = self._images(self._latents(step, index), step, index, maker.train())
         values: dict[str, Tensor] = {}
         x = self.refine(x, self._judged(step, values))
-        kept = self._teach(x, {"t"}, self.recording)["kept"]
+        kept = self._teach(x, set(), self.recording)["kept"]
         sound = finite(images=x, logits=kept)
         if values:
             sound["judges"] = torch.stack([*values.values()]).isfinite().all()
@@ -218,8 +218,9 @@ class Distiller:
         """
         with ExitStack() as taps, self._autocast():
             seen: dict[str, object] = {}
-            listen = self.bn_tap.open if "statistics" in needs else nullcontext
+            listen = nullcontext
             if "statistics" in needs:
+                listen = self.bn_tap.open
                 seen["statistics"] = taps.enter_context(listen())
             if "t_features" in needs:
                 seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
@@ -275,7 +276,7 @@ class Distiller:
             z = torch.randn(2, self.latent, device=self.device)
             x = wide(maker(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
             values = OnDemand(
-                {"z": z, "x": x, **self._teach(x, {"t", "statistics"}), **self._study(x, {"s"})},
+                {"z": z, "x": x, **self._teach(x, {"statistics"}), **self._study(x, {"s"})},
                 t_features=lambda: self._teach(x, {"t_features"})["t_features"],
                 s_features=lambda: self._study(x, {"s_features"})["s_features"],
             )
@@ -299,7 +300,6 @@ class Distiller:
                 yield wide(maker.train()(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
         maker.train(training)
 
-    @torch.no_grad()
     def measured(self, headline: str) -> nn.Module:
         """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
 
