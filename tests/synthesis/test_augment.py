@@ -59,6 +59,7 @@ def test_collages_end_when_their_part_of_the_run_is_over():
     x, collages = images(), Augment(["collage"], LOW, HIGH, collage_until=0.6)
     assert not torch.equal(collages(x, 0.59), x)
     torch.testing.assert_close(collages(x, 0.6), x)
+    torch.testing.assert_close(Augment(["collage"], LOW, HIGH)(x, 1.0), x)  # unless told otherwise, to the end
 
 
 @pytest.mark.parametrize("names", [["collage"], list(NAMES)], ids="+".join)

@@ -1,5 +1,7 @@
 """The replay bank: the newest batches, images and logits mirrored together, all of it restored."""
 
+import math
+
 import pytest
 import torch
 
@@ -147,6 +149,37 @@ def test_a_bank_in_8_bits_takes_a_quarter():
     assert 0.25 < size[True] / size[False] < 0.26
 
 
+@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_a_batch_that_is_refused_leaves_the_bank_as_it_is(before, uint8):
+    """Also where the next one would be the first, or would overwrite another."""
+    bank, plain = (Replay(2, torch.float32, False, uint8) for _ in range(2))
+    for value in range(before):
+        plain.keep(*batch(float(value)))
+        bank.keep(*batch(float(value)), unless=torch.tensor(False))
+    bank.keep(*batch(math.nan), unless=torch.tensor(True))
+    bank.keep(*batch(math.nan, (8, 2)), unless=torch.tensor(True))
+    assert bank.next == plain.next and len(bank) == len(plain) == min(before, 2)
+    assert all(torch.equal(a, b) for x, y in zip(bank.held, plain.held, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize("uint8", [False, True])
+def test_a_full_bank_waits_for_no_verdict_of_another_device(uint8):
+    """On "meta" a look at a number raises; where the place is of another size, or empty, there is no way but to look."""
+    with torch.device("meta"):
+        bank, refused = Replay(2, torch.float32, False, uint8), torch.zeros((), dtype=torch.bool)
+        small, tall = ((torch.empty(2, 3, *size), torch.empty(2, 5, *size)) for size in ((4, 6), (8, 2)))
+        with pytest.raises(RuntimeError, match="meta"):
+            bank.keep(*small, unless=refused)
+        for _ in range(2):
+            bank.keep(*small)
+        bank.keep(*small, unless=refused)
+        assert bank.next == 1
+        with pytest.raises(RuntimeError, match="meta"):
+            bank.keep(*tall, unless=refused)
+    assert bank.next == 1 and all(images.device.type == "meta" for images in bank.images)
+
+
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
 def test_a_bank_goes_on_in_8_bits_or_without_them(before, after):
     bank, again = (Replay(3, torch.float32, False, uint8) for uint8 in (before, after))
@@ -166,8 +199,9 @@ def test_a_bank_goes_on_in_8_bits_or_without_them(before, after):
 @pytest.mark.parametrize("batches", [0, 2, 5])
 def test_a_restored_bank_draws_and_overwrites_as_before(batches, uint8):
     bank, again = (Replay(3, torch.float32, True, uint8) for _ in range(2))
+    torch.manual_seed(0)
     for value in range(batches):
-        bank.keep(*batch(float(value)))
+        bank.keep(*(part + torch.randn_like(part) for part in batch(float(value))))
     again.restore(bank.state(), torch.device("cpu"))
     for one in (bank, again):
         one.keep(*batch(9.0))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segkd.synthesis import collage as module
-from segkd.synthesis.collage import LEAVES, RADII, SHAPES, _gathered, _indexed, collage, horizon, leaves
+from segkd.synthesis.collage import LEAVES, RADII, SHAPES, _gathered, _indexed, _pose, _taken, collage, horizon, leaves
 
 
 def batch(n=16, height=24, width=32):
@@ -66,6 +66,12 @@ def test_both_ways_to_pick_pixels_are_one():
     torch.testing.assert_close(found[0][1], found[1][1])
 
 
+@pytest.mark.parametrize(("device", "way"), [("cpu", "Gather"), ("meta", "Permute")])
+def test_pixels_are_picked_as_the_device_adds_gradients_up_in_order(device, way):
+    images, picks = torch.empty(5, 3, 6, 7, device=device), torch.zeros(4, 6, 7, dtype=torch.long, device=device)
+    assert _taken(images.requires_grad_(), picks).grad_fn.name().startswith(way)
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_small_batches_and_odd_sizes(n):
     x = batch(n, 9, 7)
@@ -88,6 +94,37 @@ def test_large_leaves_lie_below(monkeypatch):
     top = leaves(200, 24, 32)
     first, last = ((top == leaf).float().mean() for leaf in (1, 6))
     assert first > 3 * last > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("radius", [0.3, 8, 150])
+def test_ellipses_are_whole_and_never_less_than_a_pixel(seed, radius):
+    canvas = np.zeros((300, 420), np.uint8)
+    module.ellipse(canvas, np.random.default_rng(seed), 1, radius)
+    (x, y), stretch, angle = _pose(canvas, np.random.default_rng(seed))
+    turn = np.radians(round(angle))  # as OpenCV turns it
+    rows, columns = np.mgrid[:300, :420]
+    along = (columns - x) * np.cos(turn) + (rows - y) * np.sin(turn)
+    across = (rows - y) * np.cos(turn) - (columns - x) * np.sin(turn)
+    wide, high = max(radius * stretch, 1), max(radius / stretch, 1)
+
+    def within(margin):
+        return (along / (wide + margin)) ** 2 + (across / (high + margin)) ** 2 <= 1
+
+    assert not (canvas != 0)[~within(2)].any()
+    assert min(wide, high) < 4 or (canvas != 0)[within(-2.5)].all()
+
+
+def test_horizons_fall_by_8_degrees_more_or_less(monkeypatch):
+    lines, rng = [], np.random.default_rng(3)
+    monkeypatch.setattr(module, "_fill", lambda canvas, leaf, corners: lines.append(corners[:2]))
+    for _ in range(4000):
+        horizon(np.zeros((90, 120), np.uint8), rng, 1, 0)
+    (left, start), (right, end) = np.array(lines).transpose(1, 2, 0)
+    assert (left == 0).all() and (right == 120).all()
+    assert np.degrees(np.arctan2(end - start, 120)).std() == pytest.approx(8, abs=0.3)
+    middle = (start + end) / 2
+    assert 9 < middle.min() < 10 and 80 < middle.max() < 81
 
 
 DRAWN = {  # area, mean and spread of the rows and columns, their correlation, and where early and late canvases differ

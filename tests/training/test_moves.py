@@ -10,9 +10,11 @@ from segkd.evaluation.collapse import class_shares, distance, diversity
 from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.losses.discrepancy import channel_wise
 from segkd.losses.statistics import batchnorm_distance
+from segkd.methods.ddad import DDAD
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
+from segkd.training import distiller
 
-DROPOUT = "student.options.decoder_aspp_dropout=0.5"
+DROPOUT, STILL = (f"student.options.decoder_aspp_dropout={share}" for share in (0.5, 0))
 CHANGED = "synth.augment=[flip, noise]"
 
 
@@ -275,6 +277,82 @@ def test_a_term_that_looks_at_features_and_statistics_sees_them(tiny, bank):
         assert all(m.requires_grad for m in view.s_features)
 
 
+@pytest.mark.parametrize("kind", ["t_features", "s_features", "statistics"])
+def test_each_kind_is_there_for_a_term_that_looks_at_it_alone(tiny, kind):
+    """Also where images come from the bank, which keeps the teacher's logits and nothing else of it."""
+    game = tiny.game("ddad.segkd", "weights.bn=0")
+    game.play(0)
+    for player in ("student", "synth"):
+        game.needs[player] = {"t", "s", kind}
+        with tiny.calls(game.teacher) as taught:
+            ((_, view, _),) = views_of(game, lambda player=player: game._moves[player](1, 0))
+        assert len(taught) == (player == "synth" or kind != "s_features")
+        assert len(getattr(view, kind)) > 1
+        for other in {"t_features", "s_features", "statistics"} - {kind}:
+            with pytest.raises(AttributeError, match="does not make"):
+                getattr(view, other)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_terms_are_traced_on_two_images_of_the_first_size_that_the_seed_draws(tiny, monkeypatch, bf16):
+    kinds, shown = ("z", "x", "t", "s", "t_features", "s_features", "statistics"), []
+    true = DDAD.kd
+    monkeypatch.setattr(
+        DDAD,
+        "kd",
+        lambda method, view: shown.append({kind: getattr(view, kind) for kind in kinds}) or true(method, view),
+    )
+    sizes = ["synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0"]
+    game, hand = (tiny.game("ddad.segkd", STILL, *sizes, bf16=bf16) for _ in range(2))
+    assert game.needs["student"] == set(kinds) and game.needs["synth"] == {"t", "s", "statistics"}
+    view = shown[0]
+    assert not any(view[kind].requires_grad for kind in ("x", "t", "s"))
+    torch.manual_seed(seed_for(0, 0, 0, "plan"))
+    z, taps = torch.randn(2, 8), (BatchNormTap(hand.teacher.network), FeatureTap(hand.teacher.network))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with untouched_statistics(hand.synthesiser):
+            made, x = hand.synthesiser.train()(z, (32, 64)).float(), view["x"]
+        with taps[0].open() as statistics, taps[1].open() as features:
+            t = hand.teacher(x)
+        s = hand.student.network.train()(x)
+        with FeatureTap(hand.student.network.network).open() as studied:
+            hand.student.network(x)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    wanted = {"z": z, "x": made, "t": t, "s": s, "t_features": features, "s_features": studied}
+    torch.testing.assert_close({kind: view[kind] for kind in wanted}, wanted)
+    torch.testing.assert_close(batchnorm_distance(view["statistics"]), batchnorm_distance(statistics))
+
+
+def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny):
+    """A second look would overwrite the first, and taps hear nothing of what is replayed."""
+    game, used = tiny.game("ddad.segkd", STILL, "weights.bn=0", "game.keep_moves=1"), []
+    networks = {"teacher": game.teacher, "student": game.student.network}
+    game._recorded = {
+        name: lambda x, at_head, name=name: used.append(name) or networks[name](x, at_head=at_head) for name in networks
+    }
+
+    def played(player, *listens):
+        game.needs[player] = {"t", "s", *listens}
+        used.clear()
+        game._moves[player](1, 0)
+        return used[:]
+
+    game.play(0)
+    assert not used
+    game.recording = True
+    assert played("synth") == ["teacher", "student"]
+    assert played("synth", "statistics") == ["student"] and played("synth", "t_features", "s_features") == []
+    assert played("keep") == ["teacher"]
+    assert played("student") == ["student"] and played("student", "s_features") == []
+    game.replay = None
+    assert played("student") == ["teacher", "student"] and played("student", "s_features") == ["teacher"]
+    view, x = game._view({}), torch.randn(2, 3, 32, 64)
+    used.clear()
+    torch.testing.assert_close(view.teacher(x), game.teacher(x))
+    torch.testing.assert_close(view.student(x), game.student.network(x))
+    assert not used
+
+
 def test_only_what_is_looked_at_is_computed(tiny):
     game = tiny.game()
     x = torch.randn(2, 3, 32, 64)
@@ -282,6 +360,54 @@ def test_only_what_is_looked_at_is_computed(tiny):
     with tiny.calls(game.student.network) as asked:
         assert game._study(x, {"t", "x", "statistics"}) == {} and not asked
     assert game._study(x, {"s_features"}).keys() == {"s", "s_features"}
+
+
+def test_a_step_tells_after_each_move_how_far_it_is(tiny):
+    game, told = tiny.game("ddad.segkd", "game.keep_moves=1", "game.student_moves=2"), []
+    game.moved = told.append
+    game.play(0)
+    assert told == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_looks_and_kept_images_keep_nothing_for_a_backward_pass(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1", "student.ema=0.9", "synth.ema=0")
+    game.play(0)
+
+    def refused(value):
+        raise AssertionError("a graph is made")
+
+    with torch.autograd.graph.saved_tensors_hooks(refused, refused):
+        with pytest.raises(AssertionError, match="a graph is made"):
+            game.student.network(next(game.held_out(1)))
+        student = game.measured("ema")
+        game.agreement(student, 1), game.masks(next(game.held_out(1)), student), game.vitals(), game.state()
+        game._moves["keep"](1, 0)
+
+
+def test_held_out_images_leave_the_generator_in_its_mode(tiny):
+    game = tiny.game("ddad.segkd", "synth.ema=0")
+    first = [x.clone() for x in game.held_out(2)]
+    assert game.synthesiser.training and not any(x.requires_grad for x in first)
+    game.synthesiser.eval()
+    assert all(torch.equal(a, b) for a, b in zip(game.held_out(2), first, strict=True))
+    assert not game.synthesiser.training
+
+
+def test_each_network_computes_its_activations_again_where_it_is_asked_for(tiny):
+    passes = {}
+    for again in ("false", "true"):
+        game = tiny.game("ddad.segkd", f"run.checkpointing={again}")
+        networks = (game.teacher, game.student.network, game.synthesiser)
+        passes[again] = [0, 0, 0]
+
+        def count(module, given, at, counts=passes[again]):
+            counts[at] += 1
+
+        for at, network in enumerate(networks):
+            for module in network.modules():
+                module.register_forward_pre_hook(lambda module, given, at=at, count=count: count(module, given, at))
+        game._moves["synth"](0, 0)
+    assert all(more > 1.2 * once for once, more in zip(*passes.values(), strict=True)), passes
 
 
 def test_building_a_game_moves_nothing(tiny):
@@ -349,7 +475,7 @@ def test_images_without_judges_that_are_not_sound_are_named(tiny):
         "step 1: keep images and logits are not finite: update refused, nothing changed",
         "step 2: synth images and logits are not finite (term adv is nan, term bn is nan): update refused, nothing changed",
     ]
-    game.augment = augment
+    game.augment, game.replay = augment, None
     game.method.adv = lambda view: (view.s * 0).abs().sqrt().mean()
     game._moves["synth"](3, 0)
     assert game.notes[-1].startswith("step 3: synth gradient norm is nan (term adv is 0, term bn is ")
@@ -392,6 +518,22 @@ def test_vitals_are_those_of_the_live_student_in_eval_mode(tiny, training):
     assert seen == pytest.approx(
         {"diversity": diversity(x), "largest_class": float(class_shares(t).max()), "distance": distance(s, t)}, rel=1e-5
     )
+
+
+def test_images_that_nobody_learns_to_make_do_not_collapse(tiny):
+    game = tiny.game("noise")
+    game.synthesiser.forward = lambda z, size: torch.zeros(len(z), 3, *size)
+    seen, wrong = game.vitals()
+    assert seen["diversity"] == 0 and not (wrong or "").startswith("collapsed")
+
+
+def test_a_student_is_astray_beyond_a_limit_that_is_still_good(tiny, monkeypatch):
+    game = tiny.game()
+    far = game.vitals()[0]["distance"]
+    for limit, good in ((far, True), (0.999 * far, False)):
+        monkeypatch.setattr(distiller, "ASTRAY", limit)
+        wrong = game.vitals()[1]
+        assert wrong is None if good else wrong.startswith("diverged: ")
 
 
 def test_a_collapse_is_told_before_a_divergence_that_may_come_of_it(tiny):
