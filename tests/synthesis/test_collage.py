@@ -127,6 +127,25 @@ def test_horizons_fall_by_8_degrees_more_or_less(monkeypatch):
     assert 9 < middle.min() < 10 and 80 < middle.max() < 81
 
 
+def test_leaves_stand_as_they_always_did():
+    """Centre, stretch and angle: the sixth is one of those that lean as they like."""
+    rng = np.random.default_rng(11)
+    poses = [_pose(np.zeros((100, 200), np.uint8), rng) for _ in range(8)]
+    assert [(*centre, stretch, angle) for centre, stretch, angle in poses] == [
+        pytest.approx(wanted, abs=2e-3)
+        for wanted in (
+            (10.857, 49.913, 0.8117, -3.062),
+            (202.771, -1.550, 0.2744, 4.481),
+            (68.558, 51.367, 0.7669, -0.819),
+            (169.130, 70.443, 1.6161, -0.917),
+            (215.419, 14.541, 0.2607, -4.023),
+            (121.983, 18.236, 1.0260, 156.120),
+            (92.098, 23.257, 1.6521, 2.310),
+            (15.446, 70.803, 0.5658, -1.242),
+        )
+    ]
+
+
 DRAWN = {  # area, mean and spread of the rows and columns, their correlation, and where early and late canvases differ
     ("horizon", 20): (289489, 56.84, 69.48, 27.82, 40.41, 0.008, 92.43, -23.0),
     ("box", 20): (42351, 49.41, 65.33, 27.98, 41.1, 0.178, -51.62, -119.83),
