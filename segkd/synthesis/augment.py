@@ -46,7 +46,7 @@ class Augment(nn.Module):
 
         unit = (images - self.low) / self.span
         if self.zoom:
-            unit = K.RandomResizedCrop(images.shape[2:], scale=(0.6, 1.0), ratio=(0.9, 1.1), p=1.0)(unit)
+            unit = K.RandomResizedCrop(images.shape[2:], scale=(0.6, 1.0), ratio=(0.9, 1.1))(unit)
         if self.rest is not None:
             unit = self.rest(unit)
         if "collage" in self.names and done < self.collage_until:
