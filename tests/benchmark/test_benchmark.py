@@ -1,33 +1,20 @@
 """A small benchmark from the command line to its figures; no time is judged, since machines are noisy."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from segkd.benchmark.phases import NAMES
 from segkd.cli.main import main
 
-TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 
-
-@pytest.mark.parametrize("case", ["ddad", "dfad"])
-def test_a_small_benchmark(tiny, tmp_path, case):
+@pytest.mark.parametrize("case", ["ddad", pytest.param("dfad", marks=pytest.mark.slow)])  # test_reference plays both
+def test_a_small_benchmark(tiny, tmp_path, capsys, own_threads, case):
     file = tmp_path / "bench.json"
     recipe = tmp_path / "small.yaml"
     recipe.write_text(tiny.recipe(case, "game.student_moves=2").to_yaml())
-    given = [str(TOOL), "--pair", str(recipe), "--turns", "2", "--json", str(file)]
-    done = subprocess.run(
-        [sys.executable, *given],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    assert main(["bench", "--pair", str(recipe), "--turns", "2", "--json", str(file)]) == 0
+    said = capsys.readouterr()
     found = json.loads(file.read_text())
     assert found["ratio"].keys() == {"student_images_per_s", "peak_memory", "evaluator"}
     assert all(value > 0 for value in found["ratio"].values())
@@ -40,7 +27,7 @@ def test_a_small_benchmark(tiny, tmp_path, case):
         )
     assert found["segkd"]["phases"].keys() == set(NAMES)
     assert sum(found["segkd"]["phases"].values()) == pytest.approx(1)
-    assert "times the reference's" in done.stdout and "Traceback" not in done.stderr
+    assert "times the reference's" in said.out and "Traceback" not in said.err
     assert not found["random_teacher"]
 
 

@@ -1,15 +1,15 @@
 """The time to a given quality: looks when they are due, an end when it is reached, or when it is not."""
 
 import json
+import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 
 from segkd.benchmark import quality
+from segkd.cli.main import main
 from segkd.foundation.errors import TeacherError, UsageError
 
 TOOL = Path(__file__).parents[2] / "tools" / "time_to_quality.py"
@@ -51,7 +51,7 @@ def test_what_is_not_reached_is_given_up_after_a_last_look(clock, options, last)
 
 
 @pytest.mark.parametrize("who", ["segkd", "reference"])
-def test_both_loops_are_timed_from_the_command_line(tiny, tmp_path, who):
+def test_both_loops_are_timed_from_the_command_line(tiny, tmp_path, capsys, own_threads, who):
     recipe, file = tmp_path / "small.yaml", tmp_path / "quality.json"
     shutil.copytree(tiny.folder / "camvid", tmp_path / "camvid")
     for picture in tmp_path.glob("camvid/val*/*.png"):  # of no network's stride
@@ -78,12 +78,11 @@ def test_both_loops_are_timed_from_the_command_line(tiny, tmp_path, who):
         "--json",
         str(file),
     ]
-    done = subprocess.run([sys.executable, str(TOOL), *given], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert main(given, runpy.run_path(str(TOOL))["quality"]) == 0
     found = json.loads(file.read_text())
     assert found["who"] == who and found["precision"] == "fp32" and found["looks"] and 0 < found["teacher_miou"] <= 1
     assert [look["steps"] for look in found["looks"]] == sorted({look["steps"] for look in found["looks"]})
-    assert "of the teacher's mIoU: " in done.stdout.splitlines()[-1]
+    assert "of the teacher's mIoU: " in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_what_cannot_be_timed_is_told(tiny, tmp_path):

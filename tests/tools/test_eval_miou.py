@@ -22,6 +22,8 @@ def script(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
         ("eval_miou.py", {"--data", "--json", "--who", "--slide", "--scales", "--flip", "--confusion"}),
         ("visualize_masks.py", {"--out", "--teacher", "--kind"}),
         ("price.py", {"--json"}),
+        ("benchmark.py", {"--pair", "--turns", "--json"}),
+        ("time_to_quality.py", {"--pair", "--who", "--share", "--every", "--limit", "--json"}),
     ],
 )
 def test_help_from_another_folder(tmp_path: Path, name: str, flags: set[str]) -> None:
