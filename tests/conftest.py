@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import hashlib
 import os
 import resource
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from segkd.training.distiller import Distiller
+    from tests.faults.harness import Forks
 
 pytest_plugins = ["tests.faults.report"]  # here: a process that only hands out the tests reads no deeper conftest
 ROOT = Path(__file__).parents[1]
@@ -54,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     A closed terminal means to them what it means to a run, also where `nohup` has started the session.
     """
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    gc.set_threshold(20_000, 20, 20)  # else what torch and the tests hold is looked through a thousand times
     if "PYTEST_XDIST_WORKER" not in os.environ:
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="segkd-")
         os.environ["XDG_CACHE_HOME"] = config.stash[CACHE].name
@@ -150,6 +154,23 @@ def hash_of(value: Any) -> str:
     return total.hexdigest()
 
 
+@functools.cache  # hundreds of tests ask for the same ones
+def recipe_of(path: Path, *overrides: str) -> DistillRecipe:
+    """The recipe of a file that stays as it is."""
+    recipe = load(path, overrides, "distill")
+    assert isinstance(recipe, DistillRecipe)
+    return recipe
+
+
+def little_of(path: Path, *overrides: str) -> list[str]:
+    """Overrides that make a method's game small."""
+    synth = recipe_of(path, *overrides).synth
+    values = SMALL | ({"synth.replay": 3} if synth.replay else {})
+    if synth.kind == "images":
+        values |= {"data.name": "camvid", "data.final": None}
+    return [f"{key}={value if value is not None else 'null'}" for key, value in values.items()]
+
+
 @dataclass(frozen=True)
 class Tiny:
     """The tiny game's files, and how to play it."""
@@ -164,18 +185,11 @@ class Tiny:
     def recipe(self, case: str = "ddad.segkd", *overrides: str) -> DistillRecipe:
         """The recipe of METHOD or METHOD.VARIANT, with little of everything; METHOD.VARIANT+SegNet has such a student."""
         case, _, student = case.partition("+")
-        overrides = (*(SEGNET if student else ()), *overrides)
         method, _, variant = case.partition(".")
         chosen = [f"method={method}", *([f"variant={variant}"] if variant else [])]
-        recipe = load(self.path, [*chosen, f"data.root={self.folder}/camvid", f"run.dir={self.folder}/run"], "distill")
-        values = SMALL | ({"synth.replay": 3} if recipe.synth.replay else {})
-        if recipe.synth.kind == "images":
-            values |= {"data.name": "camvid", "data.final": None}
-        given = [f"{key}={value if value is not None else 'null'}" for key, value in values.items()]
-        fixed = [f"data.root={self.folder}/camvid", f"run.dir={self.folder}/run"]
-        recipe = load(self.path, [*chosen, *fixed, *given, *overrides], "distill")
-        assert isinstance(recipe, DistillRecipe)
-        return recipe
+        chosen += [f"data.root={self.folder}/camvid", f"run.dir={self.folder}/run"]
+        little = little_of(self.path, *chosen)
+        return recipe_of(self.path, *chosen, *little, *(SEGNET if student else ()), *overrides)
 
     def game(self, case: str = "ddad.segkd", *overrides: str, bf16: bool = False) -> Distiller:
         """A freshly built game; torch's global generator is left where building it left it."""
@@ -216,6 +230,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     save_file({k: v.contiguous() for k, v in tiny_teacher().state_dict().items()}, folder / "teacher.safetensors")
     write_camvid(folder / "camvid")
     return Tiny(folder)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Children of a preloaded process; threads that wait do not spin, since they may have to share a core."""
+    from tests.faults.harness import Forks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        patch.setenv("OMP_WAIT_POLICY", "passive")
+        yield Forks()
 
 
 @pytest.fixture

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import Tiny
-from tests.faults.harness import Forks, Job, job_of
 from tests.faults.matrix import Row
 from tests.faults.report import FAILED, entries
+
+if TYPE_CHECKING:  # what forks needs torch, which a copy of these tests that runs none of them is not to wait for
+    from tests.faults.harness import Forks, Job
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,17 +39,10 @@ def row(request: pytest.FixtureRequest) -> Generator[Row]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Generator[Forks]:
-    """Children of a preloaded process; threads that wait do not spin, since they may have to share a core."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-        patch.setenv("OMP_WAIT_POLICY", "passive")
-        yield Forks()
-
-
-@pytest.fixture(scope="session")
 def job(forks: Forks, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
     """A job by its name and overrides, whose uninterrupted run takes place once."""
+    from tests.faults.harness import job_of
+
     folder = tmp_path_factory.mktemp("jobs")
 
     @functools.cache
