@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from segkd.runs.trained import load_model
 from segkd.training import checkpoint, tune
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
-from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[1]
 QUIET = runs.Options(name="tiny", quiet=True)
@@ -252,52 +250,56 @@ def test_the_audit_counts_over_all_parts_of_a_run(tiny, distil, monkeypatch):
 
     monkeypatch.setattr(Distiller, "play", peeping)
     with pytest.raises(Stopped):
-        distil(case="noise")
-    assert distil(case="noise")["real_images_for_training"] == 1
+        distil("run.steps=3", case="noise")
+    assert distil("run.steps=3", case="noise")["real_images_for_training"] == 1
 
 
 def test_images_that_a_stream_opens_anew_are_no_more_for_that(distil, tmp_path):
-    shown, folder = distil(case="kd"), tmp_path / "run"
+    short = ["run.steps=2", "run.save_every=1"]
+    shown, folder = distil(*short, case="kd"), tmp_path / "run"
     last = checkpoint.listed(folder / "checkpoints")[0]
     for path in (folder / "summary.json", last):
         path.unlink()
-    assert distil(case="kd")["real_images_for_training"] == shown["real_images_for_training"] > 0
+    assert distil(*short, case="kd")["real_images_for_training"] == shown["real_images_for_training"] > 0
     assert checkpoint.listed(folder / "checkpoints")[0] == last
 
 
 def test_the_headline_is_what_the_recipe_says(distil, tmp_path):
-    averaged = distil(*MEASURED, name="ema")
-    last = distil(*MEASURED, "run.headline=last", name="last")
+    short = [*MEASURED, "run.steps=2"]
+    averaged = distil(*short, name="ema")
+    last = distil(*short, "run.headline=last", name="last")
     assert last["student_miou_last"] == averaged["student_miou_last"] == last["student_miou"]
     assert last["student_miou_ema"] == averaged["student_miou"]
     assert student_bytes(tmp_path / "ema") != student_bytes(tmp_path / "last")
 
 
-def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, tmp_path):
-    long = ["run.steps=50", "run.save_every=45", "run.eval_every=7", "run.sample_every=25", "run.threads=1"]
+class Terminated:
+    """The process is asked to stop in a step."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def __call__(self):
+        play = Distiller.play
+
+        def played(game, step):
+            if step == self.at:
+                signal.raise_signal(signal.SIGTERM)
+            return play(game, step)
+
+        Distiller.play = played
+
+
+def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, forks, tmp_path):
+    long = ["run.steps=14", "run.save_every=12", "run.eval_every=4", "run.sample_every=7", "run.threads=1"]
     long += ["game.student_moves=1"]
     folder = tmp_path / "stopped"
     recipe = tmp_path / "whole.yaml"
     recipe.write_text(tiny.recipe("ddad.segkd", *long, f"run.dir={folder}").to_yaml())
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from segkd.cli.main import main; sys.exit(main())",
-        "distill",
-        str(recipe),
-    ]
-    with subprocess.Popen(
-        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        until(
-            lambda: any(line["step"] >= 10 for line in read_lines(folder / "metrics.jsonl")),
-            lambda: process.poll() is None,
-        )
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 128 + signal.SIGTERM and "resumes the run" in said.splitlines()[-1]
-    stopped_at = checkpoint.newest(folder / "checkpoints")[0]["step"]
-    assert 10 <= stopped_at < 45 and not (folder / "summary.json").exists() and not (folder / "student").exists()
+    process = forks.start(["distill", str(recipe)], tmp_path, Terminated(at=5))
+    assert process.wait() == 128 + signal.SIGTERM and "resumes the run" in process.said()[-1]
+    assert checkpoint.newest(folder / "checkpoints")[0]["step"] == 6
+    assert not (folder / "summary.json").exists() and not (folder / "student").exists()
 
     torch.manual_seed(1234)
     resumed = runs.distill(load(recipe, kind="distill"), QUIET)
@@ -308,16 +310,16 @@ def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, tmp_pa
     assert tiny.hash(games[0]) == tiny.hash(games[1])
     told = [{line["step"]: line["kd"] for line in read_lines(f / "metrics.jsonl") if "kd" in line}
             for f in (folder, tmp_path / "whole")]  # fmt: skip
-    assert told[0] == told[1] and 50 in told[0]
+    assert told[0] == told[1] and 14 in told[0]
 
 
 def test_a_named_checkpoint_winds_the_run_back(tiny, distil, tmp_path):
-    distil()
+    distil("run.steps=2", "run.save_every=1")
     folder = tmp_path / "run"
     wanted = student_bytes(folder)
     (folder / "summary.json").unlink()
     older = checkpoint.listed(folder / "checkpoints")[-1]
-    distil(options=runs.Options(name="tiny", resume=str(older), quiet=True))
+    distil("run.steps=2", "run.save_every=1", options=runs.Options(name="tiny", resume=str(older), quiet=True))
     assert student_bytes(folder) == wanted
 
 
@@ -328,7 +330,8 @@ def test_what_auto_chose_first_it_chooses_to_the_end(chosen, distil, tmp_path, m
     def part(bf16, in_fp32=()):
         monkeypatch.setattr(build, "quicker_in_bf16", lambda: bf16)
         monkeypatch.setattr(tune, "quicker_in_fp32", lambda game: frozenset(in_fp32))
-        precision = distil("run.precision=auto", "student.ema=0.0")["precision"]  # no average that could be apart
+        short = ["run.steps=2", "run.save_every=1", "student.ema=0.0"]  # no average that could be apart
+        precision = distil("run.precision=auto", *short)["precision"]
         return precision, capsys.readouterr().err
 
     first = {"fp32": (False, ()), "bf16": (True, ()), "bf16, student in fp32": (True, ("student",))}[chosen]

@@ -63,6 +63,13 @@ def workers(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+def free_place() -> str:
+    """A host and a port at which processes may meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 @LINUX
 def test_two_processes_make_one_run(recipe, tmp_path):
     run = start(recipe)
@@ -82,11 +89,29 @@ def test_two_processes_make_one_run(recipe, tmp_path):
     assert not torch.equal(*banks)
 
 
+class Rank:
+    """What torchrun tells a process of the two that it starts."""
+
+    def __init__(self, rank: int, place: str) -> None:
+        host, _, port = place.partition(":")
+        self.told = {
+            "WORLD_SIZE": "2",
+            "RANK": f"{rank}",
+            "LOCAL_RANK": f"{rank}",
+            "MASTER_ADDR": host,
+            "MASTER_PORT": port,
+        }
+
+    def __call__(self) -> None:
+        os.environ |= self.told
+
+
 @LINUX
-def test_two_processes_whose_batchnorm_is_one_draw_their_samples_together(recipe, tmp_path):
-    run = start(recipe, "run.sync_bn=true", "run.sample_every=1")
-    _, err = run.communicate(timeout=PATIENCE)
-    assert run.returncode == 0, err
+def test_two_processes_whose_batchnorm_is_one_draw_their_samples_together(recipe, tmp_path, forks):
+    place, told = free_place(), [str(recipe), "run.sync_bn=true", "run.sample_every=1"]
+    both = [forks.start(["distill", *told], tmp_path, Rank(rank, place)) for rank in (0, 1)]
+    for run in both:
+        assert run.wait(PATIENCE) == 0, run.said()
     assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 4
     state = checkpoint.load(checkpoint.listed(tmp_path / "run" / "checkpoints")[0])
     first, other = (part["student"]["network"] for part in (state["game"], state["others"][0]))
@@ -96,10 +121,7 @@ def test_two_processes_whose_batchnorm_is_one_draw_their_samples_together(recipe
 @LINUX
 @pytest.mark.slow
 def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{free.getsockname()[1]}"
-    nodes = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=run")
+    nodes = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={free_place()}", "--rdzv-id=run")
     apart = f"run.dir={tmp_path / 'apart'}"
     for run in [start(recipe, apart, processes=1, nodes=nodes) for _ in range(2)]:
         _, err = run.communicate(timeout=PATIENCE)

@@ -2,51 +2,61 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
+import time
 
 import pytest
 import torch
 
-import segkd
 from segkd.foundation.errors import NumbersError
 from segkd.training.guard import Refusals, StopFlag, Verdict
 from tests.waiting import PATIENCE
 
-WORKER = """
-import sys, time
-from segkd.training.guard import StopFlag
-with StopFlag().listening() as stop:
-    print("ready", flush=True)
-    while not stop():
-        time.sleep(0.005)
-    if "stubborn" in sys.argv:
-        print("noticed", flush=True)
-        time.sleep(600)
-print("clean", stop.signum, flush=True)
-"""
+
+def listen(told, stubborn: bool) -> None:
+    """What a process does until it is asked to stop, and what it tells of that."""
+    with StopFlag().listening() as stop:
+        told.send("ready")
+        while not stop():
+            time.sleep(0.005)
+        if stubborn:
+            told.send("noticed")
+            time.sleep(PATIENCE)
+    told.send(f"clean {int(stop.signum)}")
+
+
+class Worker:
+    """A process that listens."""
+
+    def __init__(self, context, stubborn: bool) -> None:
+        self.told, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=listen, args=(theirs, stubborn))
+        self.process.start()
+        theirs.close()
+        assert self.told.recv() == "ready"
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def code(self, patience: float = PATIENCE) -> int | None:
+        """Its exit code; None while it goes on after so long."""
+        self.process.join(patience)
+        return self.process.exitcode
 
 
 @pytest.fixture
-def worker():
-    """Starts WORKER in a process of its own; `worker(...)` returns when it listens."""
+def worker(forks):
+    """Starts a process of its own, and returns it when it listens."""
     started = []
 
-    def start(*arguments: str) -> subprocess.Popen:
-        environment = os.environ | {"PYTHONPATH": str(Path(segkd.__file__).parents[1])}
-        process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, *arguments], stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
-        )
-        started.append(process)
-        assert process.stdout.readline() == "ready\n"
-        return process
+    def start(stubborn: bool = False) -> Worker:
+        started.append(Worker(forks.context, stubborn))
+        return started[-1]
 
     yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    for one in started:
+        one.process.kill()
+        one.process.join()
 
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -85,20 +95,19 @@ def test_a_closed_terminal_that_was_ignored_stays_ignored(number=signal.SIGHUP):
 @pytest.mark.parametrize("number", STOPPING)
 def test_another_process_ends_its_work_cleanly(worker, number):
     process = worker()
-    process.send_signal(number)
-    assert process.communicate(timeout=PATIENCE)[0] == f"clean {int(number)}\n"
-    assert process.returncode == 0
+    process.signal(number)
+    assert process.told.recv() == f"clean {int(number)}"
+    assert process.code() == 0
 
 
 def test_a_second_interrupt_ends_at_once(worker):
-    process = worker("stubborn")
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "noticed\n"
-    process.send_signal(signal.SIGTERM)  # asks again, and politely
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=PATIENCE) == 130
+    process = worker(stubborn=True)
+    process.signal(signal.SIGINT)
+    assert process.told.recv() == "noticed"
+    process.signal(signal.SIGTERM)  # asks again, and politely
+    assert process.code(0.2) is None
+    process.signal(signal.SIGINT)
+    assert process.code() == 130
 
 
 def test_in_another_thread_the_handlers_stay_as_they_are():

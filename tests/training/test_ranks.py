@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +33,8 @@ GAMES = {  # dtype, how near processes come to one, whether networks use the sta
     "checkpointed": (torch.float64, 1e-10, True, "run.sync_bn=true", "run.checkpointing=true"),
     "networks in eval mode": (torch.float64, 1e-10, False),
 }
+PLAYED = {2: list(GAMES), 4: ["float64"]}
+"""What so many processes play: what is not of their number two show."""
 
 
 def enter(rank: int, size: int, folder: str, work: Callable[[], object]) -> None:
@@ -45,7 +47,7 @@ def enter(rank: int, size: int, folder: str, work: Callable[[], object]) -> None
 
 def together(size: int, folder: Path, work: Callable[[], object]) -> list:
     """What `work` returns in each of so many processes."""
-    torch.multiprocessing.spawn(enter, (size, str(folder), work), nprocs=size)
+    torch.multiprocessing.start_processes(enter, (size, str(folder), work), size, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
 
@@ -88,6 +90,7 @@ def test_terms_are_those_of_the_whole_batch(processes, size):
             torch.testing.assert_close(part[name][1] / size, slope[rank * each : (rank + 1) * each], rtol=0, atol=1e-12)
 
 
+@functools.cache
 def first_moves(tiny: Tiny, name: str) -> dict[str, tuple[list[Tensor], dict[str, Tensor]]]:
     """Gradients and terms of the first move of each player, from the same weights."""
     dtype, _, training, *overrides = GAMES[name]
@@ -113,8 +116,7 @@ def first_moves(tiny: Tiny, name: str) -> dict[str, tuple[list[Tensor], dict[str
     return found
 
 
-@pytest.mark.parametrize("name", GAMES)
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("size", "name"), [(size, name) for size, names in PLAYED.items() for name in names])
 def test_first_moves_are_those_of_one_process(processes, tiny, size, name):
     one, near = first_moves(tiny, name), GAMES[name][1]
     for player, (whole, values) in one.items():
@@ -129,6 +131,7 @@ def test_first_moves_are_those_of_one_process(processes, tiny, size, name):
                     assert float(terms[term]) == pytest.approx(float(value), abs=near)
 
 
+@functools.cache
 def played(tiny: Tiny, name: str) -> dict[str, Tensor]:
     """The weights of both players after three steps."""
     dtype, _, _, *overrides = GAMES[name]
@@ -209,14 +212,17 @@ def test_batchnorm_over_all_processes(processes):
 
 
 def everything(tiny: Tiny) -> dict[str, object]:
-    found = {"terms": terms(), **{name: first_moves(tiny, name) for name in GAMES}, "played": played(tiny, "float64")}
+    moves = {name: first_moves(tiny, name) for name in PLAYED[ranks.size()]}
+    found = {"terms": terms(), **moves, "played": played(tiny, "float64")}
     return found if ranks.size() > 2 else {**found, "updates": updates(bad=1), "normalised": normalised(torch.float64)}
 
 
 @pytest.fixture(scope="module")
-def processes(tiny, tmp_path_factory) -> dict[int, list[dict]]:
-    """What each of two and of four processes found; they take seconds to start, and so do everything at once."""
-    return {size: together(size, tmp_path_factory.mktemp(f"{size}"), partial(everything, tiny)) for size in (2, 4)}
+def processes(tiny, forks, tmp_path_factory) -> dict[int, list[dict]]:
+    """What each of two and of four processes found; they do everything at once."""
+    return {
+        size: together(size, tmp_path_factory.mktemp(f"{size}"), functools.partial(everything, tiny)) for size in (2, 4)
+    }
 
 
 def test_other_kinds_of_batchnorm_are_named():
