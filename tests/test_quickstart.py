@@ -13,11 +13,11 @@ from segkd.models.adapters import Adapter, flops_of, parameters_of
 from segkd.recipe import DistillRecipe, load
 from segkd.training import checkpoint
 
-STEPS = 10
+STEPS = 3
 
 
 def quickstart(folder: Path, *overrides: str) -> DistillRecipe:
-    """The shipped recipe, ten steps long, without the final measurement of 500 scenes."""
+    """The shipped recipe, a few steps long, without the final measurement of 500 scenes."""
     short = ["data.final=null", f"run.steps={STEPS}", "run.save_every=1", "run.keep=20", "run.threads=2"]
     rare = ["run.eval_every=1000", "run.sample_every=1000", f"run.dir={folder}"]
     recipe = load("quickstart", [*short, *rare, *overrides], "distill")
@@ -37,12 +37,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("after", [1, 6])  # all ten: tests/faults/test_resume.py
-def test_stopped_after_a_step_it_ends_in_the_same_bytes(whole: Path, tmp_path: Path, after: int) -> None:
+def test_stopped_after_a_step_it_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    """After the first; after each of ten: tests/faults/test_resume.py."""
     (tmp_path / "checkpoints").mkdir()
-    saved = checkpoint.listed(whole / "checkpoints")[::-1][after]
+    saved = checkpoint.listed(whole / "checkpoints")[::-1][1]
     shutil.copy(saved, tmp_path / "checkpoints")
-    torch.manual_seed(after)  # whatever ran in between must not matter
+    torch.manual_seed(1)  # whatever ran in between must not matter
     runs.distill(quickstart(tmp_path), runs.Options(quiet=True))
     assert weights(tmp_path) == weights(whole)
     last, expected = (checkpoint.listed(folder / "checkpoints")[0] for folder in (tmp_path, whole))

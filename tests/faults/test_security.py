@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from tests.faults.matrix import ROWS
 
 PAGE = (ROOT / "SECURITY.md").read_text()
 NO_NETWORK = """
-import os, sys
+import json, os, sys
 def refuse(event, arguments):
     if event.startswith(("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request")):
         sys.stderr.write(f"asked the network: {event} {arguments}\\n")
@@ -26,7 +27,8 @@ def refuse(event, arguments):
         os._exit(99)
 sys.addaudithook(refuse)
 from segkd.cli.main import main
-sys.exit(main(sys.argv[1:]))
+for verb in json.loads(sys.argv[1]):
+    print(f"exit code {main(verb)}: {verb[0]}", flush=True)
 """
 
 
@@ -39,27 +41,23 @@ def test_every_row_and_every_test_that_the_page_names_is_there():
     assert len(set(rows)) > 8 and set(rows) <= ROWS.keys()
 
 
-def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-c", NO_NETWORK, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
-
-
 def test_a_run_asks_no_network(tiny, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(tiny.recipe("noise", *PLAIN, "run.dir=run").to_yaml())
-    done = run(["distill", str(recipe), "--quiet"], tmp_path)
-    assert done.returncode == 0, done.stderr
     (tmp_path / "image.png").write_bytes(next((tiny.folder / "camvid" / "test").glob("*.png")).read_bytes())
-    for verb in (
+    verbs = [
+        ["distill", str(recipe), "--quiet"],
         ["visualize", "run", "image.png", "--out", "out"],
         ["eval", "run", "--data", "camvid", "--root", str(tiny.folder / "camvid")],
-    ):
-        done = run(verb, tmp_path)
-        assert done.returncode == 0, done.stderr
-    asked = run(["data", "prepare", "camvid", "--root", "d", "--from", "http://127.0.0.1:9/a.zip"], tmp_path)
-    assert asked.returncode == 99 and "asked the network" in asked.stderr  # what is watched would be seen
+        ["data", "prepare", "camvid", "--root", "d", "--from", "http://127.0.0.1:9/a.zip"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_NETWORK, json.dumps(verbs)], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    codes = [line for line in done.stdout.splitlines() if line.startswith("exit code ")]
+    assert codes == [f"exit code 0: {verb[0]}" for verb in verbs[:3]], done.stderr
+    assert done.returncode == 99 and "asked the network" in done.stderr  # what is watched would be seen
 
 
 def test_a_students_folder_holds_the_student_and_nothing_else(tiny, tmp_path, own_threads):
