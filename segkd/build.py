@@ -43,8 +43,8 @@ from segkd.training.guard import Refusals
 from segkd.training.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching, class_weights
 
-TRAIN_SCENES = 4000
-"""Procedural pictures that a teacher trains on: half a minute of rendering, 200 MB."""
+TRAIN_SCENES, TEST_SCENES = 4000, 500
+"""Procedural pictures that a teacher trains on, half a minute of rendering and 200 MB; and those that measure it."""
 
 
 def classes_of(value: str | Sequence[str] | int) -> Classes:
@@ -61,7 +61,7 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
         DataError: unknown, without the root that it needs, not found there, or not labelled with so many classes.
     """
     if name in procedural.KINDS:
-        return procedural.SceneSet(split, TRAIN_SCENES if split == "train" else 500, kind=name)
+        return procedural.SceneSet(split, TRAIN_SCENES if split == "train" else TEST_SCENES, kind=name)
     if root is None:
         told = "give --root DIR to segkd eval, or data.root=DIR to a recipe"
         raise DataError(f"data: {name} is read from a folder; {told} (its layout is in docs/data.md)")

@@ -130,7 +130,9 @@ WRONG = {
     "overrides None": lambda s: distill("quickstart", None),
     "overrides a number": lambda s: distill("quickstart", 3),
     "overrides odd": lambda s: distill("quickstart", "steps"),
-    "resume odd": lambda s: distill("quickstart", {"run.dir": s}, resume="sometimes"),
+    "resume odd": lambda s: distill(
+        "quickstart", {"run.dir": s, "data.name": None, "data.final": None}, resume="sometimes"
+    ),
     "resume None": lambda s: distill("quickstart", resume=None),
     "progress": lambda s: distill("quickstart", progress=True),
     "evaluate None": lambda s: evaluate(None),

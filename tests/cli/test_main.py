@@ -328,11 +328,12 @@ def test_teach_prints_its_summary_again_when_finished(
 
 def test_a_teacher_of_rooms_has_seen_no_real_image(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "TRAIN_SCENES", 8)
+    monkeypatch.setattr(build, "TEST_SCENES", 12)
     recipe = TEACH.replace("classes: scenes", "classes: rooms").replace("name: scenes, final: null", "name: rooms")
     (here / "toy.yaml").write_text(recipe + "output: toy.safetensors\n")
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     summary = json.loads(Path("runs/toy-s0/summary.json").read_text())
-    assert list(summary["per_class"]) == list(ROOMS.names) and summary["images"] == 500
+    assert list(summary["per_class"]) == list(ROOMS.names) and summary["images"] == 12
     assert summary["real_images_for_training"] == summary["real_images_for_evaluation"] == 0
     assert "Licence: MIT" in Path("toy.md").read_text()
     assert load_model("runs/toy-s0").classes is ROOMS

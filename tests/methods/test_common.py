@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 
 from segkd.recipe import method_terms
 from segkd.recipe.loading import FURTHER_TERMS
+from tests.methods.conftest import tiers
 
 
 def players(game):
@@ -72,6 +74,7 @@ def test_a_step_in_bf16(tiny, case):
     assert tiny.hash(game.teacher) == before
 
 
+@pytest.mark.parametrize("case", tiers())
 def test_a_term_without_weight_costs_nothing(tiny, case):
     """Each judge alone says what it looks at; without its weight, nobody makes what it alone looked at."""
     alone = {name: tiny.game(case, *only(case, name)).needs["synth"] for name in judges(case)}

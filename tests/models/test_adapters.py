@@ -172,20 +172,20 @@ def test_what_smp_cannot_build_is_a_recipe_error_of_one_line(arch, encoder, opti
 
 
 @pytest.mark.parametrize(
-    ("arch", "options"),
+    ("arch", "options", "megabytes"),
     [
-        ("Unet", {"decoder_channels": [10**6, 10**6, 16, 16, 16]}),
-        ("DeepLabV3", {"decoder_channels": 2**31}),
-        ("Unet", {"layers": [100_000, 1, 1, 1], "channels": [8, 8, 8, 8]}),
+        ("Unet", {"decoder_channels": [10**6, 10**6, 16, 16, 16]}, 64),
+        ("DeepLabV3", {"decoder_channels": 2**31}, 64),
+        ("Unet", {"layers": [100_000, 1, 1, 1], "channels": [8, 8, 8, 8]}, 1),
     ],
 )
-def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(arch, options):
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(arch, options, megabytes):
     encoder = "tu-resnet10t" if "layers" in options else "resnet18"
     with (
         work_below(calls=4_000_000, megabytes=400),
         pytest.raises(RecipeError, match="cannot be built: it asks for more than"),
     ):
-        create_network(arch, encoder, 5, options, megabytes=64)
+        create_network(arch, encoder, 5, options, megabytes=megabytes)
 
 
 def test_creating_a_network_loads_no_weights():
