@@ -76,7 +76,8 @@ class Place:
         code = os.waitstatus_to_exitcode(status)
         noted = json.loads(said) if said else None
         ends = {0: "lives", 1: "killed", -signal.SIGKILL: "hangs"}
-        return ends.get(code, "killed" if code < 0 or code in (2, 3, 4) else "breaks"), noted
+        dies = code < 0 or (code in (2, 3, 4) and noted)  # without a failure pytest was not asked well
+        return ends.get(code, "killed" if dies else "breaks"), noted
 
     def child(self, tests: list[str], plugin: Any, stale: set[str], writing: int) -> None:
         code = 70

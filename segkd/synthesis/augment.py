@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from segkd.synthesis.collage import collage
 
-NAMES = ("flip", "jitter", "crop", "erase", "noise", "collage")
-
 
 class Augment(nn.Module):
     """Augmentations by name, on images (N,3,H,W) in [low, high]; gradients flow through to the images.
@@ -34,9 +32,8 @@ class Augment(nn.Module):
             "noise": lambda: K.RandomGaussianNoise(std=0.03, p=0.5),
         }
         self.zoom = "crop" in self.names
-        self.rest = K.AugmentationSequential(
-            *[parts[name]() for name in self.names if name in parts], data_keys=["input"], same_on_batch=False
-        ) if set(self.names) & parts.keys() else None  # fmt: skip
+        chosen = [parts[name]() for name in self.names if name in parts]
+        self.rest = K.AugmentationSequential(*chosen, data_keys=["input"], same_on_batch=False)
 
     def forward(self, images: Tensor, done: float = 0.0) -> Tensor:
         """Changed images of the same shape and range, by torch's global generator; `done` is the run's fraction so far."""
@@ -47,8 +44,7 @@ class Augment(nn.Module):
         unit = (images - self.low) / self.span
         if self.zoom:
             unit = K.RandomResizedCrop(images.shape[2:], scale=(0.6, 1.0), ratio=(0.9, 1.1))(unit)
-        if self.rest is not None:
-            unit = self.rest(unit)
+        unit = self.rest(unit)
         if "collage" in self.names and done < self.collage_until:
             unit = collage(unit)
         return unit.clamp(0, 1) * self.span + self.low

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from segkd.models.teacher import input_range
-from segkd.synthesis.augment import NAMES, Augment
+from segkd.synthesis.augment import Augment
 
 LOW, HIGH = input_range((0.485, 0.456, 0.2), (0.229, 0.5, 0.1))
 SHAPE = (16, 3, 20, 28)
+NAMES = ("flip", "jitter", "crop", "erase", "noise", "collage")
 
 
 def images(seed=0):
