@@ -148,8 +148,8 @@ def test_gradients_are_copied_only_where_they_lie_otherwise():
     plain = torch.empty(4, 3, 2, 2)
     assert _alike(plain, plain.clone()) and not _alike(plain, plain.contiguous(memory_format=torch.channels_last))
     row = torch.empty(4, 3, 1, 1)
-    assert _alike(row, row.contiguous(memory_format=torch.channels_last))
-    assert not _alike(torch.empty(4, 3), torch.empty(3, 4).T)
+    assert _alike(row, torch.empty_strided(row.shape, (3, 1, 3, 3)))  # as in channels_last
+    assert not _alike(torch.empty(4, 3), torch.empty(3, 4).T) and not _alike(torch.empty(2, 2), torch.empty(2, 2).T)
 
 
 def test_clip_leaves_a_small_gradient_alone():
