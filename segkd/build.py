@@ -28,6 +28,7 @@ from segkd.foundation.rng import seed_for
 from segkd.methods.base import Method, Rules
 from segkd.models.adapters import Adapter, create_network
 from segkd.models.building import fitting_mb
+from segkd.models.selection import select_weights
 from segkd.models.sync import synced
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
@@ -95,6 +96,26 @@ def start_from(network: nn.Module, weights: str | None) -> None:
     load_weights(encoder if is_encoder else network, state, str(path))
 
 
+def _start_from_teacher(network: nn.Module, teacher: Teacher) -> None:
+    """Give a fresh student evenly spaced channels of the teacher's weights; a line tells which tensors have none.
+
+    Raises:
+        RecipeError: none has.
+    """
+    left = select_weights(network, teacher.network)
+    numbers = sum(value.is_floating_point() for value in network.state_dict().values())
+    if len(left) == numbers:
+        raise RecipeError([
+            f"student.weights: teacher, but the teacher has no tensor for {left[0]} or any other of the student, with as many"
+            " channels or more; set student.weights=none, or the teacher's arch and encoder"
+        ])  # fmt: skip
+    if left and not ranks.rank():
+        few = f"{', '.join(left[:3])}{' ...' if len(left) > 3 else ''}"
+        terminal.say(
+            f"student.weights: {len(left)} of {numbers} tensors start fresh, for the teacher has none so large: {few}"
+        )
+
+
 def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
     """The frozen teacher of a recipe.
 
@@ -128,7 +149,7 @@ def check_classes(teacher: Teacher, student: blocks.Student, data: Dataset | Non
 
 def classes_at_start(student: blocks.Student, classes: int) -> int:
     """The number of classes of the weights that a student starts from; `classes` where they tell none, or do not fit."""
-    if student.weights == "none":
+    if student.weights in ("none", "teacher"):
         return classes
     state, own = read_state(Path(expand_root(student.weights))), network_of(student, classes).state_dict()
     counts = set()
@@ -252,7 +273,10 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     synth, run, game = recipe.synth, recipe.run, recipe.game
     torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
     network = network_of(recipe.student, teacher.classes)
-    start_from(network, recipe.student.weights)
+    if recipe.student.weights == "teacher":
+        _start_from_teacher(network, teacher)
+    else:
+        start_from(network, recipe.student.weights)
     student = Adapter(network, teacher.classes).to(device, memory_format=torch.channels_last)
     synthesiser = synthesiser_of(recipe, teacher).to(device, memory_format=torch.channels_last)
     if run.batch % ranks.size() or (ranks.size() > 1 and run.batch < 2 * ranks.size()):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -188,3 +189,28 @@ def test_a_folder_without_splits_is_not_both_taught_and_measured(tmp_path: Path)
     (root / "train.txt").write_text("a\n")
     (root / "test.txt").write_text("b\n")
     build._check_held_out(recipe, build.dataset("folder", str(root), "train", numbered(3)))
+
+
+HALF = (
+    "student.weights=teacher",
+    "student.options.channels=[8, 12, 16, 24]",
+    "student.options.stem_width=4",
+    "student.options.decoder_channels=16",
+)
+
+
+def test_a_student_starts_from_every_second_channel_of_the_teacher(tiny, capsys: pytest.CaptureFixture[str]):
+    game = tiny.game("ddad.segkd", *HALF)
+    student, teacher = game.student.network.network.decoder, game.teacher.network.decoder
+    assert torch.equal(student.aspp[0].convs[0][0].weight, teacher.aspp[0].convs[0][0].weight[::2, ::2])
+    assert capsys.readouterr().err == ""
+
+
+def test_tensors_that_the_teacher_has_not_are_told(tiny, capsys: pytest.CaptureFixture[str]):
+    tiny.game("ddad.segkd", *HALF[:2], "student.options.stem_width=16")
+    assert re.search(r"student.weights: \d+ of \d+ tensors start fresh, .* so large: encoder", capsys.readouterr().err)
+
+
+def test_a_teacher_of_another_architecture_gives_no_weights(tiny):
+    with pytest.raises(RecipeError, match="student.weights: teacher, but .*; set student.weights=none, or the teacher's"):
+        tiny.game("ddad.segkd+SegNet", "student.weights=teacher")

@@ -151,7 +151,9 @@ class Student(Block):
     arch: Architecture = Field(description="architecture, as for the teacher")
     encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
     weights: Text = Field(
-        "none", description="none: fresh; or a file of its weights or its encoder's, relative to the recipe"
+        "none",
+        description="none: fresh; teacher: evenly spaced channels of the teacher's (arXiv:2311.18823); or a file of its weights or"
+        " its encoder's, relative to the recipe",
     )
     options: Options = Field(
         {}, description="further arguments of the architecture, scalars or lists; null leaves one out"

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from segkd.foundation.errors import RecipeError
-from segkd.recipe.sources import named, read_text, shown_path
+from segkd.recipe.sources import named, no_file, read_text, shown_path
 from segkd.recipe.strict_yaml import parse
 
 _WEIGHTS = (("teacher", "weights"), ("student", "weights"), ("model", "weights"))
@@ -37,7 +37,7 @@ def anchored(source: Path) -> str:
     for key, event in _scalars(next(events), events, ()):
         path = event.value
         block = key[2:] if key[:1] == ("presets",) else key
-        if not (key == ("extends",) or block in _WEIGHTS) or path in ("", "none") or path.startswith(("/", "~", "${")):
+        if not (key == ("extends",) or block in _WEIGHTS) or no_file(block, path) or path.startswith(("/", "~", "${")):
             continue
         whole = os.path.abspath(source.parent / path)
         if key == ("extends",) and not os.path.isfile(whole) and named(path):

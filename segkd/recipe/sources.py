@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -280,17 +281,22 @@ def _rewhere(node: Node) -> Node:
     return Node(node.value, COMMAND_LINE)
 
 
+def no_file(key: Sequence[str], value: str) -> bool:
+    """Whether what a key that takes a file holds is no file's name, but a word."""
+    return value in ("", "none") or (tuple(key) == ("student", "weights") and value == "teacher")
+
+
 def _absolute_paths(tree: Node, folder: Path) -> Node:
     """File names made absolute: once files are merged, nobody knows which of them said it."""
 
-    def absolute(node: Node) -> Node:
+    def absolute(path: Sequence[str], node: Node) -> Node:
         # ${SEGKD_DATA} stands for an absolute folder, known only where the file is used
-        if not isinstance(node.value, str) or node.value in ("", "none") or node.value.startswith("${"):
+        if not isinstance(node.value, str) or no_file(path, node.value) or node.value.startswith("${"):
             return node
         return Node(os.path.abspath(folder / os.path.expanduser(node.value)), node.where)
 
     for path in _PATHS:
-        tree = _changed(tree, path, absolute)
+        tree = _changed(tree, path, functools.partial(absolute, path))
     entries = _entries(tree)
     presets = entries.get("presets")
     if presets is None or not isinstance(presets.value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 
@@ -27,8 +28,10 @@ from segkd.training.guard import Refusals, Verdict
 from segkd.training.player import Player, frozen
 
 Size = tuple[int, int]
-STATISTICS = 8
-"""Batches of synthetic images of which the averaged student's BatchNorm statistics are made."""
+STATISTICS = 256
+"""Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
+FEWEST = 8
+"""Batches of which they are made at least, and where every image would have to be synthesised for it."""
 
 
 def finite(**kept: Tensor) -> dict[str, Tensor]:
@@ -311,16 +314,16 @@ class Distiller:
         if self._averaged is None:
             twin = copy.deepcopy(self.student.headline)
             with self._autocast():
-                update_bn(self._familiar(STATISTICS), twin, self.device)
+                update_bn(self._familiar(), twin, self.device)
             self._averaged = ranks.common(twin)
         return self._averaged
 
-    def _familiar(self, batches: int) -> Iterator[Tensor]:
-        """Images (N,3,H,W) as the student is shown them: of the bank, or made for it."""
+    def _familiar(self) -> Iterator[Tensor]:
+        """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""
         if self.replay is None or not len(self.replay):
-            yield from self.held_out(batches)
+            yield from self.held_out(FEWEST)
             return
-        for index in range(batches):
+        for index in range(max(FEWEST, min(math.ceil(STATISTICS / self.batch), len(self.replay)))):
             torch.manual_seed(seed_for(self.first_seed, -1, index, ranks.stream("statistics")))
             yield self.replay.draw(ranks.share(self.batch))[0]
 

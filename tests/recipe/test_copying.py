@@ -59,6 +59,7 @@ student: {weights: "s.pt"}
 model: {weights: &w ../m.pt}
 presets:
   ddad.a: {teacher: {weights: t.pt}, student: {weights: none}}
+  ddad.b: {teacher: {weights: teacher}, student: {weights: teacher}}
   dfad: {teacher: {weights: "${SEGKD_DATA}/w.pt"}}
 output: out.safetensors
 """
@@ -70,6 +71,7 @@ student: {{weights: {tmp_path}/a/s.pt}}
 model: {{weights: &w {tmp_path}/m.pt}}
 presets:
   ddad.a: {{teacher: {{weights: {tmp_path}/a/t.pt}}, student: {{weights: none}}}}
+  ddad.b: {{teacher: {{weights: {tmp_path}/a/teacher}}, student: {{weights: teacher}}}}
   dfad: {{teacher: {{weights: "${{SEGKD_DATA}}/w.pt"}}}}
 output: out.safetensors
 """

@@ -187,6 +187,9 @@ def test_paths_belong_to_the_file_that_names_them(
     assert load(path, ["variant=paper"], methods=methods).teacher.weights == str(here / "a/b/p.safetensors")
     changed = load(path, ["teacher.weights=x/y.pt", "student.weights=none"], methods=methods)
     assert (changed.teacher.weights, changed.student.weights) == (str(here / "x/y.pt"), "none")
+    words = load(path, ["teacher.weights=teacher", "student.weights=teacher"], methods=methods)
+    assert (words.teacher.weights, words.student.weights) == (str(here / "teacher"), "teacher"), "a folder, and a word"
+    assert load(path, ["student.weights=./teacher"], methods=methods).student.weights == str(here / "teacher")
     kept = load(path, ["teacher.weights=${SEGKD_DATA}/t.pt"], methods=methods)
     assert kept.teacher.weights == "${SEGKD_DATA}/t.pt"
 
