@@ -302,6 +302,8 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     if not synth.replay and (game.keep_moves or synth.replay_uint8):
         key = "game.keep_moves" if game.keep_moves else "synth.replay_uint8"
         raise RecipeError([f"{key}: there is no bank to keep images in; set synth.replay"])
+    if game.overlap and not synth.replay:
+        raise RecipeError(["game.overlap: there is no bank to learn from beside the generator; set synth.replay"])
     if synth.refine and not (game.keep_moves and method.terms("refine")):
         lacks = f"{recipe.method} has no term for it" if game.keep_moves else "nothing is kept; set game.keep_moves"
         raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}"])
@@ -325,6 +327,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
         device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad), checkpointing=run.checkpointing,
         recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
+        overlap=game.overlap,
     )  # fmt: skip
 
 

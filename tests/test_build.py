@@ -212,5 +212,7 @@ def test_tensors_that_the_teacher_has_not_are_told(tiny, capsys: pytest.CaptureF
 
 
 def test_a_teacher_of_another_architecture_gives_no_weights(tiny):
-    with pytest.raises(RecipeError, match="student.weights: teacher, but .*; set student.weights=none, or the teacher's"):
+    with pytest.raises(
+        RecipeError, match="student.weights: teacher, but .*; set student.weights=none, or the teacher's"
+    ):
         tiny.game("ddad.segkd+SegNet", "student.weights=teacher")

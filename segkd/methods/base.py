@@ -69,6 +69,7 @@ class View:
 
     def teacher(self, images: Tensor) -> Tensor:
         """The teacher's logits of other images."""
+        self.touched.add("teacher")
         return self._networks["teacher"](images)
 
     def student(self, images: Tensor) -> Tensor:

@@ -239,6 +239,12 @@ class Game(Block):
     )
     logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")
 
+    overlap: bool = Field(
+        False,
+        description="the student's updates of a step learn from images kept before it, on a CPU beside the generator's, each on half"
+        " of the threads",
+    )
+
     @field_validator("synth_moves")
     @classmethod
     def _few(cls, synth_moves: int, info: ValidationInfo) -> int:

@@ -40,11 +40,14 @@ def outlook(recipe: DistillRecipe, bench: Bench, first: plan.FirstSteps, steps: 
     """The first lines of a run: what its own first `steps` steps have shown of its moves, its length and its memory."""
     costs = first.costs(steps)
     moves = ", ".join(f"{_many(cost.times, WORDS[name])} of {cost.seconds:.2g} s" for name, cost in costs.items())
-    return [f"a step is {moves}", *_length_and_memory(recipe, bench, first.game, costs)]
+    beside = ", beside the student's" if first.game.in_threads else ""
+    return [f"a step is {moves}{beside}", *_length_and_memory(recipe, bench, first.game, costs)]
 
 
 def _length_and_memory(recipe: DistillRecipe, bench: Bench, game: Distiller, costs: dict[str, plan.Cost]) -> list[str]:
-    step = sum(cost.times * cost.seconds for cost in costs.values())
+    sides = {name: cost.times * cost.seconds for name, cost in costs.items()}
+    learning = sides.pop("student", 0.0)
+    step = max(learning, sum(sides.values())) if game.in_threads else learning + sum(sides.values())
     lines = [f"{_steps(recipe, step)}, evaluations and checkpoints not counted"]
     left, batch, bank = _left_mb(bench), recipe.run.batch, plan.bank_mb(game)
     if costs and left is not None and ranks.size() == 1:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
 from segkd.training.guard import Refusals, Verdict
 from segkd.training.player import Player, frozen
+from segkd.training.sides import side_by_side
 
 Size = tuple[int, int]
 STATISTICS = 256
@@ -53,13 +55,14 @@ class Distiller:
         checkpointing: the networks' activations are computed again in backward passes, block by block (arXiv:1604.06174): the
             same values in less memory.
         recording: on a GPU, what teacher and student compute in every move is replayed as CUDA graphs: the same values sooner.
+        overlap: the student's moves of a step learn from the images kept before it, so that they need not wait for the others.
     """
 
     def __init__(
         self, method: Method, teacher: Teacher, student: Player, synthesiser: nn.Module, synth: Player | None, *,
         augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size],
         batch: int, seed: int, device: torch.device, bf16: bool, at_head: bool, refusals: Refusals,
-        checkpointing: bool, recording: bool,
+        checkpointing: bool, recording: bool, overlap: bool,
     ) -> None:  # fmt: skip
         self.method, self.teacher, self.student, self.synthesiser, self.synth = (
             method,
@@ -74,6 +77,9 @@ class Distiller:
         self.attempt, self.checkpointing, self.recording = 0, checkpointing, recording
         self._recorded = {"teacher": Recorded(teacher), "student": Recorded(student.network)}
         self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
+        self.overlap, self._onlooker = overlap, None  # a copy of the student, while the student learns
+        self._lessons: dict[int, dict[str, object]] = {}
+        self._left: list[tuple[int, Callable[[], object]]] | None = None
         self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
         # A mirrored image's padding would be on its other side.
         unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
@@ -101,33 +107,92 @@ class Distiller:
 
     def play(self, step: int) -> dict[str, float | Tensor]:
         """One step: the method's moves in order. Returns the last value of each term, for which a look may have to wait."""
-        values: dict[str, float | Tensor] = {}
-        moves = self.method.moves(step)
-        for index, move in enumerate(moves):
-            values |= self._moves[move](step, index)
-            self.moved((index + 1) / len(moves))
+        moves = list(enumerate(self.method.moves(step)))
+        if self.overlap and self.replay is not None and len(self.replay):
+            values = self._side_by_side(step, moves)
+        else:
+            values = self._in_turn(step, moves, self.moved)
         self.refusals.end_step()
         return values | {"lr": self.student.optimizer.param_groups[0]["lr"]}
 
+    def _in_turn(
+        self, step: int, moves: Sequence[tuple[int, str]], moved: Callable[[float], None] = lambda share: None
+    ) -> dict[str, float | Tensor]:
+        values: dict[str, float | Tensor] = {}
+        for done, (index, move) in enumerate(moves):
+            values |= self._moves[move](step, index)
+            moved((done + 1) / len(moves))
+        return values
+
+    def _side_by_side(self, step: int, moves: Sequence[tuple[int, str]]) -> dict[str, float | Tensor]:
+        """The student learns from what the bank held before the step, while the others make what comes into it.
+
+        In threads where that changes no number: all that is drawn for the student is drawn before, since torch has one
+        generator of random numbers, and the others look at a copy of the student as it was. What the moves leave behind
+        is done after them all, in their order.
+        """
+        making = [move for move in moves if move[1] != "student"]
+        learning = [move for move in moves if move[1] == "student"]
+        self._left = left = []
+        try:
+            if self.in_threads:
+                self._lessons = {index: self._lesson(step, index) for index, _ in learning}
+                self._onlooker = self._onlooker or copy.deepcopy(self.student.network).requires_grad_(False)
+                self._onlooker.load_state_dict(self.student.network.state_dict())
+                self._onlooker.in_fp32 = self.student.network.in_fp32
+                made, taught = side_by_side(
+                    lambda: self._in_turn(step, making), lambda: self._in_turn(step, learning, self.moved)
+                )
+            else:
+                made, taught = self._in_turn(step, making), self._in_turn(step, learning, self.moved)
+        finally:
+            self._left, self._lessons = None, {}
+        for _, action in sorted(left, key=itemgetter(0)):
+            action()
+        return made | taught
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether the two sides of an overlapped step run at once; else they take turns, to the same images."""
+        alone = self.device.type == "cpu" and ranks.size() == 1 and torch.get_num_threads() > 1
+        shared = self._student_draws or self.checkpointing or "teacher" in self.needs["student"]
+        shared = shared or next(self.method.buffers(), None) is not None
+        return self.overlap and alone and not shared
+
+    def _leave(self, index: int, action: Callable[[], object]) -> None:
+        """Do it now, or where moves overlap, after them all."""
+        if self._left is None:
+            action()
+        else:
+            self._left.append((index, action))
+
+    @torch.no_grad()
+    def _lesson(self, step: int, index: int) -> dict[str, object]:
+        """Images for a move of the student, kept or made for it, with all that the teacher says to them."""
+        needs = self.needs["student"]
+        z = self._latents(step, index)
+        if self.replay is not None and len(self.replay):
+            torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
+            x, kept = self.replay.draw(ranks.share(self.batch))
+            seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
+        else:
+            x = self._images(z, step, index)
+            seen = self._teach(x, needs, self.recording)
+        return {"z": z, "x": x, **seen}
+
     def _student_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The student comes closer to the teacher on images that are kept, or made for it."""
-        needs = self.needs["student"]
-        network = self.student.network.train()
-        before = Snapshot([network, self.synthesiser, self.method])
-        with torch.no_grad():
-            z = self._latents(step, index)
-            if self.replay is not None and len(self.replay):
-                torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
-                x, kept = self.replay.draw(ranks.share(self.batch))
-                seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
-            else:
-                x = self._images(z, step, index)
-                seen = self._teach(x, needs, self.recording)
-        torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-        view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, self.recording)})
-        total, values = self.method.loss("student", view, step)
+        network, lesson = self.student.network.train(), self._lessons.get(index)
+        if lesson is None:
+            before = Snapshot([network, self.synthesiser, self.method])
+            lesson = self._lesson(step, index)
+            torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
+        else:
+            before = Snapshot([network])
+        studied = self._study(lesson["x"], self.needs["student"], network, self.recording)
+        total, values = self.method.loss("student", self._view({**lesson, **studied}, network), step)
         self._averaged = None
-        return self._settle("student", step, self.student.update(total, step, before), values)
+        return self._settle("student", step, index, self.student.update(total, step, before), values)
 
     def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The synthesiser answers to its judges; the student only looks on. What it made goes into the bank.
@@ -135,22 +200,22 @@ class Distiller:
         Not so where kept images are refined: students learn more where no raw ones are among them.
         """
         needs = self.needs["synth"]
-        student, network = self.student.network.train(), self.synthesiser.train()
+        student, network = (self._onlooker if self._lessons else self.student.network).train(), self.synthesiser.train()
         before = Snapshot([network, self.method])
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
             x = self._images(z, step, index)
             seen = self._teach(x, needs, self.recording)
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-            view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, self.recording)})
+            view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, student, self.recording)}, student)
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
             # What is to be kept must be sound also where no term looks at it.
             sound = finite(images=x, logits=seen["kept"]) if keeps else {}
             verdict = self.synth.update(total, step, before, torch.stack([*sound.values()]).all() if sound else None)
-        values = self._settle("synth", step, verdict, values, sound)
+        values = self._settle("synth", step, index, verdict, values, sound)
         if keeps:
-            self.replay.keep(x, seen["kept"], unless=verdict.refused)
+            self._leave(index, lambda: self.replay.keep(x, seen["kept"], unless=verdict.refused))
         return values
 
     @torch.no_grad()
@@ -169,15 +234,15 @@ class Distiller:
         refused = ranks.anywhere(~torch.stack([*sound.values()]).all())
         before.put_back(refused)
         verdict = Verdict(refused, lambda: "what another process made is not finite")
-        self._settle("keep", step, verdict, values, sound)
-        self.replay.keep(x, kept, unless=refused)
+        self._settle("keep", step, index, verdict, values, sound)
+        self._leave(index, lambda: self.replay.keep(x, kept, unless=refused))
         return {}
 
     def _judged(self, step: int, values: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """What images that are about to be kept answer to; the terms of the last look are put into `values`."""
 
         def loss(x: Tensor) -> Tensor:
-            view = self._view({"x": x, **self._teach(x, self.needs["refine"])})
+            view = self._view({"x": x, **self._teach(x, self.needs["refine"])}, self.student.network)
             total, terms = self.method.loss("refine", view, step)
             values.update({name: value.detach() for name, value in terms.items()})
             return total
@@ -185,7 +250,7 @@ class Distiller:
         return loss
 
     def _settle(
-        self, player: str, step: int, verdict: Verdict, values: dict[str, Tensor],
+        self, player: str, step: int, index: int, verdict: Verdict, values: dict[str, Tensor],
         sound: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Hand on a move's verdict, with words for what was not sound and for the terms; returns these without their graphs."""
@@ -198,7 +263,7 @@ class Distiller:
             terms = ", ".join(f"term {name} is {value.item():.3g}" for name, value in bad.items())
             return f"{said} ({terms})" if terms else said
 
-        self.refusals.hear(player, step, Verdict(verdict.refused, why))
+        self._leave(index, lambda: self.refusals.hear(player, step, Verdict(verdict.refused, why)))
         return values
 
     def _latents(self, step: int, index: int) -> Tensor:
@@ -240,25 +305,25 @@ class Distiller:
         """The teacher's logits as the terms look at them."""
         return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
 
-    def _study(self, x: Tensor, needs: set[str], recording: bool = False) -> dict[str, object]:
-        """The student's side of a view; `recording` as for the teacher's."""
+    def _study(self, x: Tensor, needs: set[str], student: nn.Module, recording: bool = False) -> dict[str, object]:
+        """The side of the student, or of a copy of it, in a view; `recording` as for the teacher's."""
         if not needs & {"s", "s_features"}:
             return {}
         with ExitStack() as taps, self._autocast():
             seen: dict[str, object] = {}
             if "s_features" in needs:
-                seen["s_features"] = taps.enter_context(FeatureTap(self.student.network.network).open())
-            taps.enter_context(self._recomputing(self.student.network))
-            student = self._recorded["student"] if recording and not seen else self.student.network
-            seen["s"] = student(x, at_head=self.at_head)
+                seen["s_features"] = taps.enter_context(FeatureTap(student.network).open())
+            taps.enter_context(self._recomputing(student))
+            network = self._recorded["student"] if recording and not seen else student
+            seen["s"] = network(x, at_head=self.at_head)
         return seen
 
-    def _view(self, values: dict[str, object]) -> View:
+    def _view(self, values: dict[str, object], network: nn.Module) -> View:
         def teacher(images: Tensor) -> Tensor:
             return self._teach(images, set())["t"]
 
         def student(images: Tensor) -> Tensor:
-            return self._study(images, {"s"})["s"]
+            return self._study(images, {"s"}, network)["s"]
 
         return View(values, teacher, student)
 
@@ -278,14 +343,17 @@ class Distiller:
         with torch.no_grad(), untouched_statistics(student), untouched_statistics(maker), self._autocast():
             z = torch.randn(2, self.latent, device=self.device)
             x = wide(maker(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
+            drawn = torch.get_rng_state()
+            studied = self._study(x, {"s"}, student)
+            self._student_draws = not torch.equal(drawn, torch.get_rng_state())  # dropout, say
             values = OnDemand(
-                {"z": z, "x": x, **self._teach(x, {"statistics"}), **self._study(x, {"s"})},
+                {"z": z, "x": x, **self._teach(x, {"statistics"}), **studied},
                 t_features=lambda: self._teach(x, {"t_features"})["t_features"],
-                s_features=lambda: self._study(x, {"s_features"})["s_features"],
+                s_features=lambda: self._study(x, {"s_features"}, student)["s_features"],
             )
             needs: dict[str, set[str]] = {}
             for player in ("student", "synth", "refine"):
-                view = self._view(values)
+                view = self._view(values, student)
                 for name in self.method.terms(player):
                     getattr(self.method, name)(view)
                 needs[player] = view.touched
@@ -350,7 +418,7 @@ class Distiller:
         student = self.student.network
         training = student.training
         student.eval()
-        t, s = self._teach(images, set())["t"], self._study(images, {"s"})["s"]
+        t, s = self._teach(images, set())["t"], self._study(images, {"s"}, student)["s"]
         student.train(training)
         shares, far = class_shares(t), distance(s, t)
         seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}

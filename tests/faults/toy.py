@@ -62,7 +62,7 @@ def toy_game(steps: int) -> Distiller:
         DDAD(rules, {"balance": 0.3}), teacher, player("student", student), generator, player("synth", generator),
         augment=Augment(("flip",), LOW, HIGH), refine=Refine(0, LOW, HIGH), replay=Replay(5, torch.float32, True),
         latent=4, latent_per_step=False, sizes=[SIZE], batch=2, seed=0, device=torch.device("cpu"), bf16=False,
-        at_head=False, refusals=Refusals(5), checkpointing=False, recording=False,
+        at_head=False, refusals=Refusals(5), checkpointing=False, recording=False, overlap=False,
     )  # fmt: skip
 
 
