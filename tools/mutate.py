@@ -280,7 +280,7 @@ def page(plan: dict[str, Any], everything: dict[str, Mutant]) -> list[str]:
             counts["not asked"],
         ]
         rows.append(f"| {f'`{file}`' if file else 'all'} | {' | '.join(map(str, cells))} |")
-    same = [f"- `{name}`: {why}" for name, why in reasons.items()]
+    same = [f"- `{name}`:\n  {why}" for name, why in reasons.items()]
     PAGE.write_text("\n".join([HEAD, *rows, "", "## Equivalent", "", *same]) + "\n")
     told = [
         f"{kind}: {name} (line {everything[name].lines[0]})"

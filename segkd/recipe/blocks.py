@@ -151,9 +151,7 @@ class Student(Block):
     arch: Architecture = Field(description="architecture, as for the teacher")
     encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
     weights: Text = Field(
-        "none",
-        description="none: fresh; teacher: evenly spaced channels of the teacher's (arXiv:2311.18823); or a file of its weights or"
-        " its encoder's, relative to the recipe",
+        "none", description="none: fresh; teacher: evenly spaced channels of its weights; or a file (whole, or encoder)"
     )
     options: Options = Field(
         {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
@@ -241,8 +239,7 @@ class Game(Block):
 
     overlap: bool = Field(
         False,
-        description="the student's updates of a step learn from images kept before it, on a CPU beside the generator's, each on half"
-        " of the threads",
+        description="the student learns from images kept before the step; on a CPU beside the generator",
     )
 
     @field_validator("synth_moves")

@@ -305,10 +305,13 @@ class Distiller:
         """The teacher's logits as the terms look at them."""
         return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
 
-    def _study(self, x: Tensor, needs: set[str], student: nn.Module, recording: bool = False) -> dict[str, object]:
+    def _study(
+        self, x: Tensor, needs: set[str], student: nn.Module | None = None, recording: bool = False
+    ) -> dict[str, object]:
         """The side of the student, or of a copy of it, in a view; `recording` as for the teacher's."""
         if not needs & {"s", "s_features"}:
             return {}
+        student = student if student is not None else self.student.network
         with ExitStack() as taps, self._autocast():
             seen: dict[str, object] = {}
             if "s_features" in needs:
@@ -318,7 +321,7 @@ class Distiller:
             seen["s"] = network(x, at_head=self.at_head)
         return seen
 
-    def _view(self, values: dict[str, object], network: nn.Module) -> View:
+    def _view(self, values: dict[str, object], network: nn.Module | None = None) -> View:
         def teacher(images: Tensor) -> Tensor:
             return self._teach(images, set())["t"]
 

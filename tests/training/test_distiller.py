@@ -387,7 +387,7 @@ def test_recipes_that_cannot_be_played_are_one_line(tiny, case, overrides, messa
 def test_a_view_shows_what_there_is_and_remembers_what_was_looked_at():
     view = View({"x": torch.ones(1)}, lambda images: images + 1, lambda images: images + 2)
     assert not view.touched
-    assert (view.x, view.teacher(view.x), view.student(view.x)) == (1, 2, 3) and view.touched == {"x"}
+    assert (view.x, view.teacher(view.x), view.student(view.x)) == (1, 2, 3) and view.touched == {"x", "teacher"}
     with pytest.raises(AttributeError, match=r"v\.labels, which this move does not make"):
         _ = view.labels
     with pytest.raises(AttributeError, match=r"v\.logits: a term may look at z, x, t"):
