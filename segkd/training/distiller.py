@@ -137,7 +137,7 @@ class Distiller:
         try:
             if self.in_threads:
                 self._lessons = {index: self._lesson(step, index) for index, _ in learning}
-                self._onlooker = self._onlooker or copy.deepcopy(self.student.network).requires_grad_(False)
+                self._onlooker = self._onlooker or copy.deepcopy(self.student.network)
                 self._onlooker.load_state_dict(self.student.network.state_dict())
                 self._onlooker.in_fp32 = self.student.network.in_fp32
                 made, taught = side_by_side(
@@ -305,13 +305,10 @@ class Distiller:
         """The teacher's logits as the terms look at them."""
         return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
 
-    def _study(
-        self, x: Tensor, needs: set[str], student: nn.Module | None = None, recording: bool = False
-    ) -> dict[str, object]:
+    def _study(self, x: Tensor, needs: set[str], student: nn.Module, recording: bool = False) -> dict[str, object]:
         """The side of the student, or of a copy of it, in a view; `recording` as for the teacher's."""
         if not needs & {"s", "s_features"}:
             return {}
-        student = student if student is not None else self.student.network
         with ExitStack() as taps, self._autocast():
             seen: dict[str, object] = {}
             if "s_features" in needs:
@@ -321,7 +318,7 @@ class Distiller:
             seen["s"] = network(x, at_head=self.at_head)
         return seen
 
-    def _view(self, values: dict[str, object], network: nn.Module | None = None) -> View:
+    def _view(self, values: dict[str, object], network: nn.Module) -> View:
         def teacher(images: Tensor) -> Tensor:
             return self._teach(images, set())["t"]
 
@@ -417,7 +414,7 @@ class Distiller:
 
         Images that nobody learns to make cannot collapse.
         """
-        images = next(iter(self.held_out(1)))
+        [images] = self.held_out(1)
         student = self.student.network
         training = student.training
         student.eval()

@@ -327,13 +327,16 @@ def test_terms_are_traced_on_two_images_of_the_first_size_that_the_seed_draws(ti
     torch.testing.assert_close(batchnorm_distance(view["statistics"]), batchnorm_distance(statistics))
 
 
-def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny):
+def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monkeypatch):
     """A second look would overwrite the first, and taps hear nothing of what is replayed."""
-    game, used = tiny.game("ddad.segkd", STILL, "weights.bn=0", "game.keep_moves=1"), []
-    networks = {"teacher": game.teacher, "student": game.student.network}
-    game._recorded = {
-        name: lambda x, at_head, name=name: used.append(name) or networks[name](x, at_head=at_head) for name in networks
-    }
+    used = []
+
+    def recorded(network):
+        return lambda x, at_head: used.append(names[id(network)]) or network(x, at_head=at_head)
+
+    monkeypatch.setattr(distiller, "Recorded", recorded)
+    game = tiny.game("ddad.segkd", STILL, "weights.bn=0", "game.keep_moves=1")
+    names = {id(game.teacher): "teacher", id(game.student.network): "student"}
 
     def played(player, *listens):
         game.needs[player] = {"t", "s", *listens}
@@ -350,7 +353,7 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny):
     assert played("student") == ["student"] and played("student", "s_features") == []
     game.replay = None
     assert played("student") == ["teacher", "student"] and played("student", "s_features") == ["teacher"]
-    view, x = game._view({}), torch.randn(2, 3, 32, 64)
+    view, x = game._view({}, game.student.network), torch.randn(2, 3, 32, 64)
     used.clear()
     torch.testing.assert_close(view.teacher(x), game.teacher(x))
     torch.testing.assert_close(view.student(x), game.student.network(x))
@@ -358,12 +361,12 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny):
 
 
 def test_only_what_is_looked_at_is_computed(tiny):
-    game = tiny.game()
-    x = torch.randn(2, 3, 32, 64)
-    assert game._teach(x, {"t"}).keys() == {"kept", "t"} and game._study(x, {"s"}).keys() == {"s"}
-    with tiny.calls(game.student.network) as asked:
-        assert game._study(x, {"t", "x", "statistics"}) == {} and not asked
-    assert game._study(x, {"s_features"}).keys() == {"s", "s_features"}
+    game, x = tiny.game(), torch.randn(2, 3, 32, 64)
+    student = game.student.network
+    assert game._teach(x, {"t"}).keys() == {"kept", "t"} and game._study(x, {"s"}, student).keys() == {"s"}
+    with tiny.calls(student) as asked:
+        assert game._study(x, {"t", "x", "statistics"}, student) == {} and not asked
+    assert game._study(x, {"s_features"}, student).keys() == {"s", "s_features"}
 
 
 def test_a_step_tells_after_each_move_how_far_it_is(tiny):

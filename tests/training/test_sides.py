@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from segkd.foundation.errors import NumbersError
+from segkd.methods.ddad import DDAD
 from segkd.training.sides import side_by_side
 
 OVERLAP = ("game.overlap=true", "game.keep_moves=1", "game.student_moves=2", "run.steps=6")
@@ -105,6 +106,19 @@ def test_the_generator_is_judged_by_the_student_before_the_step(tiny, threads) -
 def test_sides_take_turns_where_threads_would_change_numbers(tiny, threads, overrides, why) -> None:
     threads(2)
     assert not played(tiny, *overrides, steps=0).in_threads, why
+
+
+def test_sides_take_turns_where_the_method_remembers_or_asks_the_teacher_about_other_images(
+    tiny, threads, monkeypatch
+) -> None:
+    threads(2)
+    game = tiny.game("ddad.segkd", *OVERLAP, STILL)
+    assert game.in_threads
+    game.method.register_buffer("memory", torch.zeros(1))
+    assert not game.in_threads
+    kd = DDAD.kd
+    monkeypatch.setattr(DDAD, "kd", lambda method, view: kd(method, view) + view.teacher(view.x.flip(-1)).mean())
+    assert not tiny.game("ddad.segkd", *OVERLAP, STILL).in_threads
 
 
 def test_a_resumed_run_with_overlap_ends_in_the_same_bytes(tiny, threads) -> None:
