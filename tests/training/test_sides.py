@@ -70,6 +70,20 @@ def test_threads_change_no_number(tiny, threads) -> None:
     assert found[1] == found[2]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_generator_moves_in_a_thread_of_its_own_where_there_are_two(tiny, threads, count) -> None:
+    threads(count)
+    game, where = played(tiny, STILL, steps=1), {}
+
+    def watched(name, move):
+        return lambda step, index: where.update({name: threading.current_thread()}) or move(step, index)
+
+    game._moves = {name: watched(name, move) for name, move in game._moves.items()}
+    game.play(1)
+    beside = {name for name, thread in where.items() if thread is not threading.main_thread()}
+    assert where.keys() == {"synth", "keep", "student"} and beside == ({"synth", "keep"} if count == 2 else set())
+
+
 def test_the_student_learns_from_what_was_kept_before_the_step(tiny, threads) -> None:
     for count in (1, 2):
         threads(count)
@@ -116,8 +130,8 @@ def test_sides_take_turns_where_the_method_remembers_or_asks_the_teacher_about_o
     assert game.in_threads
     game.method.register_buffer("memory", torch.zeros(1))
     assert not game.in_threads
-    kd = DDAD.kd
-    monkeypatch.setattr(DDAD, "kd", lambda method, view: kd(method, view) + view.teacher(view.x.flip(-1)).mean())
+    kd, other = DDAD.kd, torch.zeros(2, 3, 32, 64)
+    monkeypatch.setattr(DDAD, "kd", lambda method, view: kd(method, view) + view.teacher(other).mean())
     assert not tiny.game("ddad.segkd", *OVERLAP, STILL).in_threads
 
 
