@@ -8,6 +8,7 @@ import torch
 from segkd.foundation.errors import NumbersError
 from segkd.methods.ddad import DDAD
 from segkd.training.sides import side_by_side
+from tests.waiting import PATIENCE
 
 OVERLAP = ("game.overlap=true", "game.keep_moves=1", "game.student_moves=2", "run.steps=6")
 STILL = "student.options.decoder_aspp_dropout=0.0"
@@ -20,7 +21,7 @@ def threads(own_threads):
 
 def test_both_sides_run_at_once_on_half_of_the_threads_each(threads) -> None:
     threads(4)
-    meet = threading.Barrier(2, timeout=60)
+    meet = threading.Barrier(2, timeout=PATIENCE)
 
     def side() -> tuple[int, bool]:
         meet.wait()
@@ -36,7 +37,7 @@ def test_an_error_of_either_side_comes_out_when_both_have_ended(threads, which) 
     ended, fail = [], threading.Event()
 
     def good() -> None:
-        assert fail.wait(60)
+        assert fail.wait(PATIENCE)
         ended.append(True)
 
     def bad() -> None:
