@@ -21,15 +21,15 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
-from segkd.foundation import ranks, terminal
+from segkd.foundation import terminal
+from segkd.machine import ranks
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
-from segkd.foundation.machine import quicker_in_bf16
 from segkd.foundation.rng import seed_for
 from segkd.methods.base import Method, Rules
 from segkd.models.adapters import Adapter, create_network
 from segkd.models.building import fitting_mb
 from segkd.models.selection import select_weights
-from segkd.models.sync import synced
+from segkd.machine.batchnorm import synced
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import tried, try_passes
@@ -40,8 +40,8 @@ from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
 from segkd.training.distiller import Distiller
-from segkd.training.guard import Refusals
-from segkd.training.player import Optimizer, Player, Schedule
+from segkd.players.refusals import Refusals
+from segkd.players.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching, class_weights
 
 TRAIN_SCENES, TEST_SCENES = 4000, 500
@@ -158,36 +158,6 @@ def classes_at_start(student: blocks.Student, classes: int) -> int:
         if here.ndim and there.ndim and here.shape[1:] == there.shape[1:] and len(here) == classes != len(there):
             counts.add(len(there))
     return counts.pop() if len(counts) == 1 else classes
-
-
-def device_of(name: str, asked_by: str = "run.device") -> torch.device:
-    """`auto` is the first CUDA device, or the CPU.
-
-    Raises:
-        RecipeError: torch has no such device; `asked_by` is the key or the flag that names it.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's number of this process on its machine
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    device, lacks = torch.device(name), None
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        lacks = None if (device.index or 0) < count else f"{count or 'no'} CUDA device{'s' if count > 1 else ''}"
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        lacks = "no MPS device"
-    if lacks is not None:
-        raise RecipeError([f"{asked_by}: {name}, but torch sees {lacks}; set {asked_by}=cpu"])
-    return device
-
-
-def bf16_of(precision: str, device: torch.device) -> bool:
-    """Whether networks run in bf16: as asked, or (`auto`) where the GPU computes in it, or the processor sooner."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cpu":
-        return quicker_in_bf16()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def player_of(

@@ -257,3 +257,11 @@ def small_files() -> Callable[[int], contextlib.AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
     return limited
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From `far()` on nothing is at hand: on a CPU, what is decided is decided as on an accelerator."""
+    from segkd.machine import waiting
+
+    return lambda: monkeypatch.setattr(waiting, "at_hand", lambda value: False)

@@ -16,6 +16,7 @@ from segkd.data.classes import CAMVID, NYUV2_13, NYUV2_40, Classes, listed, numb
 from segkd.data.resize import resize_protocol
 from segkd.data.samples import Sample
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
+from segkd.machine.device import device_of
 from segkd.recipe import load
 from segkd.runs.labelled import labelled
 from segkd.runs.teach import model_card
@@ -87,7 +88,7 @@ def test_the_card_of_a_teacher_calls_its_folder_by_name(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("name", ["cuda:99", *(["mps"] if not torch.backends.mps.is_available() else [])])
 def test_a_device_that_torch_does_not_have(name: str):
     with pytest.raises(RecipeError, match=f"^run.device: {name}, but torch sees .*; set run.device=cpu$"):
-        build.device_of(name)
+        device_of(name)
     with pytest.raises(RecipeError, match=f"^--device: {name}, but torch sees .*; set --device=cpu$"):
         device_and_bf16(name, "auto")
 

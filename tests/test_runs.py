@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from segkd import build, runs
 from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageError, TeacherError, UsageError
 from segkd.foundation.files import sha256
+from segkd.machine import precision
 from segkd.models.student import load_student
 from segkd.recipe import load
 from segkd.runs.folder import run_folder
@@ -328,7 +329,7 @@ def test_what_auto_chose_first_it_chooses_to_the_end(chosen, distil, tmp_path, m
     folder = tmp_path / "run"
 
     def part(bf16, in_fp32=()):
-        monkeypatch.setattr(build, "quicker_in_bf16", lambda: bf16)
+        monkeypatch.setattr(precision, "quicker_in_bf16", lambda: bf16)
         monkeypatch.setattr(tune, "quicker_in_fp32", lambda game: frozenset(in_fp32))
         short = ["run.steps=2", "run.save_every=1", "student.ema=0.0"]  # no average that could be apart
         precision = distil("run.precision=auto", *short)["precision"]

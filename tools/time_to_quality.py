@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segkd.cli.main import main
 from segkd.cli.options import OVERRIDES
-from segkd.foundation import memory, terminal
+from segkd.foundation import terminal
+from segkd.machine import memory
 from segkd.foundation.files import atomic_write, check_target
 from segkd.recipe import load
 
@@ -41,7 +42,7 @@ def quality(
         check_target(file)
     memory.hold()
     from segkd.benchmark.quality import time_to_quality
-    from segkd.foundation.machine import machine
+    from segkd.machine.device import machine
 
     found = time_to_quality(recipe, who, share=share, every=60 * every, limit=60 * limit, say=terminal.say)
     taken = "not reached" if found["seconds"] is None else f"{found['seconds'] / 60:.1f} minutes"

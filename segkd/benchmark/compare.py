@@ -24,7 +24,7 @@ from segkd.data.classes import Classes
 from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import terminal
-from segkd.foundation.machine import machine, seconds_of
+from segkd.machine.device import machine, seconds_of
 from segkd.recipe import DistillRecipe
 from segkd.runs.folder import bench_of, settled
 from segkd.training.distiller import Distiller

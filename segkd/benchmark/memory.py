@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from segkd.benchmark import pair
-from segkd.foundation import memory
+from segkd.machine import memory
 from segkd.recipe import DistillRecipe
 
 STEPS = 2

@@ -17,7 +17,7 @@ from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe
 from segkd.runs.folder import bench_of, settled
 from segkd.runs.labelled import labelled, score
-from segkd.training.guard import StopFlag
+from segkd.training.signals import StopFlag
 
 Measure = Callable[[], float]
 

@@ -24,7 +24,8 @@ def bench(overrides: tuple[str, ...], pair: str, turns: int, file: Path | None) 
     """
     import json
 
-    from segkd.foundation import memory, terminal
+    from segkd.foundation import terminal
+    from segkd.machine import memory
     from segkd.foundation.files import atomic_write, check_target
     from segkd.recipe import load
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from segkd.foundation.errors import OutputClosed, RecipeError, SegkdError
-from segkd.foundation.memory import largest_mb, out_of_memory
+from segkd.machine.memory import largest_mb, out_of_memory
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 UNUSABLE = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)

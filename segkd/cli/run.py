@@ -11,7 +11,8 @@ import click
 
 from segkd.cli.closing import closing
 from segkd.cli.options import run_options
-from segkd.foundation import memory, terminal
+from segkd.foundation import terminal
+from segkd.machine import memory
 
 if TYPE_CHECKING:
     from segkd.recipe import DistillRecipe, Recipe

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segkd.foundation.errors import DataError
-from segkd.synthesis.rooms import ROOM_NAMES, ROOM_PALETTE
-from segkd.synthesis.scenes import STREET_NAMES, STREET_PALETTE
+from segkd.procedural.rooms import ROOM_NAMES, ROOM_PALETTE
+from segkd.procedural.scenes import STREET_NAMES, STREET_PALETTE
 
 IGNORE = 255
 """The id of pixels that are neither trained on nor measured; drawn black."""

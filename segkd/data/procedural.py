@@ -9,7 +9,8 @@ from segkd.data.classes import ROOMS, SCENES, Classes
 from segkd.data.samples import Sample
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError
-from segkd.synthesis import rooms, scenes
+from segkd.procedural import rooms
+from segkd.procedural import scenes
 
 Split = Literal["train", "val", "test"]
 

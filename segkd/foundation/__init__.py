@@ -1,1 +1,1 @@
-"""Layer 0: errors, seeds, files and the audit. Imports nothing else of segkd."""
+"""Errors, seeds, files, the terminal and the audit: free of torch; imports nothing else of segkd."""

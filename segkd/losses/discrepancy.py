@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segkd.foundation.precision import wide
+from segkd.machine.precision import wide
 
 KINDS = ("l1", "kl", "l1+kl")
 

@@ -6,7 +6,7 @@ import torch
 from kornia.losses import total_variation
 from torch import Tensor
 
-from segkd.foundation.precision import wide
+from segkd.machine.precision import wide
 from segkd.losses.reduce import mean_over_ranks
 
 

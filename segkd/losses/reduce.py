@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segkd.foundation import ranks
+from segkd.machine import ranks
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

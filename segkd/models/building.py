@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segkd.foundation import memory
+from segkd.machine import memory
 
 MOST_TENSORS = 20_000
 """Tensors that a network may be built of, those for its initialisation included."""

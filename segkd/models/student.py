@@ -18,10 +18,10 @@ from torch import nn
 
 from segkd.foundation.errors import ArgumentError, NumbersError, StorageError, TeacherError, one_line
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
-from segkd.foundation.memory import out_of_memory
+from segkd.machine.memory import out_of_memory
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
 from segkd.foundation.rng import check_idle
-from segkd.foundation.tensors import load_safetensors
+from segkd.models.tensors import load_safetensors
 from segkd.models.adapters import Adapter, architectures, is_local, network_stride
 from segkd.models.building import at_most, fitting_mb, unknown_arguments
 from segkd.models.card import model_card

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.foundation.errors import RecipeError, SegkdError, TeacherError, one_line
-from segkd.foundation.memory import out_of_memory
+from segkd.machine.memory import out_of_memory
 from segkd.models.adapters import Adapter
 from segkd.models.taps import untouched_statistics
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError, one_line
-from segkd.foundation.memory import out_of_memory
-from segkd.foundation.tensors import TorchScript, load_pickled, load_safetensors
+from segkd.machine.memory import out_of_memory
+from segkd.models.tensors import TorchScript, load_pickled, load_safetensors
 
 State = dict[str, Tensor]
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")

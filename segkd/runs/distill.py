@@ -14,7 +14,8 @@ from torch import nn
 from segkd import build
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
-from segkd.foundation import audit, ranks, terminal
+from segkd.foundation import audit, terminal
+from segkd.machine import ranks
 from segkd.foundation.errors import NumbersError
 from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.foundation.resize import side_of
@@ -48,7 +49,7 @@ from segkd.runs.labelled import Labelled, images_measured, labelled, score, unme
 from segkd.runs.planning import outlook
 from segkd.training import checkpoint, loop, plan
 from segkd.training.distiller import Distiller
-from segkd.training.guard import StopFlag
+from segkd.training.signals import StopFlag
 
 APART = 0.1
 """Difference of their agreement with the teacher from which on averaged and live student are told to be apart."""

@@ -16,10 +16,12 @@ import torch
 
 from segkd import __version__, build
 from segkd.data import procedural
-from segkd.foundation import audit, ranks, terminal
+from segkd.foundation import audit, terminal
+from segkd.machine import ranks
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
-from segkd.foundation.machine import machine
+from segkd.machine.device import device_of, machine
+from segkd.machine.precision import bf16_of
 from segkd.recipe import (
     DistillRecipe,
     Recipe,
@@ -35,7 +37,7 @@ from segkd.recipe.values import seconds_of
 from segkd.runs.taking import MARK, RECIPE_HASH, check_folder
 from segkd.training import checkpoint, loop, rhythm, tune
 from segkd.training.distiller import Distiller
-from segkd.training.guard import StopFlag
+from segkd.training.signals import StopFlag
 from segkd.training.log import Diary, memory_mb
 from segkd.training.plan import steps_for
 
@@ -97,12 +99,12 @@ def bench_of(recipe: Recipe, folder: Path | None = None) -> Bench:
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
-    device = build.device_of(recipe.run.device)
+    device = device_of(recipe.run.device)
     here = {"machine": machine(), "device": str(device)}
     before = about_run(folder) if folder is not None and recipe.run.precision == "auto" else {}
     if here.items() <= before.items() and (words := before.get("precision", "").split(", "))[0] in ("bf16", "fp32"):
         return Bench(device, words[0] == "bf16", frozenset(word.removesuffix(" in fp32") for word in words[1:]))
-    bf16 = build.bf16_of(recipe.run.precision, device)
+    bf16 = bf16_of(recipe.run.precision, device)
     return Bench(device, bf16, None if bf16 and recipe.run.precision == "auto" else frozenset())
 
 

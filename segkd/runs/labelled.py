@@ -14,11 +14,12 @@ from segkd.data import procedural
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
-from segkd.foundation import audit, ranks, terminal
+from segkd.foundation import audit, terminal
+from segkd.machine import ranks
 from segkd.foundation.errors import Stopped
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, unset_root
 from segkd.runs.folder import Bench, warn
-from segkd.training.guard import StopFlag
+from segkd.training.signals import StopFlag
 
 
 class Labelled:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from segkd import build
-from segkd.foundation import memory, ranks, terminal
-from segkd.foundation.machine import machine
+from segkd.foundation import terminal
+from segkd.machine import ranks
+from segkd.machine import memory
+from segkd.machine.device import machine
 from segkd.recipe import DistillRecipe, with_values
 from segkd.runs.folder import Bench, bench_of, settled
 from segkd.training import plan

@@ -39,7 +39,7 @@ from segkd.runs.folder import (
 from segkd.runs.labelled import Labelled, images_measured, labelled, score
 from segkd.runs.taking import check_made_by
 from segkd.training import checkpoint, loop
-from segkd.training.guard import StopFlag
+from segkd.training.signals import StopFlag
 from segkd.training.teaching import Teaching
 
 

@@ -17,6 +17,8 @@ from segkd.foundation import terminal
 from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.foundation.rng import check_idle
+from segkd.machine.device import device_of
+from segkd.machine.precision import bf16_of
 from segkd.models.adapters import Adapter
 from segkd.models.student import LoadedStudent, load_student
 from segkd.models.weights import load_weights, read_state
@@ -242,5 +244,5 @@ def device_and_bf16(device: str, precision: Precision) -> tuple[torch.device, bo
         raise UsageError(f"device {device}: expected auto, cpu, mps, cuda or cuda:N")
     if precision not in get_args(Precision):
         raise UsageError(f"precision {precision}: expected {', '.join(get_args(Precision))}")
-    place = build.device_of(device, "--device")
-    return place, build.bf16_of(precision, place)
+    place = device_of(device, "--device")
+    return place, bf16_of(precision, place)

@@ -7,8 +7,8 @@ import mmap
 import torch
 from torch import Tensor
 
-from segkd.foundation import late
-from segkd.foundation.precision import wide
+from segkd.machine import waiting
+from segkd.machine.precision import wide
 
 
 class Replay:
@@ -45,7 +45,7 @@ class Replay:
         """
         images, logits, spans = images.detach(), logits.detach(), ()
         oldest = self.images[self.next].shape if len(self) == self.capacity else None
-        if unless is not None and (late.at_hand(unless) or oldest != images.shape):
+        if unless is not None and (waiting.at_hand(unless) or oldest != images.shape):
             if unless:
                 return
             unless = None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.foundation.precision import wide
+from segkd.machine.precision import wide
 
 Size = tuple[int, int]
 

@@ -13,7 +13,7 @@ import torch
 
 from segkd.foundation.errors import NumbersError, StorageError, one_line
 from segkd.foundation.files import atomic_stream, sha256
-from segkd.foundation.tensors import load_pickled
+from segkd.models.tensors import load_pickled
 
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.ckpt")
 

@@ -14,19 +14,19 @@ from torch.optim.swa_utils import update_bn
 
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
-from segkd.foundation import ranks
-from segkd.foundation.buffers import Snapshot
-from segkd.foundation.precision import wide
+from segkd.machine import ranks
+from segkd.machine.snapshot import Snapshot
+from segkd.machine.precision import wide
 from segkd.foundation.rng import seed_for, seed_of_attempt
 from segkd.methods.base import Method, OnDemand, View
-from segkd.models.recompute import Context, recomputing
-from segkd.models.recorded import Recorded
+from segkd.machine.recompute import Context, recomputing
+from segkd.machine.graphs import Recorded
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
-from segkd.training.guard import Refusals, Verdict
-from segkd.training.player import Player, frozen
+from segkd.players.refusals import Refusals, Verdict
+from segkd.players.player import Player, frozen
 from segkd.training.sides import side_by_side
 
 Size = tuple[int, int]

@@ -12,7 +12,7 @@ from typing import SupportsFloat
 from segkd.foundation import terminal
 from segkd.foundation.errors import StorageError
 from segkd.foundation.files import append, atomic_write
-from segkd.foundation.memory import largest_mb
+from segkd.machine.memory import largest_mb
 
 PLAIN = 30.0
 """Seconds between two lines of progress where nothing can be written over."""

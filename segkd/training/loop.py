@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from segkd.foundation import ranks
+from segkd.machine import ranks
 from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError, one_line
-from segkd.foundation.machine import machine
+from segkd.machine.device import machine
 from segkd.training import checkpoint
-from segkd.training.guard import StopFlag
+from segkd.training.signals import StopFlag
 from segkd.training.log import Diary
 from segkd.training.rhythm import Pace, Plan
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segkd.foundation.allocations import Allocations
+from segkd.machine.allocations import Allocations
 from segkd.training.distiller import Distiller
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from segkd.foundation import ranks
+from segkd.machine import ranks
 
 KINDS = ("save_every", "eval_every", "sample_every")
 TRIALS = 4

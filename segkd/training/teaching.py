@@ -16,10 +16,10 @@ from segkd.data.classes import IGNORE
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform, draw_batch
 from segkd.evaluation.collapse import ASTRAY
-from segkd.foundation.buffers import Snapshot
+from segkd.machine.snapshot import Snapshot
 from segkd.foundation.rng import seed_for, seed_of_attempt
-from segkd.training.guard import Refusals
-from segkd.training.player import Player
+from segkd.players.refusals import Refusals
+from segkd.players.player import Player
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from segkd.foundation.machine import bf16_is_quicker, seconds_of
+from segkd.machine.device import seconds_of
+from segkd.machine.precision import bf16_is_quicker
 from segkd.models.adapters import Adapter
-from segkd.models.recorded import Recorded
+from segkd.machine.graphs import Recorded
 from segkd.models.taps import untouched_statistics
 from segkd.training.distiller import Distiller
 

@@ -72,7 +72,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """A line for each row that was run, and the table where `--fault-table` names a file."""
     known = entries(config)
     if any(entry.run for entry in known.values()):
-        from segkd.foundation.machine import machine
+        from segkd.machine.device import machine
 
         for entry in known.values():
             entry.machine = machine() if entry.run else ""

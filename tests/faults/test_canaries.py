@@ -53,7 +53,7 @@ CANARIES = {
         f"{FAULTS}/test_resume.py::test_resumed_after_any_step[ddad.segkd]",
     ),
     "average not restored": Canary(
-        "segkd/training/player.py", 'self.average.load_state_dict(state["average"])', "pass",
+        "segkd/players/player.py", 'self.average.load_state_dict(state["average"])', "pass",
         f"{FAULTS}/test_resume.py::test_resumed_after_any_step[ddad.segkd]",
     ),
     "looking moves running statistics": Canary(
@@ -89,7 +89,7 @@ CANARIES = {
         "tests/training/test_loop.py::test_a_resumed_run_equals_the_uninterrupted_one[4-15]",
     ),
     "refused move leaves its statistics": Canary(
-        "segkd/training/player.py", "            before.put_back()\n", "",
+        "segkd/players/player.py", "            before.put_back()\n", "",
         "tests/training/test_distiller.py::test_running_statistics_that_a_nan_forward_wrote_are_put_back[student]",
     ),
     "maps compared at another temperature": Canary(

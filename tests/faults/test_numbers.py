@@ -18,8 +18,8 @@ from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
 from segkd.recipe import method_terms
 from segkd.recipe.loading import FURTHER_TERMS
-from segkd.training.guard import Refusals
-from segkd.training.player import Optimizer, Player, Schedule
+from segkd.players.refusals import Refusals
+from segkd.players.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching
 from tests.methods.conftest import tiers
 

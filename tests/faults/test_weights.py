@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from segkd import build
 from segkd.cli.main import main
 from segkd.foundation.errors import SegkdError, StorageError, TeacherError
-from segkd.foundation.tensors import MOST_STEPS
+from segkd.models.tensors import MOST_STEPS
 from segkd.models.adapters import create_network
 from segkd.models.student import load_student, save_network
 from segkd.models.weights import read_state

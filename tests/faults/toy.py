@@ -19,9 +19,10 @@ from segkd.synthesis.generator import Generator
 from segkd.synthesis.refine import Refine
 from segkd.training import loop
 from segkd.training.distiller import Distiller
-from segkd.training.guard import Refusals, StopFlag
+from segkd.players.refusals import Refusals
+from segkd.training.signals import StopFlag
 from segkd.training.log import Diary
-from segkd.training.player import Optimizer, Player, Schedule
+from segkd.players.player import Optimizer, Player, Schedule
 
 LOW, HIGH = -torch.ones(3), torch.ones(3)
 SIZE = (16, 16)

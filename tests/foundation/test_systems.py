@@ -33,9 +33,10 @@ def test_the_command_line_answers():
 
 def test_a_run_that_cannot_lock_its_folder_says_so(tmp_path):
     code = """
-from segkd.foundation import files, memory
+from segkd.foundation import files
+from segkd.machine import memory
 from segkd.foundation.errors import StorageError
-import segkd.training.guard
+import segkd.training.signals
 folder = sys.argv[1]
 files.atomic_write(folder + "/x", "y")
 memory.largest_mb()

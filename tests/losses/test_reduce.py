@@ -1,10 +1,10 @@
-"""Means over two processes, of which the other one's numbers are known; tests/training/test_ranks.py has real ones."""
+"""Means over two processes, of which the other one's numbers are known; tests/machine/test_ranks.py has real ones."""
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from segkd.foundation import ranks
+from segkd.machine import ranks
 from segkd.losses.reduce import mean_over_ranks, moments_over_ranks
 
 

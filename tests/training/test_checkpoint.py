@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segkd.foundation import memory
+from segkd.machine import memory
 from segkd.foundation.errors import NumbersError, StorageError
 from segkd.foundation.files import sha256
 from segkd.training import checkpoint

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segkd.foundation.buffers import Snapshot
+from segkd.machine.snapshot import Snapshot
 from segkd.foundation.errors import NumbersError
 from segkd.synthesis.bank import Replay
 from tests.methods.conftest import cases

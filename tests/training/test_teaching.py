@@ -12,8 +12,8 @@ from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
 from segkd.models.adapters import Adapter, create_network
 from segkd.training import checkpoint
-from segkd.training.guard import Refusals
-from segkd.training.player import Optimizer, Player, Schedule
+from segkd.players.refusals import Refusals
+from segkd.players.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching, class_weights
 
 CLASSES = 4

@@ -1,0 +1,207 @@
+"""One side of the game: a network with its optimiser, schedule and moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from segkd.machine import waiting
+from segkd.machine import ranks
+from segkd.machine.snapshot import Snapshot
+from segkd.players.refusals import Verdict
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """`name`: sgd, adam or adamw; `clip`: largest gradient norm, None for none."""
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
+            )
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
+        return kind(parameters, self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate's factor as a function of the step alone, so there is no state to save.
+
+    `poly`: (1 - s/S)^power; `cosine`: half a period to 0; `step`: times `gamma` after each `every` of the run;
+    `constant`. The first `warmup` steps rise linearly.
+    """
+
+    name: str = "poly"
+    power: float = 0.9
+    every: float = 1 / 3
+    gamma: float = 0.1
+    warmup: int = 0
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor at `step` (from 0) of `steps`."""
+        done = min(step / max(steps, 1), 1.0)
+        rise = min((step + 1) / self.warmup, 1.0) if self.warmup else 1.0
+        if self.name == "poly":
+            return rise * (1 - done) ** self.power
+        if self.name == "cosine":
+            return rise * 0.5 * (1 + math.cos(math.pi * done))
+        if self.name == "step":
+            # An `every` of 0.3333 means three stages: the fourth, 0.0001 of the run, is left out.
+            last = math.ceil(1 / self.every - 0.01) - 1
+            return rise * self.gamma ** min(math.floor(done / self.every + 1e-9), last)
+        return rise
+
+
+@dataclass
+class Player:
+    """A network, what moves it, and the average of where it has been.
+
+    `ema` (decay per accepted update, 0 for none) averages parameters and floating-point buffers. A young average decays
+    faster, by n/(n+9) after n updates, so that it reaches over a tenth of them: that of a short run is none of its first
+    steps.
+    """
+
+    name: str
+    network: nn.Module
+    optimizer_spec: Optimizer
+    schedule: Schedule
+    steps: int
+    ema_decay: float = 0.0
+    optimizer: torch.optim.Optimizer = field(init=False)
+    average: AveragedModel | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.optimizer = self.optimizer_spec.build(self.network)
+        if self.ema_decay > 0:
+            device = next(self.network.parameters()).device
+            self.average = AveragedModel(self.network, device, use_buffers=True)
+            self.average.requires_grad_(False)
+            self._numbers = _tensors(self.average.module, True), _tensors(self.network, True)
+            self._counts = _tensors(self.average.module, False), _tensors(self.network, False)
+
+    @property
+    def headline(self) -> nn.Module:
+        """The averaged network where there is an average, else the live one."""
+        return self.average.module if self.average is not None else self.network
+
+    def update(self, loss: Tensor, step: int, before: Snapshot, sound: Tensor | None = None) -> Verdict:
+        """One optimiser step on `loss`, refused where it or its gradients are not finite, or `sound` () is false.
+
+        A refused step changes nothing of the player, and `before` is put back: the forward has written buffers. With several
+        processes the gradients are averaged over them, and all refuse what one refuses. It is decided on the device, and
+        nobody waits for that.
+        """
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        value = loss.detach().to(parameters[0].dtype)
+        vote = value if sound is None else torch.where(sound, value, math.nan)
+        *gradients, vote = ranks.averaged([*gradients, vote])
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        refused = ~(vote.isfinite() & norm.isfinite())
+        verdict = Verdict(refused, lambda: _why(value, vote, norm))
+        if waiting.at_hand(refused) and refused:
+            before.put_back()
+            return verdict
+        scale = None if self.optimizer_spec.clip is None else (self.optimizer_spec.clip / (norm + 1e-6)).clamp(max=1)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None and not _alike(gradient, parameter):
+                # Fused optimisers go over memory as it lies: they would move each weight by another one's gradient.
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            parameter.grad = gradient if gradient is None or scale is None else gradient * scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.optimizer_spec.lr * self.schedule.factor(step, self.steps)
+        self._begin_momentum(parameters)
+        self.optimizer.found_inf = refused.float()  # fused optimisers change nothing where it is 1
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        before.put_back(refused)
+        if self.average is not None:
+            self._follow(refused)
+        return verdict
+
+    def _begin_momentum(self, parameters: list[Tensor]) -> None:
+        """SGD would take whatever lies in memory for the momentum, if its first step is one that is refused."""
+        if self.optimizer_spec.name == "sgd" and self.optimizer_spec.momentum and not self.optimizer.state:
+            for parameter in parameters:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def _follow(self, refused: Tensor) -> None:
+        """Let the average follow the network, which it copies at first, unless the step was refused.
+
+        Counts of batches, which mean nothing on average, are the network's.
+        """
+        count = self.average.n_averaged
+        averages, numbers = self._numbers
+        pace = (9 / (9 + count)).clamp(min=1 - self.ema_decay)
+        if waiting.at_hand(refused):
+            torch._foreach_lerp_(averages, numbers, pace.item())
+        else:
+            gaps = torch._foreach_sub(numbers, averages)
+            torch._foreach_mul_(gaps, pace * ~refused)
+            torch._foreach_add_(averages, gaps)
+        if self._counts[0]:
+            torch._foreach_copy_(*self._counts)
+        count += ~refused
+
+    def state(self) -> dict:
+        """All that the player is: weights, buffers, optimiser, average."""
+        average = self.average.state_dict() if self.average is not None else {}
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
+
+    def restore(self, state: dict) -> None:
+        """Become what `state()` described. Raises KeyError, RuntimeError or ValueError if that was another player."""
+        self.network.load_state_dict(state["network"])
+        # The settings are this run's: a change of the recipe that was accepted must not be undone.
+        own, saved = self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
+        if [group.keys() for group in own] != [group.keys() for group in saved]:
+            raise ValueError("another kind of optimiser")
+        groups = [{**mine, "lr": old["lr"]} for mine, old in zip(own, saved, strict=True)]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def _why(loss: Tensor, vote: Tensor, norm: Tensor) -> str:
+    """Why a step was refused, as this process saw it."""
+    if vote.isfinite():
+        return f"gradient norm is {norm.item():.3g}"
+    return f"loss is {loss.item():.3g}{' here, and not finite in another process' if loss.isfinite() else ''}"
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape lie in memory in the same order; the stride of a single row means nothing."""
+    return all(a == b or side == 1 for a, b, side in zip(one.stride(), other.stride(), one.shape, strict=True))
+
+
+def _tensors(network: nn.Module, numbers: bool) -> list[Tensor]:
+    """Parameters and buffers that hold numbers, or those that count."""
+    return [x for x in (*network.parameters(), *network.buffers()) if x.is_floating_point() == numbers]
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No gradients for the network's parameters inside the block: they are neither kept nor computed."""
+    asking = [p for p in network.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)

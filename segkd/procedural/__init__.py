@@ -1,0 +1,1 @@
+"""Pictures with exact labels from a seed, for demonstration teachers."""

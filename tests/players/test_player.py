@@ -1,0 +1,335 @@
+"""The player: steps as by hand, refused steps that change nothing, schedules, averages, and all of it restored."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segkd.machine.snapshot import Snapshot
+from segkd.players.player import Optimizer, Player, Schedule, _alike, frozen
+
+CONSTANT = Schedule("constant")
+SGD = Optimizer()
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+def player(rule: Optimizer = SGD, schedule: Schedule = CONSTANT, ema: float = 0.0, steps: int = 10) -> Player:
+    return Player("student", network(), rule, schedule, steps, ema)
+
+
+def loss_of(made: Player, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return made.network(torch.randn(2, 3, 6, 6, generator=generator)).square().mean()
+
+
+def move(made: Player, loss: Callable[[], torch.Tensor] | torch.Tensor, step: int) -> str | None:
+    """One update on `loss`, which may be computed here; why it was refused, if it was."""
+    before = Snapshot([made.network])
+    verdict = made.update(loss() if callable(loss) else loss, step, before)
+    return verdict.why() if verdict.refused else None
+
+
+@pytest.fixture(params=["read at once", "decided on the device"])
+def _decided(request: pytest.FixtureRequest, far: Callable[[], None]) -> None:
+    """Also as on an accelerator, where nothing may be looked at."""
+    if request.param == "decided on the device":
+        far()
+
+
+def flat(value: object, name: str = "") -> dict[str, torch.Tensor]:
+    """All tensors and numbers of a nested state, as copies."""
+    if isinstance(value, torch.Tensor):
+        return {name: value.detach().clone()}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
+    if items is None:
+        return {name: torch.tensor(float(value))} if isinstance(value, (int, float)) else {}
+    return {key: t for k, inner in items for key, t in flat(inner, f"{name}.{k}").items()}
+
+
+def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    assert a.keys() == b.keys()
+    return [key for key in a if not torch.equal(a[key], b[key])]
+
+
+class Weight(nn.Module):
+    """A vector as a network, for optimisers by hand."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+def pulled(made: Player, step: int, target: np.ndarray) -> np.ndarray:
+    """One update towards `target`; the gradient is w - target."""
+    assert move(made, 0.5 * (made.network.w - torch.tensor(target)).square().sum(), step) is None
+    return made.network.w.detach().numpy().copy()
+
+
+def test_sgd_with_schedule_momentum_decay_and_clip_as_by_hand():
+    rule = Optimizer("sgd", lr=0.2, momentum=0.9, weight_decay=0.01, clip=0.5)
+    made = Player("p", Weight([1.0, -2.0]), rule, Schedule("poly", power=0.9), 8)
+    w, velocity, target = np.array([1.0, -2.0]), None, np.array([0.3, 0.1])
+    for step in range(6):
+        gradient = w - target
+        gradient = gradient * min(1.0, 0.5 / (math.sqrt(gradient @ gradient) + 1e-6)) + 0.01 * w
+        velocity = gradient if velocity is None else 0.9 * velocity + gradient
+        w = w - 0.2 * (1 - step / 8) ** 0.9 * velocity
+        np.testing.assert_allclose(pulled(made, step, target), w, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "decay"), [("adam", 0.0), ("adamw", 0.1)])
+def test_adam_as_by_hand(name, decay):
+    made = Player("p", Weight([1.0, -2.0]), Optimizer(name, lr=0.1, betas=(0.5, 0.9), weight_decay=decay), CONSTANT, 8)
+    w, m, v, target = np.array([1.0, -2.0]), 0.0, 0.0, np.array([0.3, 0.1])
+    for step in range(4):
+        gradient = w - target
+        m, v = 0.5 * m + 0.5 * gradient, 0.9 * v + 0.1 * gradient**2
+        step_ = (m / (1 - 0.5 ** (step + 1))) / (np.sqrt(v / (1 - 0.9 ** (step + 1))) + 1e-8)
+        w = w * (1 - 0.1 * decay) - 0.1 * step_
+        np.testing.assert_allclose(pulled(made, step, target), w, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_gradient_in_another_memory_format_moves_the_same_weights(name):
+    """Fused optimisers go over memory as it lies: with another format they would move weights by others' gradients."""
+    weights, slopes = torch.randn(8, 4, 3, 3), torch.randn(8, 4, 3, 3)
+    layer = nn.Conv2d(4, 8, 3, bias=False).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        layer.weight.copy_(weights)
+    made = Player("p", layer, Optimizer(name, lr=0.1, weight_decay=0.01), CONSTANT, 8)
+    for _ in range(3):
+        assert move(made, (layer.weight.contiguous() * slopes).sum(), 0) is None
+    plain = nn.Parameter(weights.clone())
+    kind, more = {
+        "sgd": (torch.optim.SGD, {"momentum": 0.9}), "adam": (torch.optim.Adam, {}), "adamw": (torch.optim.AdamW, {}),
+    }[name]  # fmt: skip
+    optimizer = kind([plain], 0.1, weight_decay=0.01, fused=False, **more)
+    for _ in range(3):
+        plain.grad = slopes.clone()
+        optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), plain.detach())
+
+
+def test_what_is_not_said_is_sgd_with_momentum_and_a_rate_that_falls():
+    assert Optimizer() == Optimizer("sgd", 0.1, 0.9, 0.0, (0.9, 0.999), None)
+    assert Schedule() == Schedule("poly", 0.9, 1 / 3, 0.1, 0)
+    for spec in (Optimizer(), Schedule()):
+        with pytest.raises(FrozenInstanceError):
+            spec.name = "other"
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_parameters_that_ask_for_no_gradient_are_not_moved(name):
+    net = network()
+    net[0].requires_grad_(False)
+    made = Player("p", net, Optimizer(name, weight_decay=0.1), CONSTANT, 8)
+    before = net[0].weight.clone()
+    assert move(made, net(torch.randn(2, 3, 6, 6)).square().mean(), 0) is None
+    (group,) = made.optimizer.param_groups
+    assert torch.equal(net[0].weight, before) and len(group["params"]) == 4
+
+
+def test_clip_of_a_gradient_that_is_next_to_nothing():
+    made = Player("p", Weight([1.0]), Optimizer(lr=1.0, momentum=0.0, clip=1e-6), CONSTANT, 8)
+    assert move(made, 1e-6 * made.network.w.sum(), 0) is None
+    assert 1 - made.network.w.item() == pytest.approx(0.5e-6, rel=1e-3)  # 1e-6 / (1e-6 + 1e-6) of it
+
+
+def test_gradients_are_copied_only_where_they_lie_otherwise():
+    plain = torch.empty(4, 3, 2, 2)
+    assert _alike(plain, plain.clone()) and not _alike(plain, plain.contiguous(memory_format=torch.channels_last))
+    row = torch.empty(4, 3, 1, 1)
+    assert _alike(row, torch.empty_strided(row.shape, (3, 1, 3, 3)))  # as in channels_last
+    assert not _alike(torch.empty(4, 3), torch.empty(3, 4).T) and not _alike(torch.empty(2, 2), torch.empty(2, 2).T)
+
+
+def test_clip_leaves_a_small_gradient_alone():
+    loose, none = (Player("p", Weight([1.0, -2.0]), Optimizer(clip=clip), CONSTANT, 8) for clip in (100.0, None))
+    for made in (loose, none):
+        pulled(made, 0, np.zeros(2))
+    assert torch.equal(loose.network.w, none.network.w)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "points"),
+    [
+        (Schedule("constant"), {0: 1, 50: 1, 99: 1}),
+        (Schedule("poly", power=0.9), {0: 1, 50: 0.5**0.9, 99: 0.01**0.9, 100: 0}),
+        (Schedule("cosine"), {0: 1, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5, 100: 0}),
+        (Schedule("step", every=1 / 4, gamma=0.3), {0: 1, 24: 1, 25: 0.3, 49: 0.3, 50: 0.09, 75: 0.027, 99: 0.027}),
+        (Schedule("constant", warmup=4), {0: 0.25, 1: 0.5, 3: 1, 4: 1, 99: 1}),
+        (Schedule("poly", power=1.0, warmup=10), {0: 0.1, 4: 0.5 * 0.96, 20: 0.8}),
+    ],
+)
+def test_schedules_at_known_points(schedule, points):
+    for step, wanted in points.items():
+        assert schedule.factor(step, 100) == pytest.approx(wanted, abs=1e-12), step
+
+
+def test_schedules_at_the_end_and_beyond():
+    for name in ("poly", "cosine"):
+        assert Schedule(name).factor(1, 1) == Schedule(name).factor(130, 100) == 0 and Schedule(name).factor(0, 0) == 1
+    assert Schedule("step", every=0.5, gamma=0.3).factor(130, 100) == pytest.approx(0.3)
+    # A fourth stage of the last half of a percent is one that was asked for.
+    assert Schedule("step", every=1 / 3.015, gamma=0.1).factor(996, 1000) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("steps", [3, 100, 15_000])
+@pytest.mark.parametrize("every", [1 / 3, 0.3333, 0.333])
+def test_thirds_are_three_stages_however_they_are_written(every, steps):
+    stages = {round(Schedule("step", every=every, gamma=0.1).factor(step, steps), 9) for step in range(steps)}
+    assert stages == {1.0, 0.1, 0.01}
+    assert Schedule("step", every=1.0).factor(steps - 1, steps) == 1
+
+
+@pytest.mark.usefixtures("_decided")
+def test_the_average_as_by_hand():
+    """It begins with the first step that was not refused, and decays the faster the younger it is."""
+    made = player(Optimizer(lr=0.5), ema=0.15)
+    decays = iter([0.0, 1 / 10, 0.15])  # n/(n+9), then `ema`
+    wanted: dict[str, torch.Tensor] = {}
+    for step in range(5):
+        if step in (0, 3):
+            assert move(made, lambda step=step: loss_of(made, step) * math.nan, step)
+            continue
+        assert move(made, lambda step=step: loss_of(made, step), step) is None
+        decay = next(decays)
+        for key, value in made.network.state_dict().items():
+            if value.is_floating_point():
+                wanted[key] = decay * wanted[key] + (1 - decay) * value if key in wanted else value.clone()
+    assert {"0.weight", "1.running_mean", "1.running_var"} <= wanted.keys()
+    for key, value in wanted.items():
+        assert torch.allclose(made.headline.state_dict()[key], value, atol=1e-6), key
+    assert made.average.n_averaged == made.headline.state_dict()["1.num_batches_tracked"] == 3
+    assert made.headline is not made.network
+    assert not any(p.requires_grad for p in made.headline.parameters())
+
+
+def test_a_network_that_counts_nothing_has_an_average_too():
+    made = Player("p", Weight([1.0, -2.0]), Optimizer(lr=0.5), CONSTANT, 8, 0.75)
+    first, second = (torch.tensor(pulled(made, step, np.zeros(2))) for step in range(2))
+    torch.testing.assert_close(made.headline.w.detach(), 0.1 * first + 0.9 * second)  # a young average decays faster
+
+
+def test_there_is_no_average_unless_it_is_asked_for():
+    made = Player("p", network(), SGD, CONSTANT, 8)
+    assert made.average is None and made.state()["average"] == {}
+    with pytest.raises(TypeError):
+        Player("p", network(), SGD, CONSTANT, 8, 0.0, None)
+
+
+def test_without_an_average_the_live_network_is_the_headline():
+    made = player()
+    assert made.headline is made.network
+
+
+@pytest.mark.usefixtures("_decided")
+@pytest.mark.parametrize("rule", [Optimizer("sgd"), Optimizer("sgd", clip=0.1), Optimizer("adam", lr=0.01)])
+@pytest.mark.parametrize("fault", ["nan loss", "inf loss", "inf gradient", "nan images", "unsound"])
+def test_a_refused_step_changes_nothing(rule, fault):
+    made = player(rule, ema=0.9)
+    for step in range(2):
+        move(made, lambda step=step: loss_of(made, step), step)
+    before, saved = flat(made.state()), Snapshot([made.network])
+    if fault == "inf gradient":
+        loss = loss_of(made, 2) + (made.network[0].weight[0, 0, 0, 0] * 0).sqrt()
+        assert torch.isfinite(loss)
+    elif fault == "nan images":
+        loss = made.network(torch.full((2, 3, 6, 6), math.nan)).mean()
+    else:
+        loss = loss_of(made, 2) * {"nan loss": math.nan, "inf loss": math.inf, "unsound": 1.0}[fault]
+    touched = differing(before, flat(made.state()))
+    assert touched  # the forward alone has moved the running statistics
+    assert all(key.startswith(".network.1.") for key in touched)
+    verdict = made.update(loss, 2, saved, torch.tensor(False) if fault == "unsound" else None)
+    assert verdict.refused and verdict.refused.shape == ()
+    if fault != "unsound":  # who said so has the words
+        assert verdict.why().startswith("gradient norm is" if fault == "inf gradient" else "loss is")
+    assert differing(before, flat(made.state())) == []
+    assert all(p.grad is None for p in made.network.parameters())
+
+
+@pytest.mark.usefixtures("_decided")
+@pytest.mark.parametrize("rule", [Optimizer("sgd"), Optimizer("adam", lr=0.01)])
+@pytest.mark.parametrize("refused", [0, 2])
+def test_a_refused_step_leaves_no_trace_in_those_after_it(rule, refused):
+    plain, disturbed = player(rule, ema=0.9), player(rule, ema=0.9)
+    for step in range(4):
+        move(plain, lambda step=step: loss_of(plain, step), step)
+        if step == refused:
+            # What is freed lies about in memory: an optimiser that began with it would show.
+            torch.full((sum(p.numel() for p in disturbed.network.parameters()),), math.nan)
+            assert move(disturbed, lambda: loss_of(disturbed, 99) * math.nan, step)
+        move(disturbed, lambda step=step: loss_of(disturbed, step), step)
+    assert differing(flat(plain.state()), flat(disturbed.state())) == []
+
+
+def test_an_update_leaves_no_gradient_anywhere():
+    made, other = player(), network(1)
+    images = torch.randn(2, 3, 6, 6, requires_grad=True)
+    move(made, (made.network(images) - other(images)).square().mean(), 0)
+    assert all(p.grad is None for p in [*made.network.parameters(), *other.parameters(), images])
+
+
+def test_parameters_that_the_loss_does_not_reach_stay():
+    made = player(Optimizer(weight_decay=0.1))
+    before = made.network[3].weight.detach().clone()
+    assert move(made, made.network[0](torch.randn(1, 3, 6, 6)).square().mean(), 0) is None
+    assert torch.equal(made.network[3].weight, before)
+
+
+def test_frozen_restores_even_after_an_exception():
+    net = network()
+    net[3].bias.requires_grad_(False)
+    with pytest.raises(RuntimeError), frozen(net):
+        assert not any(p.requires_grad for p in net.parameters())
+        net(torch.randn(1, 5, 6, 6))
+    assert [name for name, p in net.named_parameters() if not p.requires_grad] == ["3.bias"]
+
+
+def test_gradients_flow_through_a_frozen_network():
+    net, images = network(), torch.randn(2, 3, 6, 6, requires_grad=True)
+    with frozen(net):
+        net(images).square().mean().backward()
+    assert images.grad.abs().max() > 0
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("rule", [Optimizer("sgd"), Optimizer("adam", lr=0.01), Optimizer("adamw", lr=0.01)])
+def test_a_restored_player_goes_on_as_if_nothing_had_been(rule):
+    schedule = Schedule("cosine", warmup=2)
+    one = player(rule, schedule, ema=0.9)
+    for step in range(3):
+        move(one, loss_of(one, step), step)
+    state = copy.deepcopy(one.state())
+    two = Player("student", network(7), rule, schedule, 10, 0.9)
+    two.restore(state)
+    assert differing(flat(state), flat(two.state())) == []
+    for made in (one, two):
+        for step in range(3, 6):
+            move(made, loss_of(made, step), step)
+    assert differing(flat(one.state()), flat(two.state())) == []
+
+
+def test_the_state_of_another_kind_of_optimiser_is_refused():
+    one = player(Optimizer("adam"))
+    move(one, loss_of(one, 0), 0)
+    with pytest.raises(ValueError, match="another kind of optimiser"):
+        player(Optimizer("sgd")).restore(one.state())
+
+
+def test_an_accepted_change_of_the_optimizer_survives_the_restore():
+    one = player(Optimizer(weight_decay=0.0, momentum=0.9))
+    move(one, loss_of(one, 0), 0)
+    two = player(Optimizer(weight_decay=0.5, momentum=0.1))
+    two.restore(copy.deepcopy(one.state()))
+    assert (two.optimizer.param_groups[0]["weight_decay"], two.optimizer.param_groups[0]["momentum"]) == (0.5, 0.1)
