@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from segkd.data import classes as class_lists
-from segkd.data import procedural
 from segkd.data.camvid import CamVid
 from segkd.data.classes import Classes
 from segkd.data.folder import Folder
 from segkd.data.nyuv2 import NYUv2
+from segkd.data.procedural import SceneSet
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
@@ -61,8 +61,8 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
     Raises:
         DataError: unknown, without the root that it needs, not found there, or not labelled with so many classes.
     """
-    if name in procedural.KINDS:
-        return procedural.SceneSet(split, TRAIN_SCENES if split == "train" else TEST_SCENES, kind=name)
+    if name == "scenes":
+        return SceneSet(split, TRAIN_SCENES if split == "train" else TEST_SCENES)
     if root is None:
         told = "give --root DIR to segkd eval, or data.root=DIR to a recipe"
         raise DataError(f"data: {name} is read from a folder; {told} (its layout is in docs/data.md)")
@@ -72,7 +72,7 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
         return NYUv2(expand_root(root), split, len(classes))
     if name == "folder":
         return Folder(expand_root(root), split)
-    raise DataError(f"data.name: no data set {name!r}; there are camvid, nyuv2, scenes, rooms and folder")
+    raise DataError(f"data.name: no data set {name!r}; there are camvid, nyuv2, scenes and folder")
 
 
 def network_of(model: blocks.Model | blocks.Student, classes: int, megabytes: float | None = None) -> nn.Module:

@@ -138,7 +138,7 @@ def test_a_teacher_learns_at_the_size_at_which_it_is_measured(large: Path, size:
 
 
 @pytest.mark.parametrize("name", [
-    "teachers/scenes", "teachers/rooms", pytest.param("teachers/camvid", marks=[
+    "teachers/scenes", pytest.param("teachers/camvid", marks=[
         pytest.mark.realdata, pytest.mark.skipif("SEGKD_DATA" not in os.environ, reason="SEGKD_DATA is not set")]),
 ])  # fmt: skip
 def test_the_kept_teachers_learn_from_their_files_as_they_are(monkeypatch: pytest.MonkeyPatch, name: str):

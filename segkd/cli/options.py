@@ -10,7 +10,7 @@ import click
 from segkd.cli.exits import with_debug
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-DATA_SETS = ["camvid", "nyuv2", "scenes", "rooms", "folder"]  # as in recipes, which `segkd --help` has no time to load
+DATA_SETS = ["camvid", "nyuv2", "scenes", "folder"]  # as in recipes, which `segkd --help` has no time to load
 OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
 TRUST = click.option("--trust-pickle", is_flag=True, help="Read weights that need pickle: it runs the code they hold.")
 WHO = click.option("--who", type=click.Choice(["teacher", "student"]), help="Whose network; a recipe has its teacher.")

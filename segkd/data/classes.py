@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segkd.foundation.errors import DataError
-from segkd.procedural.rooms import ROOM_NAMES, ROOM_PALETTE
 from segkd.procedural.scenes import STREET_NAMES, STREET_PALETTE
 
 IGNORE = 255
@@ -75,8 +74,6 @@ CAMVID = Classes(
 
 SCENES = Classes("scenes", tuple(STREET_NAMES), tuple((int(r), int(g), int(b)) for r, g, b in STREET_PALETTE))
 
-ROOMS = Classes("rooms", ROOM_NAMES, ROOM_PALETTE)
-
 NYUV2_13 = listed("nyuv2_13", (
     "bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv", "wall",
     "window",
@@ -90,7 +87,7 @@ NYUV2_40 = listed("nyuv2_40", (
     "otherprop",
 ))  # fmt: skip
 
-NAMED = (CAMVID, SCENES, ROOMS, NYUV2_13, NYUV2_40)
+NAMED = (CAMVID, SCENES, NYUV2_13, NYUV2_40)
 """The lists that a recipe may name."""
 
 

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from segkd.recipe import networks
 
-DataName = Literal["camvid", "nyuv2", "scenes", "rooms", "folder"]
-NAMED_CLASSES = ("camvid", "scenes", "rooms", "nyuv2_13", "nyuv2_40")
+DataName = Literal["camvid", "nyuv2", "scenes", "folder"]
+NAMED_CLASSES = ("camvid", "scenes", "nyuv2_13", "nyuv2_40")
 MOST_CLASSES = 254
 """As many as `data.classes.Classes` holds: masks are bytes, and one id is kept for void."""
 

@@ -92,7 +92,7 @@ def _images(
     own = model.data
     name = data or (own.name if own is not None else None)
     if name is None:
-        labelled = "--data camvid|nyuv2|folder --root DIR, or --data scenes|rooms"
+        labelled = "--data camvid|nyuv2|folder --root DIR, or --data scenes"
         raise UsageError(f"nothing to measure on: give {labelled}; {WITHOUT_LABELS}")
     folder = None if name != "folder" or root is None else expand_root(root)
     if folder is not None and folder.is_dir() and not (folder / FILE).is_file():

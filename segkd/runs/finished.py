@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segkd.data import procedural
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import sha256
 from segkd.models.weights import weights_file
@@ -159,7 +158,7 @@ def _other_teacher(folder: Path, recipe: DistillRecipe) -> bool | None:
 
 def _other_root(folder: Path, recipe: DistillRecipe | TeachRecipe, other_words: bool) -> bool:
     """Whether the labelled set is read from another folder than the finished run's was, as far as that can be known."""
-    if recipe.data.name in (None, *procedural.KINDS) or recipe.data.root is None or unset_root(recipe.data.root):
+    if recipe.data.name in (None, "scenes") or recipe.data.root is None or unset_root(recipe.data.root):
         return False
     known = about_run(folder).get("data root")
     return other_words if known is None else known != data_root(recipe)

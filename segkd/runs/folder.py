@@ -15,7 +15,6 @@ from typing import Literal, TypeVar
 import torch
 
 from segkd import __version__, build
-from segkd.data import procedural
 from segkd.foundation import audit, terminal
 from segkd.machine import ranks
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
@@ -221,7 +220,7 @@ def free_keys(recipe: Recipe) -> tuple[str, ...]:
 def data_root(recipe: Recipe) -> str:
     """The folder of the recipe's labelled set as it is now, in a line; `none` where no set is read from one."""
     data = recipe.data
-    if data.name in (None, *procedural.KINDS) or data.root is None or unset_root(data.root):
+    if data.name in (None, "scenes") or data.root is None or unset_root(data.root):
         return "none"
     return one_line(expand_root(data.root).resolve(), 4096)
 

@@ -10,7 +10,6 @@ from typing import Literal
 from torch import nn
 
 from segkd import build
-from segkd.data import procedural
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
@@ -50,7 +49,7 @@ def unmeasured(recipe: Recipe) -> list[str]:
     """
     data = recipe.data
     trains = not isinstance(recipe, DistillRecipe) or recipe.synth.kind == "images"
-    measures = data.name not in (None, *procedural.KINDS) and (data.watch or data.final)
+    measures = data.name not in (None, "scenes") and (data.watch or data.final)
     if trains or not measures or data.root is None or not unset_root(data.root):
         return []
     split, root = data.final or data.watch, data.root.replace("${SEGKD_DATA}", "data")
@@ -83,7 +82,7 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
 
 def images_measured(recipe: Recipe, watch: Labelled | None, final: Labelled | None) -> int:
     """How many real images a run opens to measure: those of the split that it watches, and of its final one."""
-    if recipe.data.name in procedural.KINDS:
+    if recipe.data.name == "scenes":
         return 0
     return sum(len(data) for data in {recipe.data.watch: watch, recipe.data.final: final}.values() if data is not None)
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from segkd import build
-from segkd.data import procedural
 from segkd.foundation import audit
 from segkd.foundation.errors import NumbersError, StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
@@ -72,7 +71,7 @@ def _teach(recipe: TeachRecipe, options: Options, folder: Path) -> dict:
         if recipe.output is not None:
             check_output(Path(recipe.output), options.name or folder.name)
         end = partial(_end, recipe, options, game, network, bench, stop)
-        facts = {"real_images_for_training": 0 if recipe.data.name in procedural.KINDS else len(game.samples),
+        facts = {"real_images_for_training": 0 if recipe.data.name == "scenes" else len(game.samples),
                  "real_images_for_evaluation": images_measured(recipe, watch, final)}  # fmt: skip
         if not checkpoint.listed(folder / "checkpoints"):
             _rehearse(end, folder, recipe, judged, final, facts | ran_on(recipe, game, 0.0))
@@ -185,7 +184,7 @@ def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
     model, data = recipe.model, recipe.data
     encoder = f" with encoder {model.encoder}" if model.encoder else ""
     subject, licence = data.name, f"research use: trained on {data.name} images"
-    if data.name in procedural.KINDS:
+    if data.name == "scenes":
         licence = "MIT, as the code: its training images are procedural"
     elif data.name == "folder":
         subject, licence = expand_root(str(data.root)).resolve().name, "it follows that of the training images"

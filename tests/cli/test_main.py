@@ -21,7 +21,7 @@ from segkd.cli.exits import explained
 from segkd.cli.main import cli, main
 from segkd.cli.measure import as_json, comma_separated, table
 from segkd.cli.options import DATA_SETS
-from segkd.data.classes import ROOMS
+from segkd.data.classes import SCENES
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
 from segkd.recipe import load
 from segkd.recipe.values import DataName
@@ -326,18 +326,18 @@ def test_teach_prints_its_summary_again_when_finished(
     assert "segkd teach" in capsys.readouterr().err
 
 
-def test_a_teacher_of_rooms_has_seen_no_real_image(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_of_scenes_has_seen_no_real_image(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "TRAIN_SCENES", 8)
     monkeypatch.setattr(build, "TEST_SCENES", 12)
-    recipe = TEACH.replace("classes: scenes", "classes: rooms").replace("name: scenes, final: null", "name: rooms")
+    recipe = TEACH.replace("name: scenes, final: null", "name: scenes")
     (here / "toy.yaml").write_text(recipe + "output: toy.safetensors\n")
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     summary = json.loads(Path("runs/toy-s0/summary.json").read_text())
-    assert list(summary["per_class"]) == list(ROOMS.names) and summary["images"] == 12
+    assert list(summary["per_class"]) == list(SCENES.names) and summary["images"] == 12
     assert summary["real_images_for_training"] == summary["real_images_for_evaluation"] == 0
     assert "Licence: MIT" in Path("toy.md").read_text()
-    assert load_model("runs/toy-s0").classes is ROOMS
-    assert load_model("toy.yaml", "teacher").classes is ROOMS
+    assert load_model("runs/toy-s0").classes is SCENES
+    assert load_model("toy.yaml", "teacher").classes is SCENES
 
 
 def test_table() -> None:

@@ -8,7 +8,6 @@ from segkd.data.classes import (
     NAMED,
     NYUV2_13,
     NYUV2_40,
-    ROOMS,
     SCENES,
     Classes,
     disagreement,
@@ -41,11 +40,10 @@ def test_colours_differ_and_none_is_that_of_void(classes: Classes):
 def test_named():
     assert named("camvid") is CAMVID
     assert named("scenes") is SCENES
-    assert named("rooms") is ROOMS
     assert named("nyuv2_13") is NYUV2_13
     assert (len(NYUV2_13), len(NYUV2_40)) == (13, 40)
     assert {classes.name for classes in NAMED} == set(NAMED_CLASSES)  # what a recipe may name is there
-    with pytest.raises(DataError, match="camvid, nyuv2_13, nyuv2_40, rooms, scenes"):
+    with pytest.raises(DataError, match="camvid, nyuv2_13, nyuv2_40, scenes"):
         named("camvd")
 
 

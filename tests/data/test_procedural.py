@@ -1,4 +1,4 @@
-"""The data sets of procedural scenes and rooms."""
+"""The data sets of procedural street scenes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 
 from segkd import build
-from segkd.data.classes import ROOMS, SCENES, Classes
+from segkd.data.classes import SCENES
 from segkd.data.procedural import SPLIT_SEEDS, SceneSet
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError
 
 
-@pytest.mark.parametrize(("kind", "classes"), [("scenes", SCENES), ("rooms", ROOMS)])
-def test_items_are_samples(kind: str, classes: Classes) -> None:
-    scenes = SceneSet("val", count=3, size=(49, 65), kind=kind)
-    assert len(scenes) == 3 and scenes.classes is classes
+def test_items_are_samples() -> None:
+    scenes = SceneSet("val", count=3, size=(49, 65))
+    assert len(scenes) == 3 and scenes.classes is SCENES
     samples = list(scenes)
     assert len({sample.name for sample in samples}) == 3
     for sample in samples:
         assert sample.image.shape == (49, 65, 3) and sample.mask is not None and sample.mask.shape == (49, 65)
-        assert sample.mask.max() < len(classes)
-        assert sample.name.startswith(f"{kind}/val/")
+        assert sample.mask.max() < len(SCENES)
+        assert sample.name.startswith("scenes/val/")
     again = scenes[1]
     assert np.array_equal(again.image, samples[1].image) and np.array_equal(again.mask, samples[1].mask)
     assert np.array_equal(scenes[-1].image, samples[2].image)
@@ -46,26 +45,21 @@ def test_a_longer_set_begins_with_the_shorter() -> None:
     assert np.array_equal(SceneSet("test", 5)[4].image, SceneSet("test", 9)[4].image)
 
 
-@pytest.mark.parametrize("kind", ["scenes", "rooms"])
 @pytest.mark.parametrize(("split", "count"), [("trian", 5), ("train", 0), ("train", SPLIT_SEEDS + 1)])
-def test_wrong_split_or_count(split: str, count: int, kind: str) -> None:
-    with pytest.raises(DataError, match=kind):
-        SceneSet(split, count=count, kind=kind)
+def test_wrong_split_or_count(split: str, count: int) -> None:
+    with pytest.raises(DataError, match="scenes"):
+        SceneSet(split, count=count)
 
 
-def test_rooms_are_no_scenes_and_each_is_found_by_its_recipe_name() -> None:
-    for kind, other in (("scenes", "rooms"), ("rooms", "scenes")):
-        classes = build.classes_of(kind)
-        found = build.dataset(kind, None, "test", classes)
-        assert len(found) == 500 and found.classes is classes
-        assert np.array_equal(found[0].image, SceneSet("test", kind=kind)[0].image)
-        assert not np.array_equal(found[0].image, SceneSet("test", kind=other)[0].image)
+def test_they_are_found_by_their_recipe_name() -> None:
+    found = build.dataset("scenes", None, "test", build.classes_of("scenes"))
+    assert len(found) == 500 and found.classes is SCENES
+    assert np.array_equal(found[0].image, SceneSet("test")[0].image)
 
 
-@pytest.mark.parametrize("kind", ["scenes", "rooms"])
-def test_scenes_rendered_in_training_are_counted(kind: str) -> None:
+def test_scenes_rendered_in_training_are_counted() -> None:
     before = audit.count("rendered")
-    scenes = SceneSet("train", count=4, kind=kind)
+    scenes = SceneSet("train", count=4)
     scenes[0]
     assert audit.count("rendered") == before
     with audit.phase("training"):
