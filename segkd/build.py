@@ -40,6 +40,7 @@ from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
 from segkd.training.distiller import Distiller
+from segkd.training.networks import Networks
 from segkd.players.refusals import Refusals
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching, class_weights
@@ -286,18 +287,24 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     _try_networks(recipe, teacher, student, synthesiser, device, bf16)
     low, high = input_range(teacher.mean, teacher.std)
     steps = run.steps
+    replay = _bank_of(synth, bf16) if synth.replay else None
+    # A mirrored image's padding would be on its other side.
+    unpadded = all(side % teacher.stride == 0 for size in sizes for side in size)
+    networks = Networks(
+        teacher, student, bf16=bf16, at_head=at_head, keeps_heads=at_head or (replay is not None and unpadded),
+        checkpointing=run.checkpointing,
+        recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
+    )  # fmt: skip
     return Distiller(
-        method, teacher,
+        method, networks,
         player_of("student", student, recipe.student.optimizer, recipe.student.schedule, steps, recipe.student.ema),
         synthesiser,
         player_of("synth", synthesiser, synth.optimizer, synth.schedule, steps, synth.ema) if learns else None,
         augment=Augment(synth.augment, low, high, synth.collage_until).to(device),
         refine=Refine(synth.refine, low, high).to(device),
-        replay=_bank_of(synth, bf16) if synth.replay else None,
+        replay=replay,
         latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
-        device=device, bf16=bf16, at_head=at_head, refusals=Refusals(run.max_bad), checkpointing=run.checkpointing,
-        recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
-        overlap=game.overlap,
+        device=device, refusals=Refusals(run.max_bad), overlap=game.overlap,
     )  # fmt: skip
 
 

@@ -130,10 +130,10 @@ def test_a_segnet_teaches_a_deeplab_with_its_statistics(taught, tiny, tmp_path):
     values = ["teacher.arch=SegNet", "teacher.encoder=null", f"teacher.weights={taught[1]}", f"run.dir={tmp_path / 'run'}",
               "teacher.options={channels: null, stem_width: null, decoder_channels: null, width: 2}"]  # fmt: skip
     game = tiny.game("ddad.segkd", *values)
-    assert len(game.bn_tap.layers) == 25
+    assert len(game.networks.statistics.layers) == 25
     assert game.play(0)["bn"] > 0
     with torch.no_grad():
-        assert len(game._teach(torch.rand(2, 3, 32, 64), {"statistics"})["statistics"]) == 25
+        assert len(game.networks.teach(torch.rand(2, 3, 32, 64), {"statistics"})["statistics"]) == 25
     assert game.replay.logits[0].shape == (2, 11, 32, 64)  # its head is as large as the image
 
 

@@ -120,9 +120,9 @@ def _flops(play: Callable[[], object]) -> int:
 
 def _flops_of(game: Distiller) -> int:
     """Those of a step of segkd's, whose graphs, if it has any, are recorded in a second step: no counter sees a replay."""
-    recording, game.recording = game.recording, False
+    recording, game.networks.recording = game.networks.recording, False
     counted = _flops(lambda: game.play(1))
-    game.recording = recording
+    game.networks.recording = recording
     if recording:
         game.play(1)
     return counted

@@ -53,8 +53,8 @@ def watched(game: Distiller, device: torch.device) -> Phases:
     phases = Phases(device)
     game.play = phases.timed("rest", game.play)
     game._images = phases.timed("synthesis", game._images)
-    game._teach = phases.timed("teacher", game._teach)
-    game._study = phases.timed("student forward", game._study)
+    game.networks.teach = phases.timed("teacher", game.networks.teach)
+    game.networks.study = phases.timed("student forward", game.networks.study)
     game.refine.forward = phases.timed("backward", game.refine.forward)  # the teacher inside it counts for itself
     for player in (game.student, game.synth):
         if player is not None:

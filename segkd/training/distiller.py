@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
 from operator import itemgetter
 
 import torch
@@ -18,15 +17,13 @@ from segkd.machine import ranks
 from segkd.machine.snapshot import Snapshot
 from segkd.machine.precision import wide
 from segkd.foundation.rng import seed_for, seed_of_attempt
-from segkd.methods.base import Method, OnDemand, View
-from segkd.machine.recompute import Context, recomputing
-from segkd.machine.graphs import Recorded
-from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
-from segkd.models.teacher import Teacher
+from segkd.methods.base import Method
+from segkd.models.taps import untouched_statistics
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
 from segkd.players.refusals import Refusals, Verdict
 from segkd.players.player import Player, frozen
+from segkd.training.networks import Networks
 from segkd.training.sides import side_by_side
 
 Size = tuple[int, int]
@@ -51,50 +48,31 @@ class Distiller:
         refine: applied to augmented images before they are kept.
         sizes: sizes (H,W) drawn in turn, one a step.
         replay: keeps the teacher's logits at its head's resolution where it can, a sixteenth of the memory at stride 4.
-        at_head: compare logits at the resolution of the heads, which both networks must share.
-        checkpointing: the networks' activations are computed again in backward passes, block by block (arXiv:1604.06174): the
-            same values in less memory.
-        recording: on a GPU, what teacher and student compute in every move is replayed as CUDA graphs: the same values sooner.
         overlap: the student's moves of a step learn from the images kept before it, so that they need not wait for the others.
     """
 
     def __init__(
-        self, method: Method, teacher: Teacher, student: Player, synthesiser: nn.Module, synth: Player | None, *,
+        self, method: Method, networks: Networks, student: Player, synthesiser: nn.Module, synth: Player | None, *,
         augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size],
-        batch: int, seed: int, device: torch.device, bf16: bool, at_head: bool, refusals: Refusals,
-        checkpointing: bool, recording: bool, overlap: bool,
+        batch: int, seed: int, device: torch.device, refusals: Refusals, overlap: bool,
     ) -> None:  # fmt: skip
-        self.method, self.teacher, self.student, self.synthesiser, self.synth = (
-            method,
-            teacher,
-            student,
-            synthesiser,
-            synth,
-        )
+        self.method, self.networks, self.student, self.synthesiser, self.synth = method, networks, student, synthesiser, synth
+        self.teacher = networks.teacher
         self.augment, self.refine, self.replay = augment, refine, replay
         self.latent, self.latent_per_step = latent, latent_per_step
         self.sizes, self.batch, self.first_seed, self.device = list(sizes), batch, seed, device
-        self.attempt, self.checkpointing, self.recording = 0, checkpointing, recording
-        self._recorded = {"teacher": Recorded(teacher), "student": Recorded(student.network)}
-        self.bf16, self.at_head, self.refusals = bf16, at_head, refusals
+        self.attempt, self.refusals = 0, refusals
         self.overlap, self._onlooker = overlap, None  # a copy of the student, while the student learns
         self._lessons: dict[int, dict[str, object]] = {}
         self._left: list[tuple[int, Callable[[], object]]] | None = None
         self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
-        # A mirrored image's padding would be on its other side.
-        unpadded = all(side % teacher.stride == 0 for size in self.sizes for side in size)
-        self.keeps_heads = at_head or (replay is not None and unpadded)
-        self.bn_tap = BatchNormTap(teacher.network)
         self.moved: Callable[[float], None] = lambda share: None
         self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
         self.needs = self._plan()
 
     @property
     def precision(self) -> str:
-        """That of the networks, in words; `tune` has set which of them are exceptions."""
-        networks = {"teacher": self.teacher, "student": self.student.network}
-        others = [name for name, network in networks.items() if network.in_fp32]
-        return ", ".join(["bf16", *(f"{name} in fp32" for name in others)]) if self.bf16 else "fp32"
+        return self.networks.precision
 
     @property
     def seed(self) -> int:
@@ -155,7 +133,7 @@ class Distiller:
     def in_threads(self) -> bool:
         """Whether the two sides of an overlapped step run at once; else they take turns, to the same images."""
         alone = self.device.type == "cpu" and ranks.size() == 1 and torch.get_num_threads() > 1
-        shared = self._student_draws or self.checkpointing or "teacher" in self.needs["student"]
+        shared = self.networks.student_draws or self.networks.checkpointing or "teacher" in self.needs["student"]
         shared = shared or next(self.method.buffers(), None) is not None
         return self.overlap and alone and not shared
 
@@ -174,10 +152,10 @@ class Distiller:
         if self.replay is not None and len(self.replay):
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
             x, kept = self.replay.draw(ranks.share(self.batch))
-            seen = self._teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self._shown(kept)}
+            seen = self.networks.teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self.networks.shown(kept)}
         else:
             x = self._images(z, step, index)
-            seen = self._teach(x, needs, self.recording)
+            seen = self.networks.teach(x, needs, first=True)
         return {"z": z, "x": x, **seen}
 
     def _student_move(self, step: int, index: int) -> dict[str, Tensor]:
@@ -189,8 +167,8 @@ class Distiller:
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
         else:
             before = Snapshot([network])
-        studied = self._study(lesson["x"], self.needs["student"], network, self.recording)
-        total, values = self.method.loss("student", self._view({**lesson, **studied}, network), step)
+        studied = self.networks.study(lesson["x"], self.needs["student"], network, first=True)
+        total, values = self.method.loss("student", self.networks.view({**lesson, **studied}, network), step)
         self._averaged = None
         return self._settle("student", step, index, self.student.update(total, step, before), values)
 
@@ -205,9 +183,9 @@ class Distiller:
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
             x = self._images(z, step, index)
-            seen = self._teach(x, needs, self.recording)
+            seen = self.networks.teach(x, needs, first=True)
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-            view = self._view({"z": z, "x": x, **seen, **self._study(x, needs, student, self.recording)}, student)
+            view = self.networks.view({"z": z, "x": x, **seen, **self.networks.study(x, needs, student, first=True)}, student)
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
             # What is to be kept must be sound also where no term looks at it.
@@ -227,7 +205,7 @@ class Distiller:
             x = self._images(self._latents(step, index), step, index, maker.train())
         values: dict[str, Tensor] = {}
         x = self.refine(x, self._judged(step, values))
-        kept = self._teach(x, set(), self.recording)["kept"]
+        kept = self.networks.teach(x, set(), first=True)["kept"]
         sound = finite(images=x, logits=kept)
         if values:
             sound["judges"] = torch.stack([*values.values()]).isfinite().all()
@@ -242,7 +220,7 @@ class Distiller:
         """What images that are about to be kept answer to; the terms of the last look are put into `values`."""
 
         def loss(x: Tensor) -> Tensor:
-            view = self._view({"x": x, **self._teach(x, self.needs["refine"])}, self.student.network)
+            view = self.networks.view({"x": x, **self.networks.teach(x, self.needs["refine"])}, self.student.network)
             total, terms = self.method.loss("refine", view, step)
             values.update({name: value.detach() for name, value in terms.items()})
             return total
@@ -275,89 +253,19 @@ class Distiller:
         """Images (N,3,H,W), augmented, of this step's size."""
         torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("synthesis")))
         maker = maker or self.synthesiser
-        with self._recomputing(maker), self._autocast():
+        with self.networks.recomputing(maker), self.networks.autocast(self.device):
             x = maker(z, self.sizes[step % len(self.sizes)])
         return self.augment(wide(x), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
 
-    def _teach(self, x: Tensor, needs: set[str], recording: bool = False) -> dict[str, object]:
-        """The teacher's side of a view, and its logits as a bank keeps them; taps are open only where a term looks.
-
-        `recording`: it is this move's first look, and gradients, if any, come back before the next move's.
-        """
-        with ExitStack() as taps, self._autocast():
-            seen: dict[str, object] = {}
-            listen = nullcontext
-            if "statistics" in needs:
-                listen = self.bn_tap.open
-                seen["statistics"] = taps.enter_context(listen())
-            if "t_features" in needs:
-                seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
-            taps.enter_context(self._recomputing(self.teacher.network, listen))
-            if recording and not seen:
-                kept = self._recorded["teacher"](x, at_head=self.keeps_heads).clone()  # for a bank, say
-            else:
-                kept = self.teacher(x, at_head=self.keeps_heads)
-            seen["kept"] = kept
-            seen["t"] = self._shown(seen["kept"])
-        return seen
-
-    def _shown(self, kept: Tensor) -> Tensor:
-        """The teacher's logits as the terms look at them."""
-        return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
-
-    def _study(self, x: Tensor, needs: set[str], student: nn.Module, recording: bool = False) -> dict[str, object]:
-        """The side of the student, or of a copy of it, in a view; `recording` as for the teacher's."""
-        if not needs & {"s", "s_features"}:
-            return {}
-        with ExitStack() as taps, self._autocast():
-            seen: dict[str, object] = {}
-            if "s_features" in needs:
-                seen["s_features"] = taps.enter_context(FeatureTap(student.network).open())
-            taps.enter_context(self._recomputing(student))
-            network = self._recorded["student"] if recording and not seen else student
-            seen["s"] = network(x, at_head=self.at_head)
-        return seen
-
-    def _view(self, values: dict[str, object], network: nn.Module) -> View:
-        def teacher(images: Tensor) -> Tensor:
-            return self._teach(images, set())["t"]
-
-        def student(images: Tensor) -> Tensor:
-            return self._study(images, {"s"}, network)["s"]
-
-        return View(values, teacher, student)
-
-    def _recomputing(self, network: nn.Module, again: Callable[[], Context] = nullcontext) -> Context:
-        return recomputing(network, again) if self.checkpointing else nullcontext()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
+    @torch.no_grad()
     def _plan(self) -> dict[str, set[str]]:
-        """What each player's terms look at, found by tracing every term with weight once on a batch of two.
-
-        No network is asked for features that no term looks at: some have none.
-        """
+        """What each player's terms look at, see `Networks.looked_at`."""
         torch.manual_seed(seed_for(self.seed, 0, 0, "plan"))
-        student, maker = self.student.network.train(), self.synthesiser.train()
-        with torch.no_grad(), untouched_statistics(student), untouched_statistics(maker), self._autocast():
+        maker = self.synthesiser.train()
+        with untouched_statistics(maker), self.networks.autocast(self.device):
             z = torch.randn(2, self.latent, device=self.device)
             x = wide(maker(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
-            drawn = torch.get_rng_state()
-            studied = self._study(x, {"s"}, student)
-            self._student_draws = not torch.equal(drawn, torch.get_rng_state())  # dropout, say
-            values = OnDemand(
-                {"z": z, "x": x, **self._teach(x, {"statistics"}), **studied},
-                t_features=lambda: self._teach(x, {"t_features"})["t_features"],
-                s_features=lambda: self._study(x, {"s_features"}, student)["s_features"],
-            )
-            needs: dict[str, set[str]] = {}
-            for player in ("student", "synth", "refine"):
-                view = self._view(values, student)
-                for name in self.method.terms(player):
-                    getattr(self.method, name)(view)
-                needs[player] = view.touched
-        return needs
+            return self.networks.looked_at(self.method, z, x)
 
     @torch.no_grad()
     def held_out(self, batches: int) -> Iterator[Tensor]:
@@ -367,7 +275,7 @@ class Distiller:
         for index in range(batches):
             torch.manual_seed(seed_for(self.first_seed, -1, index, "held-out"))
             z = torch.randn(self.batch, self.latent).to(self.device)
-            with self._autocast(), untouched_statistics(maker):
+            with self.networks.autocast(self.device), untouched_statistics(maker):
                 yield wide(maker.train()(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
         maker.train(training)
 
@@ -381,7 +289,7 @@ class Distiller:
             return ranks.common(self.student.network)
         if self._averaged is None:
             twin = copy.deepcopy(self.student.headline)
-            with self._autocast():
+            with self.networks.autocast(self.device):
                 update_bn(self._familiar(), twin, self.device)
             self._averaged = ranks.common(twin)
         return self._averaged
@@ -397,13 +305,13 @@ class Distiller:
 
     def agreement(self, student: nn.Module, batches: int = 4) -> float:
         """Share of held-out synthetic pixels on which the teacher and a `measured` student agree."""
-        return agreement(student, self.teacher, self.held_out(batches), bf16=self.bf16)
+        return agreement(student, self.teacher, self.held_out(batches), bf16=self.networks.bf16)
 
     @torch.no_grad()
     def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:
         """Class ids (N,H,W) of images (N,3,H,W) by the teacher and by a `measured` student."""
         training = student.training
-        with self._autocast():
+        with self.networks.autocast(self.device):
             ids = self.teacher(images).argmax(1).cpu(), student.eval()(images).argmax(1).cpu()
         student.train(training)
         return ids
@@ -418,7 +326,7 @@ class Distiller:
         student = self.student.network
         training = student.training
         student.eval()
-        t, s = self._teach(images, set())["t"], self._study(images, {"s"}, student)["s"]
+        t, s = self.networks.teach(images, set())["t"], self.networks.study(images, {"s"}, student)["s"]
         student.train(training)
         shares, far = class_shares(t), distance(s, t)
         seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}

@@ -27,7 +27,7 @@ def quicker_in_fp32(game: Distiller) -> frozenset[str]:
     shape = (game.batch, 3, height, width)
     found = set()
     for name, network in (("teacher", game.teacher), ("student", game.student.network)):
-        about = f"{name} {network} at {shape} on {game.device}{' in graphs' if game.recording else ''}"
+        about = f"{name} {network} at {shape} on {game.device}{' in graphs' if game.networks.recording else ''}"
         if not bf16_is_quicker(about, partial(_bf16_wins, game, network, shape)):
             found.add(name)
     return frozenset(found)
@@ -43,8 +43,8 @@ def keep_in_fp32(game: Distiller, names: Collection[str]) -> None:
 def _bf16_wins(game: Distiller, network: Adapter, shape: tuple[int, ...]) -> bool:
     devices = [game.device] if game.device.type == "cuda" else []
     times: dict[bool, list[float]] = {False: [], True: []}
-    forward = Recorded(network) if game.recording else network  # a host that is slow to launch hides the difference
-    with torch.random.fork_rng(devices), untouched_statistics(network), game._recomputing(network.network):
+    forward = Recorded(network) if game.networks.recording else network  # a host that is slow to launch hides the difference
+    with torch.random.fork_rng(devices), untouched_statistics(network), game.networks.recomputing(network.network):
         images = torch.randn(shape, device=game.device).contiguous(memory_format=torch.channels_last)
         for _ in range(1 + TRIALS):  # in turn, so that what else the machine does just now slows both
             for in_fp32, seconds in times.items():

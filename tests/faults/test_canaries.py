@@ -58,8 +58,8 @@ CANARIES = {
     ),
     "looking moves running statistics": Canary(
         "segkd/training/distiller.py",
-        "with self._autocast(), untouched_statistics(maker):\n                yield",
-        "with self._autocast():\n                yield",
+        "with self.networks.autocast(self.device), untouched_statistics(maker):\n                yield",
+        "with self.networks.autocast(self.device):\n                yield",
         f"{FAULTS}/test_resume.py::test_looking_writing_and_saving_change_nothing[ddad.segkd]",
     ),
     "teacher in train mode": Canary(

@@ -87,7 +87,7 @@ def test_a_game_is_played_as_without_graphs(tiny, preset):
         teacher = build.teacher_of(recipe.teacher).to(device, memory_format=torch.channels_last)
         game = build.distiller_of(recipe, teacher, device, bf16=False)
         values = game.play(0)
-        passes = [found for recorded in game._recorded.values() for found in recorded._passes.values()]
+        passes = [found for recorded in game.networks.recorded.values() for found in recorded._passes.values()]
         assert bool(passes) == (graphs == "true") and None not in passes
         played.append([torch.tensor(list(values.values())), *(p.detach() for p in game.student.network.parameters())])
     close(*played, within=0.05)

@@ -86,7 +86,7 @@ def test_a_term_without_weight_costs_nothing(tiny, case):
         game = tiny.game(case, *weights)
         assert silent not in game.method.terms("synth")
         assert game.needs["synth"] == set().union(*(alone[name] for name in others))
-        first = next(iter(game.bn_tap.layers.values()))
+        first = next(iter(game.networks.statistics.layers.values()))
         listeners = []
         watch = first.register_forward_hook(lambda m, *_, heard=listeners: heard.append(len(m._forward_pre_hooks)))
         with tiny.calls(game.student.network) as studied, tiny.calls(game.teacher) as taught:

@@ -197,8 +197,8 @@ def test_refined_images_are_nearer_to_the_judges_and_nobody_else_changes(tiny):
         assert {name for name in after if after[name] != before[name]} == {"replay"} and not asked
         kept, logits = game.replay.images[-1].float(), game.replay.logits[-1].float()
         with torch.no_grad():
-            seen = game._teach(kept, {"t", "statistics"})
-            distances[steps] = float(game.method.bn(game._view(seen, game.student.network)))
+            seen = game.networks.teach(kept, {"t", "statistics"})
+            distances[steps] = float(game.method.bn(game.networks.view(seen, game.student.network)))
         torch.testing.assert_close(logits, seen["kept"].to(logits), rtol=0.02, atol=0.02)
         assert all(p.grad is None for p in game.synthesiser.parameters())
     assert distances[8] < 0.9 * distances[0]

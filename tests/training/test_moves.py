@@ -346,14 +346,14 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monke
 
     game.play(0)
     assert not used
-    game.recording = True
+    game.networks.recording = True
     assert played("synth") == ["teacher", "student"]
     assert played("synth", "statistics") == ["student"] and played("synth", "t_features", "s_features") == []
     assert played("keep") == ["teacher"]
     assert played("student") == ["student"] and played("student", "s_features") == []
     game.replay = None
     assert played("student") == ["teacher", "student"] and played("student", "s_features") == ["teacher"]
-    view, x = game._view({}, game.student.network), torch.randn(2, 3, 32, 64)
+    view, x = game.networks.view({}, game.student.network), torch.randn(2, 3, 32, 64)
     used.clear()
     torch.testing.assert_close(view.teacher(x), game.teacher(x))
     torch.testing.assert_close(view.student(x), game.student.network(x))
@@ -363,10 +363,10 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monke
 def test_only_what_is_looked_at_is_computed(tiny):
     game, x = tiny.game(), torch.randn(2, 3, 32, 64)
     student = game.student.network
-    assert game._teach(x, {"t"}).keys() == {"kept", "t"} and game._study(x, {"s"}, student).keys() == {"s"}
+    assert game.networks.teach(x, {"t"}).keys() == {"kept", "t"} and game.networks.study(x, {"s"}, student).keys() == {"s"}
     with tiny.calls(student) as asked:
-        assert game._study(x, {"t", "x", "statistics"}, student) == {} and not asked
-    assert game._study(x, {"s_features"}, student).keys() == {"s", "s_features"}
+        assert game.networks.study(x, {"t", "x", "statistics"}, student) == {} and not asked
+    assert game.networks.study(x, {"s_features"}, student).keys() == {"s", "s_features"}
 
 
 def test_a_step_tells_after_each_move_how_far_it_is(tiny):

@@ -102,14 +102,14 @@ def test_the_generator_is_judged_by_the_student_before_the_step(tiny, threads) -
     threads(2)
     game = played(tiny, STILL, steps=2)
     before, seen = tiny.hash(game.student.network), []
-    study = game._study
+    study = game.networks.study
 
-    def studied(x, needs, student, recording=False):
+    def studied(x, needs, student, first=False):
         if student is not game.student.network:
             seen.append(tiny.hash(student))
-        return study(x, needs, student, recording)
+        return study(x, needs, student, first)
 
-    game._study = studied
+    game.networks.study = studied
     game.play(2)
     assert seen == [before] != [tiny.hash(game.student.network)]
 

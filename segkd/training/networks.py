@@ -1,0 +1,133 @@
+"""Teacher and student as the terms of a method see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from segkd.machine.graphs import Recorded
+from segkd.machine.recompute import Context, recomputing
+from segkd.methods.base import Method, OnDemand, View
+from segkd.models.adapters import Adapter
+from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
+from segkd.models.teacher import Teacher
+
+
+class Networks:
+    """What a move shows to its terms: logits, features and statistics of images, in the precision of the run.
+
+    Args:
+        student: the live student; whoever moves it sets its mode.
+        bf16: both are computed under bf16 autocast.
+        at_head: logits are compared at the resolution of the heads, which both networks must share.
+        keeps_heads: the teacher's logits are kept at its head's resolution, a sixteenth of the memory at stride 4.
+        checkpointing: activations are computed again in backward passes, block by block (arXiv:1604.06174): the same
+            values in less memory.
+        recording: on a GPU the first pass of a move is replayed as CUDA graphs: the same values sooner.
+    """
+
+    def __init__(
+        self, teacher: Teacher, student: Adapter, *, bf16: bool = False, at_head: bool = False, keeps_heads: bool = False,
+        checkpointing: bool = False, recording: bool = False,
+    ) -> None:  # fmt: skip
+        self.teacher, self.student = teacher, student
+        self.bf16, self.at_head, self.keeps_heads = bf16, at_head, keeps_heads
+        self.checkpointing, self.recording = checkpointing, recording
+        self.student_draws = False
+        """Whether the student draws random numbers, as dropout does; known once terms have been traced."""
+        self.recorded = {"teacher": Recorded(teacher), "student": Recorded(student)}
+        self.statistics = BatchNormTap(teacher.network)
+
+    @property
+    def precision(self) -> str:
+        """That of the networks, in words; `tune` has set which of them are exceptions."""
+        exceptions = [name for name in ("teacher", "student") if getattr(self, name).in_fp32]
+        return ", ".join(["bf16", *(f"{name} in fp32" for name in exceptions)]) if self.bf16 else "fp32"
+
+    def teach(self, x: Tensor, needs: set[str], first: bool = False) -> dict[str, object]:
+        """The teacher's side of a view of images (N,3,H,W), and its logits `kept` as a bank keeps them.
+
+        Taps are open only where a term looks. `first`: it is this move's first pass, and gradients, if any, come back before
+        the next move's.
+        """
+        with ExitStack() as taps, self.autocast(x.device):
+            seen: dict[str, object] = {}
+            listen = nullcontext
+            if "statistics" in needs:
+                listen = self.statistics.open
+                seen["statistics"] = taps.enter_context(listen())
+            if "t_features" in needs:
+                seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
+            taps.enter_context(self.recomputing(self.teacher.network, listen))
+            if first and self.recording and not seen:
+                kept = self.recorded["teacher"](x, at_head=self.keeps_heads).clone()  # for a bank, say
+            else:
+                kept = self.teacher(x, at_head=self.keeps_heads)
+            seen["kept"] = kept
+            seen["t"] = self.shown(kept)
+        return seen
+
+    def study(
+        self, x: Tensor, needs: set[str], student: nn.Module | None = None, first: bool = False
+    ) -> dict[str, object]:
+        """The side of the student, or of a copy of it, in a view of images (N,3,H,W); `first` as for the teacher's."""
+        student = student if student is not None else self.student
+        if not needs & {"s", "s_features"}:
+            return {}
+        with ExitStack() as taps, self.autocast(x.device):
+            seen: dict[str, object] = {}
+            if "s_features" in needs:
+                seen["s_features"] = taps.enter_context(FeatureTap(student.network).open())
+            taps.enter_context(self.recomputing(student))
+            network = self.recorded["student"] if first and self.recording and not seen else student
+            seen["s"] = network(x, at_head=self.at_head)
+        return seen
+
+    def shown(self, kept: Tensor) -> Tensor:
+        """The teacher's logits as the terms look at them."""
+        return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
+
+    def view(self, values: Mapping[str, object], network: nn.Module | None = None) -> View:
+        """A view of such values, through which a term may also ask teacher and student, or a copy, for logits of other images."""
+
+        def teacher(images: Tensor) -> Tensor:
+            return self.teach(images, set())["t"]
+
+        def student(images: Tensor) -> Tensor:
+            return self.study(images, {"s"}, network)["s"]
+
+        return View(values, teacher, student)
+
+    @torch.no_grad()
+    def looked_at(self, method: Method, z: Tensor, x: Tensor) -> dict[str, set[str]]:
+        """What each player's terms look at, found by tracing every term with weight once on latents and their images.
+
+        No network is asked for features that no term looks at: some have none.
+        """
+        with untouched_statistics(self.student.train()):
+            drawn = torch.get_rng_state()
+            studied = self.study(x, {"s"})
+            self.student_draws = not torch.equal(drawn, torch.get_rng_state())
+            values = OnDemand(
+                {"z": z, "x": x, **self.teach(x, {"statistics"}), **studied},
+                t_features=lambda: self.teach(x, {"t_features"})["t_features"],
+                s_features=lambda: self.study(x, {"s_features"})["s_features"],
+            )
+            needs: dict[str, set[str]] = {}
+            for player in ("student", "synth", "refine"):
+                view = self.view(values)
+                for name in method.terms(player):
+                    getattr(method, name)(view)
+                needs[player] = view.touched
+        return needs
+
+    def recomputing(self, network: nn.Module, again: Callable[[], Context] = nullcontext) -> Context:
+        """A block in which the network's passes are recomputed, where the run asks for it; `again` is entered each time."""
+        return recomputing(network, again) if self.checkpointing else nullcontext()
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The precision of the run."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
