@@ -243,30 +243,78 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     """
     synth, run, game = recipe.synth, recipe.run, recipe.game
     torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
-    network = network_of(recipe.student, teacher.classes)
-    if recipe.student.weights == "teacher":
-        _start_from_teacher(network, teacher)
-    else:
-        start_from(network, recipe.student.weights)
-    student = Adapter(network, teacher.classes).to(device, memory_format=torch.channels_last)
+    student = Adapter(_student_network(recipe.student, teacher), teacher.classes)
+    student = student.to(device, memory_format=torch.channels_last)
     synthesiser = synthesiser_of(recipe, teacher).to(device, memory_format=torch.channels_last)
-    if run.batch % ranks.size() or (ranks.size() > 1 and run.batch < 2 * ranks.size()):
-        raise RecipeError([
-            f"run.batch: {run.batch} images cannot be shared out to {ranks.size()} processes, two or more to each; set"
-            f" run.batch={2 * ranks.size() * max(1, run.batch // (2 * ranks.size()))}"
-        ])  # fmt: skip
+    _check_processes(recipe)
     if run.sync_bn:
         try:
             synced(student), synced(synthesiser)
         except ValueError as error:
             raise RecipeError([f"run.sync_bn: {error}"]) from error
     method = method_of(recipe).to(device)
+    _check_method(recipe, method, synthesiser)
+    if method.terms("synth") and method.chosen.get("bn", 0) > 0:
+        check_statistics(teacher.network, recipe.teacher.weights)
+    sizes = (synth.size, *synth.sizes)
+    if game.logits == "head":
+        _check_heads(teacher, student, sizes)
+    _try_networks(recipe, teacher, student, synthesiser, device, bf16)
+    low, high = input_range(teacher.mean, teacher.std)
+    replay = _bank_of(synth, bf16) if synth.replay else None
+    return Distiller(
+        method, _networks_of(recipe, teacher, student, device, bf16),
+        player_of("student", student, recipe.student.optimizer, recipe.student.schedule, run.steps, recipe.student.ema),
+        synthesiser,
+        player_of("synth", synthesiser, synth.optimizer, synth.schedule, run.steps, synth.ema) if method.terms("synth") else None,
+        augment=Augment(synth.augment, low, high, synth.collage_until).to(device),
+        refine=Refine(synth.refine, low, high).to(device), replay=replay,
+        latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
+        device=device, refusals=Refusals(run.max_bad), overlap=game.overlap,
+    )  # fmt: skip
+
+
+def _student_network(student: blocks.Student, teacher: Teacher) -> nn.Module:
+    """A fresh student, with the weights that it starts from."""
+    network = network_of(student, teacher.classes)
+    if student.weights == "teacher":
+        _start_from_teacher(network, teacher)
+    else:
+        start_from(network, student.weights)
+    return network
+
+
+def _networks_of(
+    recipe: DistillRecipe, teacher: Teacher, student: Adapter, device: torch.device, bf16: bool
+) -> Networks:
+    run, synth, at_head = recipe.run, recipe.synth, recipe.game.logits == "head"
+    # Not where images are padded: a mirrored image's padding would be on its other side.
+    unpadded = all(side % teacher.stride == 0 for size in (synth.size, *synth.sizes) for side in size)
+    return Networks(
+        teacher, student, bf16=bf16, at_head=at_head, keeps_heads=at_head or (synth.replay > 0 and unpadded),
+        checkpointing=run.checkpointing,
+        recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
+    )  # fmt: skip
+
+
+def _check_processes(recipe: DistillRecipe) -> None:
+    """Every process needs two images of a batch or more, as many as the others."""
+    batch, processes = recipe.run.batch, ranks.size()
+    if batch % processes or (processes > 1 and batch < 2 * processes):
+        raise RecipeError([
+            f"run.batch: {batch} images cannot be shared out to {processes} processes, two or more to each; set"
+            f" run.batch={2 * processes * max(1, batch // (2 * processes))}"
+        ])  # fmt: skip
+
+
+def _check_method(recipe: DistillRecipe, method: Method, synthesiser: nn.Module) -> None:
+    """The method's terms need what the recipe's other blocks give."""
+    synth, game = recipe.synth, recipe.game
     if not method.terms("student"):
         raise RecipeError(
             [f"weights: no student term of {recipe.method} has weight; set weights.{method.student[0]}=1"]
         )
-    learns = bool(method.terms("synth"))
-    if learns and next(synthesiser.parameters(), None) is None:
+    if method.terms("synth") and next(synthesiser.parameters(), None) is None:
         raise RecipeError(
             [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
         )
@@ -278,34 +326,6 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     if synth.refine and not (game.keep_moves and method.terms("refine")):
         lacks = f"{recipe.method} has no term for it" if game.keep_moves else "nothing is kept; set game.keep_moves"
         raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}"])
-    if learns and method.chosen.get("bn", 0) > 0:
-        check_statistics(teacher.network, recipe.teacher.weights)
-    at_head = game.logits == "head"
-    sizes = (synth.size, *synth.sizes)
-    if at_head:
-        _check_heads(teacher, student, sizes)
-    _try_networks(recipe, teacher, student, synthesiser, device, bf16)
-    low, high = input_range(teacher.mean, teacher.std)
-    steps = run.steps
-    replay = _bank_of(synth, bf16) if synth.replay else None
-    # A mirrored image's padding would be on its other side.
-    unpadded = all(side % teacher.stride == 0 for size in sizes for side in size)
-    networks = Networks(
-        teacher, student, bf16=bf16, at_head=at_head, keeps_heads=at_head or (replay is not None and unpadded),
-        checkpointing=run.checkpointing,
-        recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
-    )  # fmt: skip
-    return Distiller(
-        method, networks,
-        player_of("student", student, recipe.student.optimizer, recipe.student.schedule, steps, recipe.student.ema),
-        synthesiser,
-        player_of("synth", synthesiser, synth.optimizer, synth.schedule, steps, synth.ema) if learns else None,
-        augment=Augment(synth.augment, low, high, synth.collage_until).to(device),
-        refine=Refine(synth.refine, low, high).to(device),
-        replay=replay,
-        latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
-        device=device, refusals=Refusals(run.max_bad), overlap=game.overlap,
-    )  # fmt: skip
 
 
 def _try_networks(
