@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -93,6 +93,10 @@ class Player:
             self.average.requires_grad_(False)
             self._numbers = _tensors(self.average.module, True), _tensors(self.network, True)
             self._counts = _tensors(self.average.module, False), _tensors(self.network, False)
+
+    def learn(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Let the optimiser move further parameters, beside the network's: those of a method, say."""
+        self.optimizer.add_param_group({"params": list(parameters)})
 
     @property
     def headline(self) -> nn.Module:

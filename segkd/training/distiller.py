@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from segkd.evaluation.agreement import agreement
+from segkd.foundation.errors import UsageError
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
 from segkd.machine import ranks
 from segkd.machine.snapshot import Snapshot
@@ -23,7 +24,7 @@ from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
 from segkd.players.refusals import Refusals, Verdict
 from segkd.players.player import Player, frozen
-from segkd.training.networks import Networks
+from segkd.training.networks import Networks, Traced
 from segkd.training.sides import side_by_side
 
 Size = tuple[int, int]
@@ -68,7 +69,9 @@ class Distiller:
         self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
         self.moved: Callable[[float], None] = lambda share: None
         self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
-        self.needs = self._plan()
+        traced = self._traced()
+        self.needs = {player: found.looked_at for player, found in traced.items()}
+        self._let_learn(traced)
 
     @property
     def precision(self) -> str:
@@ -134,7 +137,7 @@ class Distiller:
         """Whether the two sides of an overlapped step run at once; else they take turns, to the same images."""
         alone = self.device.type == "cpu" and ranks.size() == 1 and torch.get_num_threads() > 1
         shared = self.networks.student_draws or self.networks.checkpointing or "teacher" in self.needs["student"]
-        shared = shared or next(self.method.buffers(), None) is not None
+        shared = shared or bool(self.method.state_dict())
         return self.overlap and alone and not shared
 
     def _leave(self, index: int, action: Callable[[], object]) -> None:
@@ -258,14 +261,32 @@ class Distiller:
         return self.augment(wide(x), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def _plan(self) -> dict[str, set[str]]:
-        """What each player's terms look at, see `Networks.looked_at`."""
+    def _traced(self) -> dict[str, Traced]:
+        """What each player's terms look at and learn with, see `Networks.traced`."""
         torch.manual_seed(seed_for(self.seed, 0, 0, "plan"))
         maker = self.synthesiser.train()
         with untouched_statistics(maker), self.networks.autocast(self.device):
             z = torch.randn(2, self.latent, device=self.device)
             x = wide(maker(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
-            return self.networks.looked_at(self.method, z, x)
+            return self.networks.traced(self.method, z, x)
+
+    def _let_learn(self, traced: dict[str, Traced]) -> None:
+        """Give each parameter of the method to the player whose terms use it.
+
+        Raises:
+            UsageError: nobody's use it, or those of both players: nothing would teach it, or two would.
+        """
+        players = {"student": self.student, "synth": self.synth}
+        for name, parameter in self.method.named_parameters():
+            users = [player for player in players if any(parameter is used for used in traced[player].parameters)]
+            if parameter.requires_grad and len(users) != 1:
+                who = "terms of both players use" if users else "no term with weight uses"
+                raise UsageError(
+                    f"{type(self.method).__name__}: {who} its parameter {name}; give it to one player's terms, or register a buffer"
+                )
+        for player, owner in players.items():
+            if traced[player].parameters:
+                owner.learn(traced[player].parameters)
 
     @torch.no_grad()
     def held_out(self, batches: int) -> Iterator[Tensor]:

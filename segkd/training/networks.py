@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,14 @@ from segkd.methods.base import Method, OnDemand, View
 from segkd.models.adapters import Adapter
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What the terms of one player look at in a view, and those of the method's own parameters that they use."""
+
+    looked_at: set[str]
+    parameters: list[nn.Parameter]
 
 
 class Networks:
@@ -102,27 +111,33 @@ class Networks:
         return View(values, teacher, student)
 
     @torch.no_grad()
-    def looked_at(self, method: Method, z: Tensor, x: Tensor) -> dict[str, set[str]]:
-        """What each player's terms look at, found by tracing every term with weight once on latents and their images.
+    def traced(self, method: Method, z: Tensor, x: Tensor) -> dict[str, Traced]:
+        """What each player's terms look at and learn with, found by tracing every term with weight once on latents and images.
 
-        No network is asked for features that no term looks at: some have none.
+        No network is asked for features or statistics that no term looks at: some have none.
         """
+        own = [parameter for parameter in method.parameters() if parameter.requires_grad]
         with untouched_statistics(self.student.train()):
             drawn = torch.get_rng_state()
             studied = self.study(x, {"s"})
             self.student_draws = not torch.equal(drawn, torch.get_rng_state())
             values = OnDemand(
-                {"z": z, "x": x, **self.teach(x, {"statistics"}), **studied},
+                {"z": z, "x": x, **self.teach(x, set()), **studied},
+                statistics=lambda: self.teach(x, {"statistics"})["statistics"],
                 t_features=lambda: self.teach(x, {"t_features"})["t_features"],
                 s_features=lambda: self.study(x, {"s_features"})["s_features"],
             )
-            needs: dict[str, set[str]] = {}
+            found: dict[str, Traced] = {}
             for player in ("student", "synth", "refine"):
-                view = self.view(values)
+                view, used = self.view(values), set()
                 for name in method.terms(player):
-                    getattr(method, name)(view)
-                needs[player] = view.touched
-        return needs
+                    with torch.set_grad_enabled(bool(own)):
+                        value = getattr(method, name)(view)
+                    if value.requires_grad:
+                        gradients = torch.autograd.grad(value, own, allow_unused=True)
+                        used |= {at for at, gradient in enumerate(gradients) if gradient is not None}
+                found[player] = Traced(view.touched, [own[at] for at in sorted(used)])
+        return found
 
     def recomputing(self, network: nn.Module, again: Callable[[], Context] = nullcontext) -> Context:
         """A block in which the network's passes are recomputed, where the run asks for it; `again` is entered each time."""

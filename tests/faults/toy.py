@@ -19,6 +19,7 @@ from segkd.synthesis.generator import Generator
 from segkd.synthesis.refine import Refine
 from segkd.training import loop
 from segkd.training.distiller import Distiller
+from segkd.training.networks import Networks
 from segkd.players.refusals import Refusals
 from segkd.training.signals import StopFlag
 from segkd.training.log import Diary
@@ -60,10 +61,10 @@ def toy_game(steps: int) -> Distiller:
 
     student = Adapter(Toy(), 3, stride=4)
     return Distiller(
-        DDAD(rules, {"balance": 0.3}), teacher, player("student", student), generator, player("synth", generator),
+        DDAD(rules, {"balance": 0.3}), Networks(teacher, student, keeps_heads=True), player("student", student), generator, player("synth", generator),
         augment=Augment(("flip",), LOW, HIGH), refine=Refine(0, LOW, HIGH), replay=Replay(5, torch.float32, True),
-        latent=4, latent_per_step=False, sizes=[SIZE], batch=2, seed=0, device=torch.device("cpu"), bf16=False,
-        at_head=False, refusals=Refusals(5), checkpointing=False, recording=False, overlap=False,
+        latent=4, latent_per_step=False, sizes=[SIZE], batch=2, seed=0, device=torch.device("cpu"),
+        refusals=Refusals(5), overlap=False,
     )  # fmt: skip
 
 

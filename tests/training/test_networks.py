@@ -1,0 +1,92 @@
+"""What terms ask of the networks, and what of a method's own learns."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segkd.foundation.errors import UsageError
+from segkd.methods.base import Rules, View
+from segkd.methods.ddad import DDAD
+from segkd.methods.noise import Noise
+from segkd.models.teacher import Teacher
+from segkd.training.distiller import Distiller
+from segkd.training.networks import Networks
+
+RULES = Rules(steps=4, student_moves=2)
+
+
+class Learned(DDAD):
+    """DDAD with a scale of the teacher's logits that a term of its own fits."""
+
+    student = ("kd", "scaled")
+    weights = DDAD.weights | {"scaled": 1.0, "outward": 0.0}
+    synth = (*DDAD.synth, "outward")
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def scaled(self, v: View) -> Tensor:
+        return (v.s - self.scale * v.t).square().mean()
+
+    def outward(self, v: View) -> Tensor:
+        return -(self.scale * v.t).mean()
+
+
+def played_by(game: Distiller, method: nn.Module, networks: Networks | None = None) -> Distiller:
+    """The game of another method, with the players and all else of `game`."""
+    return Distiller(
+        method, networks or game.networks, game.student, game.synthesiser, game.synth if method.terms("synth") else None,
+        augment=game.augment, refine=game.refine, replay=game.replay, latent=game.latent, latent_per_step=False,
+        sizes=game.sizes, batch=game.batch, seed=0, device=game.device, refusals=game.refusals, overlap=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("weights", "owner"), [({}, "student"), ({"scaled": 0.0, "outward": 1.0}, "synth")])
+def test_a_parameter_of_a_method_learns_with_the_player_whose_terms_use_it(tiny, weights, owner) -> None:
+    game = played_by(tiny.game(), Learned(RULES, weights))
+    held = {player: getattr(game, player).optimizer.param_groups for player in ("student", "synth")}
+    assert {player for player, groups in held.items() for group in groups if group["params"] == [game.method.scale]} == {owner}
+    game.play(0)
+    assert game.method.scale != 1 and game.method.scale.grad is None
+
+
+def test_a_parameter_of_a_method_is_in_the_checkpoint(tiny) -> None:
+    one, other = (played_by(tiny.game(), Learned(RULES, {})) for _ in range(2))
+    one.play(0)
+    other.restore(one.state())
+    for game in (one, other):
+        game.play(1)
+    assert tiny.hash(one.state()) == tiny.hash(other.state())
+
+
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        ({"scaled": 0.0}, "Learned: no term with weight uses its parameter scale; give it to one player's terms"),
+        ({"outward": 1.0}, "Learned: terms of both players use its parameter scale"),
+    ],
+)
+def test_a_parameter_that_nobody_or_two_would_teach_is_refused(tiny, weights, line) -> None:
+    with pytest.raises(UsageError, match=line):
+        played_by(tiny.game(), Learned(RULES, weights))
+
+
+class Plain(nn.Module):
+    """A network without BatchNorm, and without parts that have names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 11, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def test_no_teacher_is_refused_for_what_nobody_looks_at(tiny) -> None:
+    """No BatchNorm, no submodules called encoder and decoder: a term that only looks at logits has all that it needs."""
+    game = tiny.game("noise")
+    teacher = Teacher(Plain(), [str(i) for i in range(11)], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    found = played_by(game, Noise(RULES, {}), Networks(teacher, game.student.network))
+    assert found.needs == {"student": {"t", "s"}, "synth": set(), "refine": set()}
+    assert found.play(0)["kd"].isfinite()
