@@ -269,7 +269,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
         player_of("synth", synthesiser, synth.optimizer, synth.schedule, run.steps, synth.ema) if method.terms("synth") else None,
         augment=Augment(synth.augment, low, high, synth.collage_until).to(device),
         refine=Refine(synth.refine, low, high).to(device), replay=replay,
-        latent=synth.latent, latent_per_step=game.latent == "per_step", sizes=sizes, batch=run.batch, seed=run.seed,
+        latent=synth.latent, sizes=sizes, batch=run.batch, seed=run.seed,
         device=device, refusals=Refusals(run.max_bad), overlap=game.overlap,
     )  # fmt: skip
 

@@ -100,13 +100,6 @@ def rendered(n: int = 1) -> None:
         _counts["rendered"] += n
 
 
-def reset() -> None:
-    """Sets every count to 0 and forgets the ignored folders; the hooks stay."""
-    _ignored.clear()
-    for name in _counts:
-        _counts[name] = 0
-
-
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open" and arguments:
         _note(arguments[0])

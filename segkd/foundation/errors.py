@@ -74,12 +74,6 @@ class StorageError(SegkdError):
     exit_code = 5
 
 
-class MemoryLimitError(SegkdError):
-    """Out of memory, on the host or on the device. Exit code 6."""
-
-    exit_code = 6
-
-
 class OutputClosed(SegkdError):
     """Who read a command's output went away. Exit code 141, as of a program that SIGPIPE ended; nothing is said."""
 

@@ -232,9 +232,6 @@ class Game(Block):
     log: bool = Field(True, description="the generator's reward is log(1 + discrepancy), natural logarithm")
     bn: Literal["mean", "sum", "scaled"] = Field("mean", description="how BatchNorm distances add up over layers")
     ramp: Fraction = Field(0.0, description="fraction of the run over which the adversary's weight rises from 0")
-    latent: Literal["per_move", "per_step"] = Field(
-        "per_move", description="random inputs of the generator: new ones for each update, or for each step"
-    )
     logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")
 
     overlap: bool = Field(

@@ -54,13 +54,13 @@ class Distiller:
 
     def __init__(
         self, method: Method, networks: Networks, student: Player, synthesiser: nn.Module, synth: Player | None, *,
-        augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, latent_per_step: bool, sizes: Sequence[Size],
+        augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, sizes: Sequence[Size],
         batch: int, seed: int, device: torch.device, refusals: Refusals, overlap: bool,
     ) -> None:  # fmt: skip
         self.method, self.networks, self.student, self.synthesiser, self.synth = method, networks, student, synthesiser, synth
         self.teacher = networks.teacher
         self.augment, self.refine, self.replay = augment, refine, replay
-        self.latent, self.latent_per_step = latent, latent_per_step
+        self.latent = latent
         self.sizes, self.batch, self.first_seed, self.device = list(sizes), batch, seed, device
         self.attempt, self.refusals = 0, refusals
         self.overlap, self._onlooker = overlap, None  # a copy of the student, while the student learns
@@ -249,7 +249,7 @@ class Distiller:
 
     def _latents(self, step: int, index: int) -> Tensor:
         """(N,latent) normal numbers, a function of the place in the run alone."""
-        torch.manual_seed(seed_for(self.seed, step, 0 if self.latent_per_step else index, "latent"))
+        torch.manual_seed(seed_for(self.seed, step, index, "latent"))
         return ranks.own(torch.randn(self.batch, self.latent)).to(self.device, non_blocking=True)
 
     def _images(self, z: Tensor, step: int, index: int, maker: nn.Module | None = None) -> Tensor:

@@ -47,7 +47,7 @@ CANARIES = {
     # The moves' seeds are counted from where the process began, not from where the run did.
     "seed reset on resume": Canary(
         "segkd/training/distiller.py",
-        'torch.manual_seed(seed_for(self.seed, step, 0 if self.latent_per_step else index, "latent"))',
+        'torch.manual_seed(seed_for(self.seed, step, index, "latent"))',
         'self.drawn = getattr(self, "drawn", -1) + 1\n'
         '        torch.manual_seed(seed_for(self.seed, self.drawn, 0, "latent"))',
         f"{FAULTS}/test_resume.py::test_resumed_after_any_step[ddad.segkd]",

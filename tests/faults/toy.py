@@ -63,7 +63,7 @@ def toy_game(steps: int) -> Distiller:
     return Distiller(
         DDAD(rules, {"balance": 0.3}), Networks(teacher, student, keeps_heads=True), player("student", student), generator, player("synth", generator),
         augment=Augment(("flip",), LOW, HIGH), refine=Refine(0, LOW, HIGH), replay=Replay(5, torch.float32, True),
-        latent=4, latent_per_step=False, sizes=[SIZE], batch=2, seed=0, device=torch.device("cpu"),
+        latent=4, sizes=[SIZE], batch=2, seed=0, device=torch.device("cpu"),
         refusals=Refusals(5), overlap=False,
     )  # fmt: skip
 

@@ -120,10 +120,6 @@ with audit.phase('training'):
         pass
     look()
 assert [audit.count(n) for n in ('training', 'evaluation', 'none')] == [2, 2, 1], audit._counts
-audit.reset()
-assert audit.count('training') == audit.count('none') == 0
-look()
-assert audit.count('none') == 1
 """,
         images,
     )

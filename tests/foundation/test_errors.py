@@ -18,7 +18,6 @@ from segkd.foundation.errors import RecipeError, SegkdError, Stopped, UsageError
         ("TeacherError", 3),
         ("NumbersError", 4),
         ("StorageError", 5),
-        ("MemoryLimitError", 6),
     ],
 )
 def test_exit_code(name: str, code: int) -> None:

@@ -265,11 +265,6 @@ def test_every_move_of_every_step_and_seed_has_its_own_latents(tiny):
     assert len({tiny.hash(z) for z in drawn}) == 12
 
 
-def test_latents_a_step_are_shared_by_its_moves(tiny):
-    drawn = [tiny.hash(z) for z in latents(tiny, "game.latent=per_step")]
-    assert len(set(drawn[:3])) == len(set(drawn[3:])) == 1 and drawn[0] != drawn[3]
-
-
 def test_latents_do_not_depend_on_the_steps_before(tiny):
     game = tiny.game("ddad.paper")
     with tiny.calls(game.synthesiser) as made:

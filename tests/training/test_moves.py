@@ -436,13 +436,6 @@ def test_the_student_asks_for_no_gradient_while_the_generator_learns(tiny):
     assert asked == [("synth", False), ("student", True), ("student", True)]
 
 
-def test_moves_of_a_step_share_the_latents_of_its_first_where_the_recipe_says_so(tiny):
-    game = tiny.game("ddad.paper", "game.latent=per_step")
-    with tiny.calls(game.synthesiser) as made:
-        game.play(1)
-    assert len(made) == 3 and all(torch.equal(z, drawn_at(game, 1, 0)) for z in made)
-
-
 def memory_of(game, term):
     """A buffer of the method's own, that a term writes, and that is NaN for a start if `spoil` says so."""
     true = getattr(game.method, term)

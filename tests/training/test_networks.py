@@ -37,7 +37,7 @@ def played_by(game: Distiller, method: nn.Module, networks: Networks | None = No
     """The game of another method, with the players and all else of `game`."""
     return Distiller(
         method, networks or game.networks, game.student, game.synthesiser, game.synth if method.terms("synth") else None,
-        augment=game.augment, refine=game.refine, replay=game.replay, latent=game.latent, latent_per_step=False,
+        augment=game.augment, refine=game.refine, replay=game.replay, latent=game.latent,
         sizes=game.sizes, batch=game.batch, seed=0, device=game.device, refusals=game.refusals, overlap=False,
     )  # fmt: skip
 
