@@ -14,7 +14,7 @@ from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import ArgumentError, SegkdError
 from segkd.foundation.files import check_target
 from segkd.foundation.resize import Size
-from segkd.models.student import LoadedStudent, load_student
+from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, find, load
 from segkd.recipe.given import RECIPE
 from segkd.recipe.loading import Source

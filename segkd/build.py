@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from segkd.data import classes as class_lists
-from segkd.data.camvid import CamVid
+from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import Classes
-from segkd.data.folder import Folder
-from segkd.data.nyuv2 import NYUv2
-from segkd.data.procedural import SceneSet
+from segkd.data.sets.folder import Folder
+from segkd.data.sets.nyuv2 import NYUv2
+from segkd.data.sets.scenes import SceneSet
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream

@@ -16,7 +16,7 @@ from segkd import build, runs
 from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageError, TeacherError, UsageError
 from segkd.foundation.files import sha256
 from segkd.machine import precision
-from segkd.models.student import load_student
+from segkd.delivery.folder import load_student
 from segkd.recipe import load
 from segkd.runs.folder import run_folder
 from segkd.runs.trained import load_model

@@ -13,7 +13,7 @@ from segkd.cli.main import main
 from segkd.foundation.errors import UsageError
 from segkd.models import segnet
 from segkd.models.adapters import parameters_of
-from segkd.models.segnet import SegNet
+from segkd.models.families.segnet import SegNet
 from segkd.recipe import load
 from segkd.runs.trained import load_model
 from segkd.training import checkpoint

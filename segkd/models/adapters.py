@@ -15,7 +15,7 @@ from segkd.foundation.errors import RecipeError, TeacherError, one_line
 from segkd.machine.memory import out_of_memory
 from segkd.models.building import at_most, unknown_arguments
 from segkd.machine.layers import quicken
-from segkd.models.segnet import SegNet
+from segkd.models.families.segnet import SegNet
 
 Option = int | float | str | bool | None | list
 GIVEN = {"classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params", "kwargs"}

@@ -21,7 +21,7 @@ from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.models.adapters import flops_of, parameters_of
-from segkd.models.student import load_student, save_network, write_card
+from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import try_measured

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from segkd.data import nyuv2
-from segkd.data.camvid import VOID
+from segkd.data.sets import nyuv2
+from segkd.data.sets.camvid import VOID
 from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, Classes, disagreement
-from segkd.data.description import UNKNOWN
+from segkd.data.sets.description import UNKNOWN
 from segkd.data.image_files import MAX_PIXELS, SUFFIXES
 from segkd.data.images import read_image, read_mask
 from segkd.data.labels import Labels, ask_about_white, labels_around

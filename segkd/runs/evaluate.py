@@ -9,7 +9,7 @@ import torch
 
 from segkd import build
 from segkd.data.classes import disagreement
-from segkd.data.description import FILE
+from segkd.data.sets.description import FILE
 from segkd.data.samples import Dataset
 from segkd.evaluation.agreement import compare
 from segkd.evaluation.evaluate import Shown

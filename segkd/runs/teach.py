@@ -18,7 +18,7 @@ from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, 
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.models.adapters import Adapter, flops_of, parameters_of
-from segkd.models.student import load_student, save_network, write_card
+from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.models.weights import load_weights
 from segkd.recipe import TeachRecipe, expand_root
 from segkd.runs import card

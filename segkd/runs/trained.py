@@ -20,7 +20,7 @@ from segkd.foundation.rng import check_idle
 from segkd.machine.device import device_of
 from segkd.machine.precision import bf16_of
 from segkd.models.adapters import Adapter
-from segkd.models.student import LoadedStudent, load_student
+from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.models.weights import load_weights, read_state
 from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides

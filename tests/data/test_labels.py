@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segkd.data.classes import IGNORE
-from segkd.data.folder import Folder
+from segkd.data.sets.folder import Folder
 from segkd.data.verify import verify
 from segkd.foundation.errors import DataError
 from tests.data.folders import picture, write

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segkd.data.folder import Folder, splits_of
+from segkd.data.sets.folder import Folder, splits_of
 from segkd.data.lists import Known, read_lines
 from segkd.data.pairing import compiled
 from segkd.foundation.errors import DataError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segkd.data.camvid import CamVid
+from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import IGNORE, Classes
 from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate, predict

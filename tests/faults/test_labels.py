@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from segkd import build
 from segkd.cli.main import main
-from segkd.data.camvid import CamVid
+from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import IGNORE
-from segkd.data.folder import Folder
-from segkd.data.nyuv2 import NYUv2
+from segkd.data.sets.folder import Folder
+from segkd.data.sets.nyuv2 import NYUv2
 from segkd.data.samples import FileSet, check_labels
 from segkd.evaluation.metrics import ConfusionMatrix, Scores, scores
 from segkd.foundation.errors import DataError

@@ -20,7 +20,7 @@ from segkd.evaluation.evaluate import predict
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, NumbersError, StorageError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
-from segkd.models.student import save_network
+from segkd.delivery.folder import save_network
 from segkd.recipe import load
 from segkd.runs.drawings import plan_drawings, read_job
 from segkd.runs.evaluate import evaluate as measure

@@ -1,4 +1,4 @@
-"""Tests of segkd.data.folder and of the description beside the images."""
+"""Tests of segkd.data.sets.folder and of the description beside the images."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segkd.data.classes import IGNORE, listed
-from segkd.data.description import Description, read_description
-from segkd.data.folder import Folder, splits_of
+from segkd.data.sets.description import Description, read_description
+from segkd.data.sets.folder import Folder, splits_of
 from segkd.foundation.errors import DataError
 from tests.data.folders import NAMES, ids, picture, write
 
@@ -275,7 +275,7 @@ def test_the_table_of_ids_is_the_map_spelt_out(remap: dict[int, int | str], igno
 
 
 def test_descriptions_are_read_without_torch(root: Path):
-    code = "import sys; from segkd.data.folder import Folder; Folder(sys.argv[1], 'train')[0]; assert 'torch' not in sys.modules"
+    code = "import sys; from segkd.data.sets.folder import Folder; Folder(sys.argv[1], 'train')[0]; assert 'torch' not in sys.modules"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code, str(root)], check=True, env=environment)
 

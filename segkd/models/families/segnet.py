@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch.nn.functional as F
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
-
-from segkd.foundation.files import atomic_write
-from segkd.models.program import program_bytes
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Channels (in widths) and convolutions of the encoder's stages, from the image downwards."""
@@ -72,19 +66,6 @@ class SegNet(nn.Module):
                 f" {-(-height // STRIDE) * STRIDE}x{-(-width // STRIDE) * STRIDE}"
             )
         return self.segmentation_head(self.decoder(*self.encoder(images)))
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Write into `folder` what smp's networks write, and `model.pt2`, which runs where segkd is not installed.
-
-        Raises:
-            OSError, StorageError: it cannot be written.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        config = json.dumps({"_model_class": type(self).__name__, **self.config}, indent=2)
-        state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
-        atomic_write(folder / "config.json", config + "\n")
-        atomic_write(folder / "model.safetensors", safetensors_bytes(state, metadata={"format": "pt"}))
-        atomic_write(folder / "model.pt2", program_bytes(self, STRIDE))
 
 
 class Encoder(nn.Module):

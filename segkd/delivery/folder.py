@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from segkd.foundation.errors import ArgumentError, NumbersError, StorageError, TeacherError, one_line
@@ -24,9 +25,10 @@ from segkd.foundation.rng import check_idle
 from segkd.models.tensors import load_safetensors
 from segkd.models.adapters import Adapter, architectures, is_local, network_stride
 from segkd.models.building import at_most, fitting_mb, unknown_arguments
-from segkd.models.card import model_card
+from segkd.delivery.card import model_card
+from segkd.delivery.pt2 import program_bytes
 from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
-from segkd.models.segnet import SegNet
+from segkd.models.families.segnet import STRIDE, SegNet
 from segkd.models.weights import load_weights
 
 MOST_JSON = 1_000_000
@@ -70,7 +72,10 @@ def save_network(
     fresh = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
-        network.save_pretrained(fresh)
+        if isinstance(network, SegNet):
+            _save_segnet(network, fresh)
+        else:
+            network.save_pretrained(fresh)
         atomic_write(fresh / "preprocess.json", json.dumps(preprocess, indent=2) + "\n")
         write_card(fresh, network, known)
         _share(fresh)
@@ -87,6 +92,16 @@ def save_network(
         shutil.rmtree(fresh, ignore_errors=True)
         raise StorageError(f"{message}; free space, or choose another run.dir") from error
     return folder
+
+
+def _save_segnet(network: SegNet, folder: Path) -> None:
+    """Write into `folder` what smp's networks write, and `model.pt2`, which runs where segkd is not installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps({"_model_class": type(network).__name__, **network.config}, indent=2)
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    atomic_write(folder / "config.json", config + "\n")
+    atomic_write(folder / "model.safetensors", safetensors_bytes(state, metadata={"format": "pt"}))
+    atomic_write(folder / "model.pt2", program_bytes(network, STRIDE))
 
 
 def write_card(folder: Path, network: nn.Module, known: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from segkd import build
 from segkd.data.classes import SCENES
-from segkd.data.procedural import SPLIT_SEEDS, SceneSet
+from segkd.data.sets.scenes import SPLIT_SEEDS, SceneSet
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError
 

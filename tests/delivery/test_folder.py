@@ -15,7 +15,7 @@ from PIL import Image
 
 from segkd.foundation.errors import ArgumentError, NumbersError, SegkdError, StorageError, TeacherError
 from segkd.models.adapters import Adapter, create_network
-from segkd.models.student import LoadedStudent, load_student, save_network, write_card
+from segkd.delivery.folder import LoadedStudent, load_student, save_network, write_card
 from tests.waiting import PATIENCE
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]

@@ -1,4 +1,4 @@
-"""Tests of segkd.data.camvid: the public layouts read as they are, and every fault of a data set is one line."""
+"""Tests of segkd.data.sets.camvid: the public layouts read as they are, and every fault of a data set is one line."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.data.camvid import CamVid
+from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import CAMVID, IGNORE
 from segkd.data.resize import resize_protocol
 from segkd.data.samples import check_labels

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from segkd.data.description import IMAGES, MASKS, Description, read_description
+from segkd.data.sets.description import IMAGES, MASKS, Description, read_description
 from segkd.data.images import read_image
 from segkd.data.labels import Labels
 from segkd.data.lists import Known, read_lines

@@ -1,4 +1,4 @@
-"""Tests of segkd.data.nyuv2 and of the official files behind it."""
+"""Tests of segkd.data.sets.nyuv2 and of the official files behind it."""
 
 import json
 import multiprocessing
@@ -20,8 +20,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from segkd.data.classes import IGNORE, NYUV2_13, NYUV2_40
-from segkd.data.folder import Folder
-from segkd.data.nyuv2 import NYUv2, frames_of
+from segkd.data.sets.folder import Folder
+from segkd.data.sets.nyuv2 import NYUv2, frames_of
 from segkd.data.resize import resize_protocol
 from segkd.foundation.errors import DataError
 
@@ -265,7 +265,7 @@ def test_the_audit_counts_each_frame_in_its_phase(official: Path):
     code = f"""
 from segkd.foundation import audit
 audit.install()
-from segkd.data.nyuv2 import NYUv2
+from segkd.data.sets.nyuv2 import NYUv2
 with audit.phase('evaluation'):
     data = NYUv2({str(official)!r}, 'train', 40)
     before = audit.count('evaluation')
@@ -288,7 +288,7 @@ assert audit.count('none') == 0
 
 
 def test_the_reader_of_matlab_files_is_not_loaded_before_it_is_needed():
-    code = "import sys, segkd.data.nyuv2; assert not {'h5py', 'scipy'} & set(sys.modules)"
+    code = "import sys, segkd.data.sets.nyuv2; assert not {'h5py', 'scipy'} & set(sys.modules)"
     root = str(Path(__file__).parents[2])
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": root})
 

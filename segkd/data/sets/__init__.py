@@ -1,0 +1,1 @@
+"""One file a data set: its classes, its reader, and the counts that verify it."""

@@ -1,0 +1,1 @@
+"""One file a family of networks: how it is built, its size rule and its head."""
