@@ -262,7 +262,12 @@ def run(
             diary.write(done, {name: float(value) for name, value in values.items()})
         diary.progress(done, values)
         if events.progress is not None:
-            events.progress(Progress(done, plan.steps, diary.seconds, values))
+            try:
+                events.progress(Progress(done, plan.steps, diary.seconds, values))
+            except Exception:
+                if ranks.size() == 1:  # the others do not come to save
+                    settle(done, well, looked=False)
+                raise
         looked = look(done, plan, events, diary, stop)
         if plan.due(plan.save_every, done) or stop():
             done, well = settle(done, well, looked)
