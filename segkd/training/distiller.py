@@ -25,7 +25,7 @@ from segkd.synthesis.refine import Refine
 from segkd.players.refusals import Refusals, Verdict
 from segkd.players.player import Player, frozen
 from segkd.training.networks import Networks, Traced
-from segkd.training.sides import side_by_side
+from segkd.machine.sides import side_by_side
 
 Size = tuple[int, int]
 STATISTICS = 256

@@ -7,7 +7,7 @@ import torch
 
 from segkd.foundation.errors import NumbersError
 from segkd.methods.ddad import DDAD
-from segkd.training.sides import side_by_side
+from segkd.machine.sides import side_by_side
 from tests.waiting import PATIENCE
 
 OVERLAP = ("game.overlap=true", "game.keep_moves=1", "game.student_moves=2", "run.steps=6")
