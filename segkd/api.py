@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segkd import runs
+from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.evaluation.confusion import save_confusion
 from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import ArgumentError, SegkdError
 from segkd.foundation.files import check_target
 from segkd.foundation.resize import Size
-from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, find, load
 from segkd.recipe.given import RECIPE
 from segkd.recipe.loading import Source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,28 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from segkd.data import classes as class_lists
-from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import Classes
+from segkd.data.resize import at_size
+from segkd.data.samples import Dataset, Sample
+from segkd.data.sets.camvid import CamVid
 from segkd.data.sets.folder import Folder
 from segkd.data.sets.nyuv2 import NYUv2
 from segkd.data.sets.scenes import SceneSet
-from segkd.data.resize import at_size
-from segkd.data.samples import Dataset, Sample
 from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
 from segkd.foundation import terminal
-from segkd.machine import ranks
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.foundation.rng import seed_for
+from segkd.machine import ranks
+from segkd.machine.batchnorm import synced
 from segkd.methods.base import Method, Rules
 from segkd.models.adapters import Adapter, create_network
 from segkd.models.building import fitting_mb
 from segkd.models.selection import select_weights
-from segkd.machine.batchnorm import synced
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import tried, try_passes
 from segkd.models.weights import load_weights, read_state
+from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.refusals import Refusals
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
 from segkd.synthesis import generator
 from segkd.synthesis.augment import Augment
@@ -41,8 +42,6 @@ from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
-from segkd.players.refusals import Refusals
-from segkd.players.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching, class_weights
 
 TRAIN_SCENES, TEST_SCENES = 4000, 500

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from segkd import build, runs
+from segkd import runs
+from segkd.delivery.folder import load_student
 from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageError, TeacherError, UsageError
 from segkd.foundation.files import sha256
 from segkd.machine import precision
-from segkd.delivery.folder import load_student
 from segkd.recipe import load
 from segkd.runs.folder import run_folder
 from segkd.runs.trained import load_model
@@ -332,8 +332,8 @@ def test_what_auto_chose_first_it_chooses_to_the_end(chosen, distil, tmp_path, m
         monkeypatch.setattr(precision, "quicker_in_bf16", lambda: bf16)
         monkeypatch.setattr(tune, "quicker_in_fp32", lambda game: frozenset(in_fp32))
         short = ["run.steps=2", "run.save_every=1", "student.ema=0.0"]  # no average that could be apart
-        precision = distil("run.precision=auto", *short)["precision"]
-        return precision, capsys.readouterr().err
+        found = distil("run.precision=auto", *short)["precision"]
+        return found, capsys.readouterr().err
 
     first = {"fp32": (False, ()), "bf16": (True, ()), "bf16, student in fp32": (True, ("student",))}[chosen]
     assert part(*first) == (chosen, "")

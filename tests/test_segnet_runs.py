@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from segkd import evaluate, load_student, runs
 from segkd.cli.main import main
+from segkd.delivery import folder as delivered
 from segkd.foundation.errors import UsageError
-from segkd.models import segnet
 from segkd.models.adapters import parameters_of
 from segkd.models.families.segnet import SegNet
 from segkd.recipe import load
@@ -99,7 +99,7 @@ def taught(tiny):
     (tiny.folder / "segnet.yaml").write_text(TEACH)
     recipe = load(tiny.folder / "segnet.yaml", [f"data.root={tiny.folder}/camvid", f"run.dir={tiny.folder}/taught"])
     with pytest.MonkeyPatch.context() as patch:  # seconds each time; what is in it shows where one is distilled
-        patch.setattr(segnet, "program_bytes", lambda *given: b"a program")
+        patch.setattr(delivered, "program_bytes", lambda *given: b"a program")
         return runs.teach(recipe, QUIET), tiny.folder / "taught.safetensors"
 
 

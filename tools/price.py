@@ -23,14 +23,14 @@ from segkd import build
 from segkd.cli.main import main
 from segkd.cli.options import OVERRIDES
 from segkd.foundation import terminal
-from segkd.machine.snapshot import Snapshot
 from segkd.foundation.files import RunLock, append, atomic_write, check_target
 from segkd.machine.device import machine
+from segkd.machine.snapshot import Snapshot
+from segkd.players.player import Player
 from segkd.recipe import DistillRecipe, load
 from segkd.runs.folder import bench_of, plan_of
 from segkd.training import checkpoint, loop
 from segkd.training.distiller import Distiller, finite
-from segkd.players.player import Player
 
 
 def seconds(action: Callable[[], object], times: int = 7) -> float:

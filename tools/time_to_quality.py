@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from segkd.cli.main import main
 from segkd.cli.options import OVERRIDES
 from segkd.foundation import terminal
-from segkd.machine import memory
 from segkd.foundation.files import atomic_write, check_target
+from segkd.machine import memory
 from segkd.recipe import load
 
 

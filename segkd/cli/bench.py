@@ -25,8 +25,8 @@ def bench(overrides: tuple[str, ...], pair: str, turns: int, file: Path | None) 
     import json
 
     from segkd.foundation import terminal
-    from segkd.machine import memory
     from segkd.foundation.files import atomic_write, check_target
+    from segkd.machine import memory
     from segkd.recipe import load
 
     recipe = load(pair, overrides, "distill")  # before torch: a slip is told at once

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from segkd.data.samples import Dataset, Report
 from segkd.data.sets.camvid import CamVid
 from segkd.data.sets.folder import Folder, splits_of
 from segkd.data.sets.nyuv2 import NYUv2, labellings
-from segkd.data.samples import Dataset, Report
 from segkd.foundation.errors import DataError
 
 Name = Literal["camvid", "nyuv2", "folder"]

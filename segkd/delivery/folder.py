@@ -17,18 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
-from segkd.foundation.errors import ArgumentError, NumbersError, StorageError, TeacherError, one_line
-from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
-from segkd.machine.memory import out_of_memory
-from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
-from segkd.foundation.rng import check_idle
-from segkd.models.tensors import load_safetensors
-from segkd.models.adapters import Adapter, architectures, is_local, network_stride
-from segkd.models.building import at_most, fitting_mb, unknown_arguments
 from segkd.delivery.card import model_card
 from segkd.delivery.pt2 import program_bytes
-from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
+from segkd.foundation.errors import ArgumentError, NumbersError, StorageError, TeacherError, one_line
+from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
+from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
+from segkd.foundation.rng import check_idle
+from segkd.machine.memory import out_of_memory
+from segkd.models.adapters import Adapter, architectures, is_local, network_stride
+from segkd.models.building import at_most, fitting_mb, unknown_arguments
 from segkd.models.families.segnet import STRIDE, SegNet
+from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
+from segkd.models.tensors import load_safetensors
 from segkd.models.weights import load_weights
 
 MOST_JSON = 1_000_000

@@ -15,9 +15,9 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample, check_labels
 from segkd.evaluation.metrics import ConfusionMatrix, scores
 from segkd.foundation import audit
-from segkd.machine import ranks
 from segkd.foundation.errors import DataError, NumbersError
 from segkd.foundation.resize import Size, reduced, side_of
+from segkd.machine import ranks
 from segkd.models.masks import class_ids, judging, normalised, number_of
 from segkd.models.trial import computed
 

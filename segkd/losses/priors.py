@@ -6,8 +6,8 @@ import torch
 from kornia.losses import total_variation
 from torch import Tensor
 
-from segkd.machine.precision import wide
 from segkd.losses.reduce import mean_over_ranks
+from segkd.machine.precision import wide
 
 
 def balance(logits: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from segkd.machine.snapshot import Snapshot
 from segkd.foundation.errors import TeacherError, one_line
 from segkd.machine.memory import out_of_memory
+from segkd.machine.snapshot import Snapshot
 
 WARM_UPS = 3
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.foundation.errors import RecipeError, TeacherError, one_line
+from segkd.machine.layers import quicken
 from segkd.machine.memory import out_of_memory
 from segkd.models.building import at_most, unknown_arguments
-from segkd.machine.layers import quicken
 from segkd.models.families.segnet import SegNet
 
 Option = int | float | str | bool | None | list

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from segkd.machine import waiting
-from segkd.machine import ranks
+from segkd.machine import ranks, waiting
 from segkd.machine.snapshot import Snapshot
 from segkd.players.refusals import Verdict
 

@@ -64,7 +64,9 @@ class Refusals:
 
     def _send(self) -> None:
         if self._heard:
-            self._sent.append((self._heard, waiting.Sent(torch.stack([verdict.refused for *_, verdict in self._heard]))))
+            self._sent.append(
+                (self._heard, waiting.Sent(torch.stack([verdict.refused for *_, verdict in self._heard])))
+            )
             self._heard = []
 
     def _settle(self, moves: list[tuple[str, int, Verdict]], sent: waiting.Sent) -> None:

@@ -13,15 +13,15 @@ from torch import nn
 
 from segkd import build
 from segkd.data.classes import Classes
+from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, terminal
-from segkd.machine import ranks
 from segkd.foundation.errors import NumbersError
 from segkd.foundation.files import RunLock, make_folder, sha256
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
+from segkd.machine import ranks
 from segkd.models.adapters import flops_of, parameters_of
-from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import try_measured

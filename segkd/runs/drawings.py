@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from segkd.data.sets import nyuv2
-from segkd.data.sets.camvid import VOID
 from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, Classes, disagreement
-from segkd.data.sets.description import UNKNOWN
 from segkd.data.image_files import MAX_PIXELS, SUFFIXES
 from segkd.data.images import read_image, read_mask
 from segkd.data.labels import Labels, ask_about_white, labels_around
 from segkd.data.pairing import Files, below, ending, files_of
 from segkd.data.samples import check_labels
+from segkd.data.sets import nyuv2
+from segkd.data.sets.camvid import VOID
+from segkd.data.sets.description import UNKNOWN
 from segkd.foundation.errors import DataError, UsageError
 
 Kind = Literal["panel", "mask", "overlay"]

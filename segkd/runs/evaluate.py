@@ -9,8 +9,8 @@ import torch
 
 from segkd import build
 from segkd.data.classes import disagreement
-from segkd.data.sets.description import FILE
 from segkd.data.samples import Dataset
+from segkd.data.sets.description import FILE
 from segkd.evaluation.agreement import compare
 from segkd.evaluation.evaluate import Shown
 from segkd.evaluation.evaluate import evaluate as score

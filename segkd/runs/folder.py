@@ -14,11 +14,11 @@ from typing import Literal, TypeVar
 
 import torch
 
-from segkd import __version__, build
+from segkd import __version__
 from segkd.foundation import audit, terminal
-from segkd.machine import ranks
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, remove, sha256, sweep
+from segkd.machine import ranks
 from segkd.machine.device import device_of, machine
 from segkd.machine.precision import bf16_of
 from segkd.recipe import (
@@ -36,9 +36,9 @@ from segkd.recipe.values import seconds_of
 from segkd.runs.taking import MARK, RECIPE_HASH, check_folder
 from segkd.training import checkpoint, loop, rhythm, tune
 from segkd.training.distiller import Distiller
-from segkd.training.signals import StopFlag
 from segkd.training.log import Diary, memory_mb
 from segkd.training.plan import steps_for
+from segkd.training.signals import StopFlag
 
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
 LENGTH = {"run.steps", "run.budget"}

@@ -14,8 +14,8 @@ from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit, terminal
-from segkd.machine import ranks
 from segkd.foundation.errors import Stopped
+from segkd.machine import ranks
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, unset_root
 from segkd.runs.folder import Bench, warn
 from segkd.training.signals import StopFlag

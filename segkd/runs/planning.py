@@ -6,8 +6,7 @@ import torch
 
 from segkd import build
 from segkd.foundation import terminal
-from segkd.machine import ranks
-from segkd.machine import memory
+from segkd.machine import memory, ranks
 from segkd.machine.device import machine
 from segkd.recipe import DistillRecipe, with_values
 from segkd.runs.folder import Bench, bench_of, settled

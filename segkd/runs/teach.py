@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from segkd import build
+from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.foundation import audit
 from segkd.foundation.errors import NumbersError, StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.models.adapters import Adapter, flops_of, parameters_of
-from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.models.weights import load_weights
 from segkd.recipe import TeachRecipe, expand_root
 from segkd.runs import card

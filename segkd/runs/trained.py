@@ -13,6 +13,7 @@ from torch import nn
 
 from segkd import build
 from segkd.data.classes import Classes, disagreement, known_as
+from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.foundation import terminal
 from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
@@ -20,7 +21,6 @@ from segkd.foundation.rng import check_idle
 from segkd.machine.device import device_of
 from segkd.machine.precision import bf16_of
 from segkd.models.adapters import Adapter
-from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.models.weights import load_weights, read_state
 from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from segkd.evaluation.agreement import agreement
-from segkd.foundation.errors import UsageError
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
-from segkd.machine import ranks
-from segkd.machine.snapshot import Snapshot
-from segkd.machine.precision import wide
+from segkd.foundation.errors import UsageError
 from segkd.foundation.rng import seed_for, seed_of_attempt
+from segkd.machine import ranks
+from segkd.machine.precision import wide
+from segkd.machine.sides import side_by_side
+from segkd.machine.snapshot import Snapshot
 from segkd.methods.base import Method
 from segkd.models.taps import untouched_statistics
+from segkd.players.player import Player, frozen
+from segkd.players.refusals import Refusals, Verdict
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.refine import Refine
-from segkd.players.refusals import Refusals, Verdict
-from segkd.players.player import Player, frozen
 from segkd.training.networks import Networks, Traced
-from segkd.machine.sides import side_by_side
 
 Size = tuple[int, int]
 STATISTICS = 256
@@ -57,7 +57,13 @@ class Distiller:
         augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, sizes: Sequence[Size],
         batch: int, seed: int, device: torch.device, refusals: Refusals, overlap: bool,
     ) -> None:  # fmt: skip
-        self.method, self.networks, self.student, self.synthesiser, self.synth = method, networks, student, synthesiser, synth
+        self.method, self.networks, self.student, self.synthesiser, self.synth = (
+            method,
+            networks,
+            student,
+            synthesiser,
+            synth,
+        )
         self.teacher = networks.teacher
         self.augment, self.refine, self.replay = augment, refine, replay
         self.latent = latent
@@ -155,7 +161,11 @@ class Distiller:
         if self.replay is not None and len(self.replay):
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
             x, kept = self.replay.draw(ranks.share(self.batch))
-            seen = self.networks.teach(x, needs) if needs & {"t_features", "statistics"} else {"t": self.networks.shown(kept)}
+            seen = (
+                self.networks.teach(x, needs)
+                if needs & {"t_features", "statistics"}
+                else {"t": self.networks.shown(kept)}
+            )
         else:
             x = self._images(z, step, index)
             seen = self.networks.teach(x, needs, first=True)
@@ -188,7 +198,9 @@ class Distiller:
             x = self._images(z, step, index)
             seen = self.networks.teach(x, needs, first=True)
             torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-            view = self.networks.view({"z": z, "x": x, **seen, **self.networks.study(x, needs, student, first=True)}, student)
+            view = self.networks.view(
+                {"z": z, "x": x, **seen, **self.networks.study(x, needs, student, first=True)}, student
+            )
             total, values = self.method.loss("synth", view, step)
             keeps = self.replay is not None and not self.refine.steps
             # What is to be kept must be sound also where no term looks at it.

@@ -10,13 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from segkd.machine import ranks
 from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError, one_line
+from segkd.machine import ranks
 from segkd.machine.device import machine
 from segkd.training import checkpoint
-from segkd.training.signals import StopFlag
 from segkd.training.log import Diary
 from segkd.training.rhythm import Pace, Plan
+from segkd.training.signals import StopFlag
 
 
 class Game(Protocol):

@@ -16,10 +16,10 @@ from segkd.data.classes import IGNORE
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform, draw_batch
 from segkd.evaluation.collapse import ASTRAY
-from segkd.machine.snapshot import Snapshot
 from segkd.foundation.rng import seed_for, seed_of_attempt
-from segkd.players.refusals import Refusals
+from segkd.machine.snapshot import Snapshot
 from segkd.players.player import Player
+from segkd.players.refusals import Refusals
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from segkd.machine.device import seconds_of
+from segkd.machine.graphs import Recorded
 from segkd.machine.precision import bf16_is_quicker
 from segkd.models.adapters import Adapter
-from segkd.machine.graphs import Recorded
 from segkd.models.taps import untouched_statistics
 from segkd.training.distiller import Distiller
 
@@ -43,7 +43,9 @@ def keep_in_fp32(game: Distiller, names: Collection[str]) -> None:
 def _bf16_wins(game: Distiller, network: Adapter, shape: tuple[int, ...]) -> bool:
     devices = [game.device] if game.device.type == "cuda" else []
     times: dict[bool, list[float]] = {False: [], True: []}
-    forward = Recorded(network) if game.networks.recording else network  # a host that is slow to launch hides the difference
+    forward = (
+        Recorded(network) if game.networks.recording else network
+    )  # a host that is slow to launch hides the difference
     with torch.random.fork_rng(devices), untouched_statistics(network), game.networks.recomputing(network.network):
         images = torch.randn(shape, device=game.device).contiguous(memory_format=torch.channels_last)
         for _ in range(1 + TRIALS):  # in turn, so that what else the machine does just now slows both

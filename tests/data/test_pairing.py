@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segkd.data.sets.folder import Folder, splits_of
 from segkd.data.lists import Known, read_lines
 from segkd.data.pairing import compiled
+from segkd.data.sets.folder import Folder, splits_of
 from segkd.foundation.errors import DataError
 from tests.data.folders import NAMES, filled, ids, write
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from segkd.delivery.folder import LoadedStudent, load_student, save_network, write_card
 from segkd.foundation.errors import ArgumentError, NumbersError, SegkdError, StorageError, TeacherError
 from segkd.models.adapters import Adapter, create_network
-from segkd.delivery.folder import LoadedStudent, load_student, save_network, write_card
 from tests.waiting import PATIENCE
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from segkd.foundation.errors import StorageError, TeacherError
-from segkd.delivery import folder as module
-from segkd.delivery.pt2 import program_bytes
-from segkd.models.families.segnet import SegNet
+from segkd.delivery import folder as delivered
 from segkd.delivery.folder import load_student, save_network
+from segkd.delivery.pt2 import program_bytes
+from segkd.foundation.errors import StorageError, TeacherError
+from segkd.models.families.segnet import SegNet
 from tests.waiting import PATIENCE
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -146,7 +146,9 @@ def test_a_program_does_not_say_where_its_code_lay(folder):
 def test_a_program_that_does_not_fit_on_the_disk_leaves_the_old_folder_whole(
     folder, tmp_path, small_files, monkeypatch
 ):
-    monkeypatch.setattr(module, "program_bytes", lambda *given: (folder / "model.pt2").read_bytes())  # as it would be
+    monkeypatch.setattr(
+        delivered, "program_bytes", lambda *given: (folder / "model.pt2").read_bytes()
+    )  # as it would be
     old = shutil.copytree(folder, tmp_path / "student")
     weights = (folder / "model.safetensors").stat().st_size
     assert weights + 1000 < (folder / "model.pt2").stat().st_size

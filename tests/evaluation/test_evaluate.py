@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import IGNORE, Classes
 from segkd.data.samples import Sample
+from segkd.data.sets.camvid import CamVid
 from segkd.evaluation.evaluate import evaluate, predict
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError, NumbersError

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from segkd import build
 from segkd.cli.main import main
-from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import IGNORE
+from segkd.data.samples import FileSet, check_labels
+from segkd.data.sets.camvid import CamVid
 from segkd.data.sets.folder import Folder
 from segkd.data.sets.nyuv2 import NYUv2
-from segkd.data.samples import FileSet, check_labels
 from segkd.evaluation.metrics import ConfusionMatrix, Scores, scores
 from segkd.foundation.errors import DataError
 from segkd.models.adapters import create_network

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from segkd.cli.main import main
+from segkd.players.player import Player
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
-from segkd.players.player import Player
 from tests.faults.child import Memory
 from tests.faults.harness import PLAIN
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
+from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.refusals import Refusals
 from segkd.recipe import method_terms
 from segkd.recipe.loading import FURTHER_TERMS
-from segkd.players.refusals import Refusals
-from segkd.players.player import Optimizer, Player, Schedule
 from segkd.training.teaching import Objective, Teaching
 from tests.methods.conftest import tiers
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from segkd.foundation.files import sha256
+from segkd.players.refusals import Verdict
 from segkd.recipe import method_terms
 from segkd.recipe.loading import FURTHER_TERMS
-from segkd.players.refusals import Verdict
 from tests.methods.conftest import cases, tiers
 from tests.methods.test_common import modules, only, players
 

@@ -19,8 +19,8 @@ from segkd.recipe import TeachRecipe, load
 from segkd.runs.distill import save_samples
 from segkd.training import checkpoint, loop
 from segkd.training.distiller import Distiller
-from segkd.training.signals import StopFlag
 from segkd.training.log import Diary
+from segkd.training.signals import StopFlag
 from tests.conftest import Tiny, hash_of
 from tests.faults.harness import TEACH
 from tests.methods.conftest import tiers

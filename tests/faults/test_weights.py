@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from segkd import build
 from segkd.cli.main import main
-from segkd.foundation.errors import SegkdError, StorageError, TeacherError
-from segkd.models.tensors import MOST_STEPS
-from segkd.models.adapters import create_network
 from segkd.delivery.folder import load_student, save_network
+from segkd.foundation.errors import SegkdError, StorageError, TeacherError
+from segkd.models.adapters import create_network
+from segkd.models.tensors import MOST_STEPS
 from segkd.models.weights import read_state
 from segkd.recipe import differences
 from segkd.training import loop

@@ -13,17 +13,17 @@ from segkd.methods.base import Rules
 from segkd.methods.ddad import DDAD
 from segkd.models.adapters import Adapter
 from segkd.models.teacher import Teacher
+from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.refusals import Refusals
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.refine import Refine
 from segkd.training import loop
 from segkd.training.distiller import Distiller
-from segkd.training.networks import Networks
-from segkd.players.refusals import Refusals
-from segkd.training.signals import StopFlag
 from segkd.training.log import Diary
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.training.networks import Networks
+from segkd.training.signals import StopFlag
 
 LOW, HIGH = -torch.ones(3), torch.ones(3)
 SIZE = (16, 16)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from segkd.machine import ranks
 from segkd.losses.reduce import mean_over_ranks, moments_over_ranks
+from segkd.machine import ranks
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from segkd import build
-from segkd.models.adapters import Adapter, create_network
 from segkd.machine.graphs import Recorded
+from segkd.models.adapters import Adapter, create_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segkd.machine import layers
-from segkd.models.adapters import Adapter, create_network, flops_of
 from segkd.machine.layers import QuickConv2d, QuickPooling, QuickUpsample, quicken
+from segkd.models.adapters import Adapter, create_network, flops_of
 
 WAYS = {  # channels, groups, stride, dilation, (height, width), and what computes it
     "split into plain maps": (6, 6, 1, 2, (9, 12), "_apart"),
@@ -51,7 +51,7 @@ def test_values_and_gradients_are_torchs_own(monkeypatch, way, bias):
     plain, twin = pair(channels, groups, stride, dilation, bias)
     used = []
     if means is not None:
-        owner, name = (getattr(quick, means), "forward") if means.endswith("Taps") else (quick, means)
+        owner, name = (getattr(layers, means), "forward") if means.endswith("Taps") else (layers, means)
         own = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *given: used.append(means) or own(*given))
     for one, other in both(plain, twin, torch.randn(2, channels, *size, dtype=torch.float64)):

@@ -14,13 +14,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from segkd.machine import ranks
-from segkd.machine.snapshot import Snapshot
 from segkd.losses.discrepancy import l1
 from segkd.losses.priors import balance
 from segkd.losses.reduce import mean_over_ranks
 from segkd.losses.statistics import batchnorm_distance
+from segkd.machine import ranks
 from segkd.machine.batchnorm import SyncedBatchNorm2d, synced
+from segkd.machine.snapshot import Snapshot
 from segkd.players.player import Optimizer, Player, Schedule
 from tests.conftest import Tiny
 from tests.waiting import PATIENCE

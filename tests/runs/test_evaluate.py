@@ -15,12 +15,12 @@ from segkd import build, evaluate, load_student
 from segkd.cli.main import main
 from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, SCENES, Classes, listed, numbered
 from segkd.data.images import read_image, read_mask
+from segkd.delivery.folder import save_network
 from segkd.evaluation.confusion import confusion_picture
 from segkd.evaluation.evaluate import predict
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, NumbersError, StorageError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
-from segkd.delivery.folder import save_network
 from segkd.recipe import load
 from segkd.runs.drawings import plan_drawings, read_job
 from segkd.runs.evaluate import evaluate as measure

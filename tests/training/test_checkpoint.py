@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from segkd.machine import memory
 from segkd.foundation.errors import NumbersError, StorageError
 from segkd.foundation.files import sha256
+from segkd.machine import memory
 from segkd.training import checkpoint
 
 

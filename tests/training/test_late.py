@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segkd.machine.snapshot import Snapshot
 from segkd.foundation.errors import NumbersError
+from segkd.machine.snapshot import Snapshot
 from segkd.synthesis.bank import Replay
 from tests.methods.conftest import cases
 

@@ -14,9 +14,9 @@ from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageEr
 from segkd.foundation.rng import seed_for
 from segkd.recipe import differences
 from segkd.training import checkpoint, loop
-from segkd.training.signals import StopFlag
 from segkd.training.log import Diary, read_lines
 from segkd.training.rhythm import Seconds
+from segkd.training.signals import StopFlag
 
 RECIPE = {
     "method": "walk",

@@ -1,5 +1,7 @@
 """What terms ask of the networks, and what of a method's own learns."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,9 @@ def played_by(game: Distiller, method: nn.Module, networks: Networks | None = No
 def test_a_parameter_of_a_method_learns_with_the_player_whose_terms_use_it(tiny, weights, owner) -> None:
     game = played_by(tiny.game(), Learned(RULES, weights))
     held = {player: getattr(game, player).optimizer.param_groups for player in ("student", "synth")}
-    assert {player for player, groups in held.items() for group in groups if group["params"] == [game.method.scale]} == {owner}
+    assert {
+        player for player, groups in held.items() for group in groups if group["params"] == [game.method.scale]
+    } == {owner}
     game.play(0)
     assert game.method.scale != 1 and game.method.scale.grad is None
 
@@ -54,7 +58,7 @@ def test_a_parameter_of_a_method_learns_with_the_player_whose_terms_use_it(tiny,
 def test_a_parameter_of_a_method_is_in_the_checkpoint(tiny) -> None:
     one, other = (played_by(tiny.game(), Learned(RULES, {})) for _ in range(2))
     one.play(0)
-    other.restore(one.state())
+    other.restore(copy.deepcopy(one.state()))
     for game in (one, other):
         game.play(1)
     assert tiny.hash(one.state()) == tiny.hash(other.state())

@@ -11,9 +11,9 @@ from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
 from segkd.models.adapters import Adapter, create_network
-from segkd.training import checkpoint
-from segkd.players.refusals import Refusals
 from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.refusals import Refusals
+from segkd.training import checkpoint
 from segkd.training.teaching import Objective, Teaching, class_weights
 
 CLASSES = 4

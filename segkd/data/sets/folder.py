@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from segkd.data.sets.description import IMAGES, MASKS, Description, read_description
 from segkd.data.images import read_image
 from segkd.data.labels import Labels
 from segkd.data.lists import Known, read_lines
 from segkd.data.pairing import ANY_KIND, SPLIT, Files, below, compiled, files_of, start, suggestion, whole
 from segkd.data.samples import FileSet, Report, Sample, check_size, refuse
+from segkd.data.sets.description import IMAGES, MASKS, Description, read_description
 from segkd.foundation.errors import DataError
 
 _NAMED = 3

@@ -11,8 +11,8 @@ import numpy as np
 from segkd.data.classes import IGNORE, NYUV2_13, NYUV2_40
 from segkd.data.images import read_image, read_mask
 from segkd.data.lists import read_lines
-from segkd.data.sets.nyuv2_mat import FRAMES, MAP_13, MAP_40, SPLITS, OfficialFiles
 from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
+from segkd.data.sets.nyuv2_mat import FRAMES, MAP_13, MAP_40, SPLITS, OfficialFiles
 from segkd.foundation.errors import DataError
 
 CLASSES = {13: NYUV2_13, 40: NYUV2_40}

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkd.data.prepare import PUBLIC, Patience, Source, prepare
 from segkd.data.sets.camvid import CamVid
 from segkd.data.sets.nyuv2 import NYUv2
-from segkd.data.prepare import PUBLIC, Patience, Source, prepare
 from segkd.data.verify import verify
 from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import RunLock

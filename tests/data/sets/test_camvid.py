@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.data.sets.camvid import CamVid
 from segkd.data.classes import CAMVID, IGNORE
 from segkd.data.resize import resize_protocol
 from segkd.data.samples import check_labels
+from segkd.data.sets.camvid import CamVid
 from segkd.foundation.errors import DataError
 
 

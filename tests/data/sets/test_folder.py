@@ -276,12 +276,12 @@ def test_the_table_of_ids_is_the_map_spelt_out(remap: dict[int, int | str], igno
 
 def test_descriptions_are_read_without_torch(root: Path):
     code = "import sys; from segkd.data.sets.folder import Folder; Folder(sys.argv[1], 'train')[0]; assert 'torch' not in sys.modules"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     subprocess.run([sys.executable, "-c", code, str(root)], check=True, env=environment)
 
 
 def test_the_documented_example_is_valid(tmp_path: Path):
-    text = (Path(__file__).parents[2] / "docs/data.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs/data.md").read_text("utf-8")
     (tmp_path / "dataset.yaml").write_text(text.split("## Your own folders")[1].split("```yaml\n")[1].split("```")[0])
     description = read_description(tmp_path)
     assert set(description.model_fields_set) == set(Description.model_fields)

@@ -20,9 +20,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from segkd.data.classes import IGNORE, NYUV2_13, NYUV2_40
+from segkd.data.resize import resize_protocol
 from segkd.data.sets.folder import Folder
 from segkd.data.sets.nyuv2 import NYUv2, frames_of
-from segkd.data.resize import resize_protocol
 from segkd.foundation.errors import DataError
 
 MAT = "nyu_depth_v2_labeled.mat"
@@ -280,7 +280,7 @@ with audit.phase('training'):
 assert audit.count('training') == 2
 assert audit.count('none') == 0
 """
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": root}
     )
@@ -289,7 +289,7 @@ assert audit.count('none') == 0
 
 def test_the_reader_of_matlab_files_is_not_loaded_before_it_is_needed():
     code = "import sys, segkd.data.sets.nyuv2; assert not {'h5py', 'scipy'} & set(sys.modules)"
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": root})
 
 
