@@ -42,7 +42,7 @@ CANARIES = {
     ),
     "ignore falsy": Canary(
         "segkd/data/sets/description.py", "else list(self.ignore)]", "else [i for i in self.ignore if i]]",
-        "tests/data/test_folder.py::test_the_table_of_ids_is_the_map_spelt_out",
+        "tests/data/sets/test_folder.py::test_the_table_of_ids_is_the_map_spelt_out",
     ),
     # The moves' seeds are counted from where the process began, not from where the run did.
     "seed reset on resume": Canary(
@@ -126,7 +126,7 @@ CANARIES = {
         "segkd/data/sets/nyuv2_mat.py",
         "images[frame - 1].transpose(2, 1, 0), labels[frame - 1].T",
         "np.rot90(images[frame - 1], -1, (1, 2)).transpose(1, 2, 0), np.rot90(labels[frame - 1], -1)",
-        "tests/data/test_nyuv2.py::test_both_layouts_give_what_was_seen[40]",
+        "tests/data/sets/test_nyuv2.py::test_both_layouts_give_what_was_seen[40]",
     ),
 }  # fmt: skip
 

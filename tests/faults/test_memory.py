@@ -13,6 +13,7 @@ from segkd.cli.main import main
 from segkd.players.player import Player
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
+from segkd.training.networks import Networks
 from tests.faults.child import Memory
 from tests.faults.harness import PLAIN
 
@@ -87,9 +88,9 @@ def test_no_memory_to_read_a_file_is_no_damage_to_it(row, tiny, tmp_path, monkey
 
 
 PLACES = {
-    "student's forward": (Distiller, "_study", torch_cpu),
+    "student's forward": (Networks, "study", torch_cpu),
     "synthesis": (Distiller, "_images", torch_device),
-    "teacher's forward": (Distiller, "_teach", numpy_host),
+    "teacher's forward": (Networks, "teach", numpy_host),
     "update": (Player, "update", torch_device),
     "evaluation": (Distiller, "agreement", torch_cpu),
     "save": (checkpoint, "_plain", plain),

@@ -48,8 +48,8 @@ def seen(*names: str) -> Callable[..., Any]:
     """Spoils what a network, or a tap in it, gave."""
 
     def change(original: Callable[..., dict], value: float) -> Callable[..., dict]:
-        def wrapped(*given: Any) -> dict:
-            found = original(*given)
+        def wrapped(*given: Any, **options: bool) -> dict:
+            found = original(*given, **options)
             for name in names:
                 if name == "statistics" and found.get(name):
                     first = found[name][0]
@@ -88,9 +88,9 @@ def bad_gradient(player: Any, value: float) -> Iterator[None]:
 
 Fault = Callable[[Any, float], Any]
 PLACES: dict[str, Fault] = {
-    "teacher out": lambda game, value: patched(game, "_teach", lambda f: seen("t", "kept")(f, value)),
-    "student out": lambda game, value: patched(game, "_study", lambda f: seen("s")(f, value)),
-    "statistics": lambda game, value: patched(game, "_teach", lambda f: seen("statistics")(f, value)),
+    "teacher out": lambda game, value: patched(game.networks, "teach", lambda f: seen("t", "kept")(f, value)),
+    "student out": lambda game, value: patched(game.networks, "study", lambda f: seen("s")(f, value)),
+    "statistics": lambda game, value: patched(game.networks, "teach", lambda f: seen("statistics")(f, value)),
     "z": lambda game, value: patched(game, "_latents", lambda f: result(f, value)),
     "images": lambda game, value: patched(game, "augment", lambda f: result(f, value)),
     "student gradient": lambda game, value: bad_gradient(game.student, value),

@@ -12,7 +12,7 @@ from segkd.losses.discrepancy import channel_wise
 from segkd.losses.statistics import batchnorm_distance
 from segkd.methods.ddad import DDAD
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
-from segkd.training import distiller
+from segkd.training import distiller, networks
 
 DROPOUT, STILL = (f"student.options.decoder_aspp_dropout={share}" for share in (0.5, 0))
 CHANGED = "synth.augment=[flip, noise]"
@@ -334,7 +334,7 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monke
     def recorded(network):
         return lambda x, at_head: used.append(names[id(network)]) or network(x, at_head=at_head)
 
-    monkeypatch.setattr(distiller, "Recorded", recorded)
+    monkeypatch.setattr(networks, "Recorded", recorded)
     game = tiny.game("ddad.segkd", STILL, "weights.bn=0", "game.keep_moves=1")
     names = {id(game.teacher): "teacher", id(game.student.network): "student"}
 
@@ -363,7 +363,9 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monke
 def test_only_what_is_looked_at_is_computed(tiny):
     game, x = tiny.game(), torch.randn(2, 3, 32, 64)
     student = game.student.network
-    assert game.networks.teach(x, {"t"}).keys() == {"kept", "t"} and game.networks.study(x, {"s"}, student).keys() == {"s"}
+    assert game.networks.teach(x, {"t"}).keys() == {"kept", "t"} and game.networks.study(x, {"s"}, student).keys() == {
+        "s"
+    }
     with tiny.calls(student) as asked:
         assert game.networks.study(x, {"t", "x", "statistics"}, student) == {} and not asked
     assert game.networks.study(x, {"s_features"}, student).keys() == {"s", "s_features"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from segkd.foundation.errors import NumbersError
-from segkd.methods.ddad import DDAD
 from segkd.machine.sides import side_by_side
+from segkd.methods.ddad import DDAD
 from tests.waiting import PATIENCE
 
 OVERLAP = ("game.overlap=true", "game.keep_moves=1", "game.student_moves=2", "run.steps=6")

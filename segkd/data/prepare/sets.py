@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from segkd.data import nyuv2_mat as official
 from segkd.data.classes import NYUV2_13, NYUV2_40
 from segkd.data.images import read_image, read_mask
 from segkd.data.prepare.archives import Archive, opened
 from segkd.data.prepare.download import Patience, is_url
 from segkd.data.prepare.workplace import Source, Workplace
+from segkd.data.sets import nyuv2_mat as official
 from segkd.data.verify import COUNTS, verify
 from segkd.foundation.errors import DataError
 from segkd.foundation.files import RunLock, sha256
