@@ -16,10 +16,9 @@ from PIL import Image
 from segkd.delivery.folder import LoadedStudent, load_student, save_network, write_card
 from segkd.foundation.errors import ArgumentError, NumbersError, SegkdError, StorageError, TeacherError
 from segkd.models.adapters import Adapter, create_network
+from tests.delivery.outside import MEAN, NAMES, PALETTE, STD, WITHOUT_SEGKD
 from tests.waiting import PATIENCE
 
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-NAMES, PALETTE = ["sky", "road", "car"], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 NETWORKS = {
     "options": ("FPN", "tu-resnet10t", {"channels": [16, 24, 32, 48], "decoder_pyramid_channels": 32}),
     "stride": (
@@ -30,14 +29,11 @@ NETWORKS = {
     "classic": ("unet", "mobilenet_v2", {"decoder_channels": [16, 8, 8, 4, 4]}),
 }
 
-OUTSIDER = """
-import json, sys
+OUTSIDER = (
+    WITHOUT_SEGKD
+    + """
+import json
 from pathlib import Path
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "segkd":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocker())
 import numpy, torch
 import segmentation_models_pytorch as smp
 torch.set_num_threads(1)
@@ -56,6 +52,7 @@ for folder in map(Path, sys.argv[2:]):
     numpy.save(folder.with_suffix(".npy"), logits[0, :, :height, :width].numpy())
 assert not any(name.split(".")[0] == "segkd" for name in sys.modules)
 """
+)
 
 
 def network(kind: str) -> torch.nn.Module:

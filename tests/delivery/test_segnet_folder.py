@@ -19,20 +19,15 @@ from segkd.delivery.folder import load_student, save_network
 from segkd.delivery.pt2 import program_bytes
 from segkd.foundation.errors import StorageError, TeacherError
 from segkd.models.families.segnet import SegNet
+from tests.delivery.outside import MEAN, NAMES, PALETTE, STD, WITHOUT_SEGKD
 from tests.waiting import PATIENCE
 
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-NAMES, PALETTE = ["sky", "road", "car"], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 FILES = ["README.md", "config.json", "model.pt2", "model.safetensors", "preprocess.json"]
 SIZES = [(1, 64, 96), (3, 64, 96), (1, 256, 352), (2, 96, 64)]
 
-OUTSIDER = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "segkd":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocker())
+OUTSIDER = (
+    WITHOUT_SEGKD
+    + """
 import torch
 torch.set_num_threads(1)
 exec(open("card.py").read())
@@ -48,6 +43,7 @@ for name, images in (("odd", torch.zeros(1, 3, 64, 70)), ("small", torch.zeros(1
 torch.save(found, "outputs.pt")
 assert not any(name.split(".")[0] == "segkd" for name in sys.modules)
 """
+)
 
 
 def network() -> SegNet:
