@@ -32,7 +32,7 @@ from segkd.models.selection import select_weights
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import tried, try_passes
-from segkd.models.weights import load_weights, read_state
+from segkd.models.weights import first_few, load_weights, read_state
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
@@ -110,10 +110,8 @@ def _start_from_teacher(network: nn.Module, teacher: Teacher) -> None:
             " channels or more; set student.weights=none, or the teacher's arch and encoder"
         ])  # fmt: skip
     if left and not ranks.rank():
-        few = f"{', '.join(left[:3])}{' ...' if len(left) > 3 else ''}"
-        terminal.say(
-            f"student.weights: {len(left)} of {numbers} tensors start fresh, for the teacher has none so large: {few}"
-        )
+        why = "for the teacher has none so large"
+        terminal.say(f"student.weights: {len(left)} of {numbers} tensors start fresh, {why}: {first_few(left)}")
 
 
 def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:

@@ -71,7 +71,7 @@ def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = Fals
     loaded = _trusted(file) if trust_pickle else _untrusted(file)
     found = dict(_states_in(loaded))
     if not found:
-        has = f" but {_first(list(map(str, loaded)))}" if isinstance(loaded, dict) and loaded else ""
+        has = f" but {first_few(list(map(str, loaded)))}" if isinstance(loaded, dict) and loaded else ""
         raise TeacherError(f"{file}: holds no state_dict of tensors{has}; save model.state_dict()")
     return _unwrapped(found[_chosen(found, file, entry)])
 
@@ -167,13 +167,13 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         f"{key}: expected {difference}" for key, value in own.items() if (difference := _difference(value, state[key]))
     ]
     if wrong:
-        raise TeacherError(f"{source}: {_first(wrong, '; ')}; {_advice(own, state)}")
+        raise TeacherError(f"{source}: {first_few(wrong, '; ')}; {_advice(own, state)}")
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
     if broken:
-        raise TeacherError(f"{source}: not finite: {_first(broken)}; train or fetch it again")
+        raise TeacherError(f"{source}: not finite: {first_few(broken)}; train or fetch it again")
     below = [key for key, value in state.items() if key.endswith("running_var") and (value < 0).any()]
     if below:
-        raise TeacherError(f"{source}: a variance below 0: {_first(below)}; train or fetch it again")
+        raise TeacherError(f"{source}: a variance below 0: {first_few(below)}; train or fetch it again")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
@@ -191,7 +191,7 @@ def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: 
     head = "classification_head."
     left = [key for key in state if not key.startswith(prefix) or key.startswith(f"{prefix}{head}")]
     if left:
-        terminal.say(f"{source}: left out {_first(left)}: no part of the segmentation network")
+        terminal.say(f"{source}: left out {first_few(left)}: no part of the segmentation network")
     inside = {key: value for key, value in inside.items() if key in own or not key.startswith(head)}
     return {key: value for key, value in own.items() if key.endswith(counter) and key not in inside} | inside
 
@@ -205,7 +205,7 @@ def _misfit(missing: Sequence[str], extra: Sequence[str], state: Mapping[str, Te
                 f"the weights of a network of {library} ({', '.join(sorted(needed))}), which segkd does not build:"
                 " a teacher is one of segmentation-models-pytorch, or a SegNet"
             )
-    parts = [f"{name} {_first(keys)}" for name, keys in (("missing", missing), ("unexpected", extra)) if keys]
+    parts = [f"{name} {first_few(keys)}" for name, keys in (("missing", missing), ("unexpected", extra)) if keys]
     return f"not the weights of this network: {'; '.join(parts)}; check arch, encoder, options"
 
 
@@ -220,8 +220,8 @@ def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     return "check arch, encoder, options and classes"
 
 
-def _first(items: Sequence[str], between: str = ", ") -> str:
-    """The first three; they come from a file, and may be anything."""
+def first_few(items: Sequence[str], between: str = ", ") -> str:
+    """The first three, for a line of an error; they come from a file, and may be anything."""
     return between.join(one_line(item, 200) for item in items[:3]) + (" ..." if len(items) > 3 else "")
 
 
