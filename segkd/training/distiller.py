@@ -146,6 +146,11 @@ class Distiller:
         shared = shared or bool(self.method.state_dict())
         return self.overlap and alone and not shared
 
+    @property
+    def _shown_student(self) -> nn.Module:
+        """The student as the others see it: beside one that learns, a copy of it as it was before the step."""
+        return self._onlooker if self._lessons else self.student.network
+
     def _leave(self, index: int, action: Callable[[], object]) -> None:
         """Do it now, or where moves overlap, after them all."""
         if self._left is None:
@@ -191,7 +196,7 @@ class Distiller:
         Not so where kept images are refined: students learn more where no raw ones are among them.
         """
         needs = self.needs["synth"]
-        student, network = (self._onlooker if self._lessons else self.student.network).train(), self.synthesiser.train()
+        student, network = self._shown_student.train(), self.synthesiser.train()
         before = Snapshot([network, self.method])
         with frozen(student), untouched_statistics(student):
             z = self._latents(step, index)
@@ -235,7 +240,7 @@ class Distiller:
         """What images that are about to be kept answer to; the terms of the last look are put into `values`."""
 
         def loss(x: Tensor) -> Tensor:
-            view = self.networks.view({"x": x, **self.networks.teach(x, self.needs["refine"])}, self.student.network)
+            view = self.networks.view({"x": x, **self.networks.teach(x, self.needs["refine"])}, self._shown_student)
             total, terms = self.method.loss("refine", view, step)
             values.update({name: value.detach() for name, value in terms.items()})
             return total
