@@ -10,14 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from segkd.data import catalogue
 from segkd.data import classes as class_lists
-from segkd.data.classes import Classes
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
-from segkd.data.sets.camvid import CamVid
 from segkd.data.sets.folder import Folder
-from segkd.data.sets.nyuv2 import NYUv2
-from segkd.data.sets.scenes import SceneSet
 from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
 from segkd.foundation import terminal
@@ -43,36 +40,6 @@ from segkd.synthesis.refine import Refine
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
 from segkd.training.teaching import Objective, Teaching, class_weights
-
-TRAIN_SCENES, TEST_SCENES = 4000, 500
-"""Procedural pictures that a teacher trains on, half a minute of rendering and 200 MB; and those that measure it."""
-
-
-def classes_of(value: str | Sequence[str] | int) -> Classes:
-    """The class list that a recipe's `classes` means: a named one, a list of names, or a number of unnamed ones."""
-    if isinstance(value, str):
-        return class_lists.named(value)
-    return class_lists.numbered(value) if isinstance(value, int) else class_lists.listed("custom", value)
-
-
-def dataset(name: str, root: str | None, split: str, classes: Classes) -> Dataset:
-    """A labelled set by its recipe name; of a set with several labellings the one that has as many classes as `classes`.
-
-    Raises:
-        DataError: unknown, without the root that it needs, not found there, or not labelled with so many classes.
-    """
-    if name == "scenes":
-        return SceneSet(split, TRAIN_SCENES if split == "train" else TEST_SCENES)
-    if root is None:
-        told = "give --root DIR to segkd eval, or data.root=DIR to a recipe"
-        raise DataError(f"data: {name} is read from a folder; {told} (its layout is in docs/data.md)")
-    if name == "camvid":
-        return CamVid(expand_root(root), split)
-    if name == "nyuv2":
-        return NYUv2(expand_root(root), split, len(classes))
-    if name == "folder":
-        return Folder(expand_root(root), split)
-    raise DataError(f"data.name: no data set {name!r}; there are camvid, nyuv2, scenes and folder")
 
 
 def network_of(model: blocks.Model | blocks.Student, classes: int, megabytes: float | None = None) -> nn.Module:
@@ -120,7 +87,7 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
     Raises:
         TeacherError: its weights are missing, damaged, or do not fit.
     """
-    classes = classes_of(block.classes)
+    classes = catalogue.classes_of(block.classes)
     state = read_state(Path(expand_root(block.weights)), block.recipe, trust_pickle, block.weights_key)
     network = network_of(block, len(classes), fitting_mb(state))
     load_weights(network, state, block.weights)
@@ -168,8 +135,8 @@ def player_of(
 
 def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[Teaching, Adapter]:
     """The supervised game of a teach recipe, and its network."""
-    classes = classes_of(recipe.model.classes)
-    data = dataset(recipe.data.name, recipe.data.root, recipe.data.train, classes)
+    classes = catalogue.classes_of(recipe.model.classes)
+    data = catalogue.dataset(recipe.data.name, recipe.data.root, recipe.data.train, classes)
     if wrong := class_lists.disagreement(classes.names, data.classes, "model"):
         raise TeacherError(f"{wrong}; set model.classes")
     terminal.say(*data.notes)
@@ -197,7 +164,7 @@ def _check_held_out(recipe: TeachRecipe, data: Dataset) -> None:
     """A folder without splits has the same images under every name. Raises DataError where they would train and measure."""
     for key, split in (("watch", recipe.data.watch), ("final", recipe.data.final)):
         if isinstance(data, Folder) and split not in (None, recipe.data.train):
-            other = dataset(recipe.data.name, recipe.data.root, split, data.classes)
+            other = catalogue.dataset(recipe.data.name, recipe.data.root, split, data.classes)
             if other.pairs == data.pairs:
                 same = f"the {len(data)} images of {recipe.data.train} and {split} are the same"
                 raise DataError(f"data.{key}: {same}; list them apart (docs/data.md), or set data.{key}=null")
@@ -224,7 +191,9 @@ def synthesiser_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
     if synth.kind == "noise":
         return generator.Noise(largest, low, high)
     if synth.kind == "images":
-        data = dataset(recipe.data.name, recipe.data.root, synth.split, classes_of(recipe.teacher.classes))
+        data = catalogue.dataset(
+            recipe.data.name, recipe.data.root, synth.split, catalogue.classes_of(recipe.teacher.classes)
+        )
         if not ranks.rank():
             terminal.say(*data.notes)
         return ImageStream(data, low, high)

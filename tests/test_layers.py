@@ -63,7 +63,7 @@ def test_no_circle() -> None:
         ("segkd.methods.ddad", "segkd.losses.priors", False),
         ("segkd.losses.priors", "segkd.methods.ddad", True),
         ("segkd.models.teacher", "segkd.data.classes", True),
-        ("segkd.data.classes", "segkd.procedural.scenes", False),
+        ("segkd.data.sets.scenes", "segkd.procedural.scenes", False),
         ("segkd.training.loop", "segkd.recipe.loading", True),
     ],
 )

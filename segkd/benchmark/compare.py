@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segkd import build
 from segkd.benchmark import pair
 from segkd.benchmark.memory import peak_mb
 from segkd.benchmark.phases import watched
 from segkd.benchmark.reference import STUDENT_MOVES
+from segkd.data import catalogue
 from segkd.data.classes import Classes
 from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate
@@ -161,7 +161,7 @@ def _evaluator(
     network: nn.Module, recipe: DistillRecipe, device: torch.device, precision: Any, turns: int, batch: int = 8
 ) -> dict[str, float]:
     """The evaluator on images in memory, beside the student's forward alone on the same batches, in turn."""
-    data, block = _Pictures(build.classes_of(recipe.teacher.classes), 6 * batch), recipe.teacher
+    data, block = _Pictures(catalogue.classes_of(recipe.teacher.classes), 6 * batch), recipe.teacher
     ready = torch.randn(batch, 3, 256, 341, device=device)
 
     def judge() -> None:

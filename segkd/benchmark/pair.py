@@ -11,6 +11,7 @@ from torch import nn
 
 from segkd import build
 from segkd.benchmark.reference import Reference
+from segkd.data import catalogue
 from segkd.foundation.errors import UsageError
 from segkd.models.teacher import Teacher
 from segkd.models.weights import load_weights, read_state
@@ -34,7 +35,7 @@ def has_weights(recipe: DistillRecipe) -> bool:
 
 def trained(recipe: DistillRecipe) -> Trained:
     """The recipe's teacher; where its weights are missing, one whose statistics have seen noise: as quick as another."""
-    block, classes = recipe.teacher, build.classes_of(recipe.teacher.classes)
+    block, classes = recipe.teacher, catalogue.classes_of(recipe.teacher.classes)
     torch.manual_seed(0)
     network = build.network_of(block, len(classes))
     if has_weights(recipe):

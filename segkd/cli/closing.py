@@ -101,6 +101,8 @@ def columns(rows: Iterable[Row]) -> list[str]:
 
 def unmeasured(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
     """What was not measured, why, and the commands that would."""
+    from segkd.data import catalogue
+
     if summary.get("student_miou") is not None:
         return []
     data, folder = recipe.data, shlex.quote(str(recipe.run.dir))
@@ -111,7 +113,8 @@ def unmeasured(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
     else:
         why = "there were no labelled images"
     name = data.name or "NAME"
-    prepare = [f"segkd data prepare {name} --root DIR"] if name in ("camvid", "nyuv2") else []
+    fetched = data.name is not None and catalogue.reader(data.name).preparation is not None
+    prepare = [f"segkd data prepare {name} --root DIR"] if fetched else []
     commands = " && ".join([*prepare, f"segkd eval {folder} --data {name} --root DIR"])
     return [f"  not measured: mIoU, since {why}; this measures it: {commands}"]
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from segkd.cli.exits import with_debug
+from segkd.cli.options import DATA_SETS
 from segkd.foundation import terminal
 from segkd.foundation.errors import DataError
 
@@ -21,7 +22,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("name", type=click.Choice(["camvid", "nyuv2"]))
+@click.argument("name", type=DATA_SETS)
 @click.option(
     "--root", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Its folder."
 )
@@ -34,7 +35,8 @@ def data() -> None:
 def prepare(name: Any, root: Path, source: str | None, quiet: bool) -> None:
     """Download a public data set, or take it from a file, and lay it out under DIR.
 
-    The same command goes on where it was interrupted. CamVid: CC BY-NC 4.0; NYUv2: for research; see their sites.
+    The same command goes on where it was interrupted. Of a set that needs an account, a line says
+    where it is to be had. CamVid: CC BY-NC 4.0; NYUv2: for research; see their sites.
     """
     from segkd.data.prepare import prepare as bring
 
@@ -47,7 +49,7 @@ def prepare(name: Any, root: Path, source: str | None, quiet: bool) -> None:
 
 
 @data.command()
-@click.argument("name", type=click.Choice(["camvid", "nyuv2", "folder"]))
+@click.argument("name", type=DATA_SETS)
 @click.option("--root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Its folder.")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
 @QUIET

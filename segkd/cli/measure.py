@@ -16,7 +16,7 @@ from segkd.foundation import terminal
 @click.command("eval")
 @click.argument("model")
 @OVERRIDES
-@click.option("--data", type=click.Choice(DATA_SETS), help="Data set; default: as in the recipe.")
+@click.option("--data", type=DATA_SETS, help="Data set; default: as in the recipe.")
 @click.option("--root", metavar="DIR", help="Its folder; scenes need none.")
 @click.option("--split", metavar="NAME", help="Default: the recipe's data.final, or test.")
 @SIZE

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import click
 
 from segkd.cli.exits import with_debug
+from segkd.foundation import rooms
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-DATA_SETS = ["camvid", "nyuv2", "scenes", "folder"]  # as in recipes, which `segkd --help` has no time to load
+DATA_SETS = click.Choice([*rooms.files(rooms.SETS)])
 OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
 TRUST = click.option("--trust-pickle", is_flag=True, help="Read weights that need pickle: it runs the code they hold.")
 WHO = click.option("--who", type=click.Choice(["teacher", "student"]), help="Whose network; a recipe has its teacher.")

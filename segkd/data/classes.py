@@ -1,4 +1,4 @@
-"""Class names and colours of the data sets."""
+"""Class lists: names and colours, and whether two lists agree."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segkd.foundation.errors import DataError
-from segkd.procedural.scenes import STREET_NAMES, STREET_PALETTE
-
 IGNORE = 255
 """The id of pixels that are neither trained on nor measured; drawn black."""
+UNKNOWN = 254
+"""In a table of ids: no class, and not ignored. Classes end at 253."""
 
 
 @dataclass(frozen=True)
@@ -42,75 +41,14 @@ def listed(name: str, names: Sequence[str]) -> Classes:
     return Classes(name, tuple(names), tuple(palette))
 
 
-CAMVID = Classes(
-    "camvid",
-    (
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "signsymbol",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    (
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
-)
-
-SCENES = Classes("scenes", tuple(STREET_NAMES), tuple((int(r), int(g), int(b)) for r, g, b in STREET_PALETTE))
-
-NYUV2_13 = listed("nyuv2_13", (
-    "bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv", "wall",
-    "window",
-))  # fmt: skip
-
-NYUV2_40 = listed("nyuv2_40", (
-    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
-    "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes",
-    "ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard",
-    "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture",
-    "otherprop",
-))  # fmt: skip
-
-NAMED = (CAMVID, SCENES, NYUV2_13, NYUV2_40)
-"""The lists that a recipe may name."""
-
-
-def named(name: str) -> Classes:
-    """The classes called `name`, such as "camvid" or "nyuv2_13".
-
-    Raises:
-        DataError: for another name, listing the known ones.
-    """
-    for classes in NAMED:
-        if classes.name == name:
-            return classes
-    raise DataError(f"no classes called '{name}'; known: {', '.join(sorted(classes.name for classes in NAMED))}")
+def coloured(name: str, names: Sequence[str], colours: str) -> Classes:
+    """Classes with the given names and colours, these as `804080 f423e8 ...` (red, green and blue in hexadecimal)."""
+    return Classes(name, tuple(names), tuple((*bytes.fromhex(colour),) for colour in colours.split()))  # type: ignore[misc]
 
 
 def numbered(count: int) -> Classes:
     """`count` classes of which only the number is known."""
     return listed("custom", [f"class {i}" for i in range(count)])
-
-
-def known_as(names: Sequence[str]) -> Classes | None:
-    """The named list with exactly these names, if there is one."""
-    return next((classes for classes in NAMED if classes.names == tuple(names)), None)
 
 
 def disagreement(names: Sequence[str], data: Classes, *players: str) -> str | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segkd.data.classes import IGNORE
+from segkd.data.classes import IGNORE, UNKNOWN
+from segkd.data.description import FILE, read_description
 from segkd.data.image_files import MAX_PIXELS
 from segkd.data.images import read_mask
 from segkd.data.samples import Report, label_error, refuse
-from segkd.data.sets.description import FILE, UNKNOWN, read_description
 from segkd.foundation.errors import DataError
 
 _ABOVE = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +85,49 @@ def files_of(root: Path, pattern: str, *, masks: bool = False) -> Files:
         else:
             found.twice.append((path, matched["name"]))
     return found
+
+
+def paired(
+    images: Files, masks: Files, report: Callable[[DataError], None], chosen: Mapping[str, str] | None = None,
+    strays: bool = True,
+) -> list[tuple[Path, Path]]:  # fmt: skip
+    """Each image with its mask; whatever has no partner is reported.
+
+    Args:
+        chosen: the names of images and those of their masks, in order; by default all, sorted, each with its namesake.
+        strays: masks without an image are reported too.
+
+    Raises:
+        DataError: no images, or none with a mask.
+    """
+    if not images.of:
+        raise DataError(f"{images.folder}: no images {images.pattern}")
+    for name in sorted(masks.of.keys() - images.of.keys()) if strays else ():
+        told = f"mask without an image {images.shown(name)}{beside(name, images)}"
+        report(DataError(f"{masks.of[name]}: {told}"))
+    chosen = {name: name for name in sorted(images.of)} if chosen is None else chosen
+    for name, label in chosen.items():
+        if label not in masks.of:
+            told = f"image without a mask {masks.shown(label)}{beside(label, masks)}"
+            report(DataError(f"{images.of[name]}: {told}"))
+    found = [(images.of[name], masks.of[label]) for name, label in chosen.items() if label in masks.of]
+    if not found:
+        raise DataError(f"{images.folder}: no image with a mask")
+    return found
+
+
+def tell_twice(images: Files, masks: Files, report: Callable[[DataError], None]) -> None:
+    """Report the files that have another one's name, but for their endings."""
+    for files, kind in ((images, "image"), (masks, "mask")):
+        for path, name in files.twice:
+            report(DataError(f"{path}: a second {kind} called '{name}', beside {files.of[name].name}"))
+
+
+def beside(name: str, files: Files) -> str:
+    """Words about a file of this name that is there and of a kind that is not read; or none."""
+    stem = Path(name).name
+    there = [path.name for path in files.others if path.stem in (stem, Path(stem).stem)]
+    return f"; {there[0]} is of a kind that is not read" if there else ""
 
 
 def below(folder: Path) -> Iterator[Path]:

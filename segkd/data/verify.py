@@ -7,20 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from segkd.data.samples import Dataset, Report
-from segkd.data.sets.camvid import CamVid
-from segkd.data.sets.folder import Folder, splits_of
-from segkd.data.sets.nyuv2 import NYUv2, labellings
-from segkd.foundation.errors import DataError
-
-Name = Literal["camvid", "nyuv2", "folder"]
-COUNTS: dict[str, dict[str, int]] = {
-    "camvid": {"train": 367, "val": 101, "test": 233},
-    "nyuv2": {"train": 700, "val": 95, "test": 654},
-}
-"""Images of the splits as published (NYUv2's 795 for training are held here as train and val)."""
+from segkd.data import catalogue
+from segkd.data.definition import LabelledSet
+from segkd.data.samples import Report
+from segkd.foundation.errors import DataError, UsageError
 
 
 @dataclass
@@ -44,8 +35,8 @@ class Findings:
 
 
 def verify(
-    name: Name, root: Path, splits: Sequence[str] = (), *,
-    counts: Mapping[str, Mapping[str, int]] = COUNTS, progress: Callable[[int, int], None] | None = None,
+    name: str, root: Path, splits: Sequence[str] = (), *,
+    counts: Mapping[str, int] | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> Findings:  # fmt: skip
     """Read every image and mask of a data set, whatever is wrong with the others.
 
@@ -53,18 +44,26 @@ def verify(
         name: which set.
         root: its folder.
         splits: those to look at; none: all, and then, if nothing else is wrong, files that belong to none.
-        counts: images that the splits of a set should have.
+        counts: images that the splits should have, in place of the published numbers.
         progress: is called with the images done and their number.
+
+    Raises:
+        UsageError: a set that is in no folder.
     """
-    findings = Findings()
-    sets: list[tuple[str, str, Dataset]] = []
+    kind, findings = catalogue.reader(name), Findings()
+    if kind.obtained is None:
+        raise UsageError(f"{name} are rendered: there are no files to verify")
+    expected = kind.counts if counts is None else counts
+    sets: list[tuple[str, str, LabelledSet]] = []
     with findings.noting():
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
-        for split in splits or ([*counts[name]] if name in counts else splits_of(root)):
+        for split in splits or ([*counts] if counts else kind.splits(root)):
             with findings.noting():
-                for label, data in _opened(name, root, split, findings.note):
-                    sets.append((split, label, data))
+                for classes in kind.labellings_in(root):
+                    several = classes is not None and len(kind.labellings) > 1
+                    label = f"{split} ({len(classes)} classes)" if several else split
+                    sets.append((split, label, kind.at(root, split, classes, findings.note)))
     done, total = 0, sum(len(data) for _, _, data in sets)
     for split, label, data in sets:
         sizes: dict[str, tuple[int, ...]] = {}
@@ -75,44 +74,30 @@ def verify(
             done += 1
             if progress is not None:
                 progress(done, total)
-        expected = counts.get(name, {}).get(split, len(data))
-        if len(data) != expected:
-            findings.note(DataError(f"{root}: {label}: {len(data)} images, where {expected} were published"))
-        findings.splits += [f"{label}: {len(data)} images{_size(name, root, sizes, findings.note)}", *data.notes]
+        if len(data) != expected.get(split, len(data)):
+            findings.note(DataError(f"{root}: {label}: {len(data)} images, where {expected[split]} were published"))
+        findings.splits += [f"{label}: {len(data)} images{_size(data, sizes, findings.note)}", *data.notes]
     if not splits and not findings.problems:
-        _note_strangers(name, root, [data for _, _, data in sets], findings.note)
+        _note_strangers([data for _, _, data in sets if data.alone], findings.note)
     return findings
 
 
-def _opened(name: Name, root: Path, split: str, report: Report) -> Iterator[tuple[str, Dataset]]:
-    """The sets of a split, each with what to call it: one, but for NYUv2 one for each labelling."""
-    if name == "camvid":
-        yield split, CamVid(root, split, report)
-    elif name == "folder":
-        yield split, Folder(root, split, report)
-    else:
-        for classes in labellings(root):
-            yield f"{split} ({classes} classes)", NYUv2(root, split, classes, report)
-
-
-def _size(name: Name, root: Path, sizes: Mapping[str, tuple[int, ...]], report: Report) -> str:
-    """In words, the size that the images of a split have; those of a published set all have one."""
+def _size(data: LabelledSet, sizes: Mapping[str, tuple[int, ...]], report: Report) -> str:
+    """In words, the size that the images of a split have; those of some sets all have one."""
     ranked = Counter(sizes.values()).most_common()
     if len(ranked) != 1:
-        for image, (height, width) in sizes.items() if name != "folder" else ():
+        for image, (height, width) in sizes.items() if data.one_size else ():
             if (height, width) != ranked[0][0]:
                 most = f"{ranked[0][1]} images have {ranked[0][0][1]}x{ranked[0][0][0]}"
-                report(DataError(f"{root / image}: {width}x{height} pixels, where {most}"))
+                report(DataError(f"{data.root / image}: {width}x{height} pixels, where {most}"))
         return f" of {len(ranked)} sizes" if ranked else ""
     return f" of {ranked[0][0][1]}x{ranked[0][0][0]} pixels"
 
 
-def _note_strangers(name: Name, root: Path, sets: Sequence[Dataset], report: Report) -> None:
-    """Report the files of a published set that belong to no split; a folder of one's own says itself which are which."""
-    known = {path for data in sets if isinstance(data, CamVid) for pair in data.pairs for path in pair}
-    frames = {f"{frame:04d}" for data in sets if isinstance(data, NYUv2) for frame in data.ids}
-    nyuv2 = [root / folder for folder in ("images", "labels40", "labels13") if name == "nyuv2"]
-    for folder in nyuv2 or sorted({path.parent for path in known}):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path not in known and path.stem not in frames and not path.name.startswith("."):
+def _note_strangers(sets: Sequence[LabelledSet], report: Report) -> None:
+    """Report the files beside those of the sets that belong to no split."""
+    known = {path for data in sets for pair in data.pairs for path in pair}
+    for folder in sorted({path.parent for path in known}):
+        for path in sorted(folder.iterdir()):
+            if path not in known and not path.name.startswith("."):
                 report(DataError(f"{path}: belongs to no split"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from segkd.recipe import networks
+from segkd.recipe import datasets, messages, networks
 
-DataName = Literal["camvid", "nyuv2", "scenes", "folder"]
-NAMED_CLASSES = ("camvid", "scenes", "nyuv2_13", "nyuv2_40")
 MOST_CLASSES = 254
 """As many as `data.classes.Classes` holds: masks are bytes, and one id is kept for void."""
 
@@ -26,7 +24,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _classes(value: Any) -> Any:
     if isinstance(value, str):
-        if value in NAMED_CLASSES:
+        if value in datasets.class_lists():
             return value
     elif isinstance(value, list | tuple):
         names = [name for name in value if isinstance(name, str) and name]
@@ -36,9 +34,17 @@ def _classes(value: Any) -> Any:
         return value
     if value == 1 or (isinstance(value, list | tuple) and len(value) == 1):
         raise ValueError("a head of one logit (sigmoid) is not supported: expected two classes or more")
-    raise ValueError(
-        f"expected one of {', '.join(NAMED_CLASSES)}, a list of 2 to {MOST_CLASSES} different names, or their number"
-    )
+    named = ", ".join(datasets.class_lists())
+    raise ValueError(f"expected one of {named}, a list of 2 to {MOST_CLASSES} different names, or their number")
+
+
+def _data_set(value: Any) -> Any:
+    known = datasets.data_sets()
+    if isinstance(value, str) and value not in known:
+        raise ValueError(f"unknown value {messages.shown(value)}{messages.suggestion(value, known)}")
+    if not isinstance(value, str):
+        raise ValueError(f"expected one of {', '.join(known)}")
+    return value
 
 
 def seconds_of(value: Any) -> float | None:
@@ -106,11 +112,8 @@ Range = Annotated[tuple[Scale, Scale], Field(strict=False)]
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]
 Deviation = Annotated[float, Field(ge=0.001)]
 Spread = Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False)]
-ClassNames = Annotated[
-    str | tuple[str, ...] | int,
-    BeforeValidator(_classes),
-    WithJsonSchema({"words": f"{', '.join(NAMED_CLASSES)}, list of names, or their number"}),
-]
+ClassNames = Annotated[str | tuple[str, ...] | int, BeforeValidator(_classes), datasets.KnownClasses()]
+DataName = Annotated[str, BeforeValidator(_data_set), datasets.Known()]
 Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
 Rhythm = Annotated[int | str, BeforeValidator(_rhythm), WithJsonSchema({"words": "whole number, or time such as 3m"})]
 Budget = Annotated[

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from segkd import build
+from segkd.data import catalogue
 from segkd.data.classes import Classes
 from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.evaluation.visualize import sample_grid, save_png
@@ -123,7 +124,7 @@ def _end(
     final: Labelled | None, batches: int, facts: dict[str, object],
 ) -> dict[str, object]:  # fmt: skip
     """What a run leaves when it is done: the student and its card in `folder`, and the summary, with `facts` in it."""
-    student, classes = game.measured(recipe.run.headline), build.classes_of(recipe.teacher.classes)
+    student, classes = game.measured(recipe.run.headline), catalogue.classes_of(recipe.teacher.classes)
     if not ranks.rank():
         save_network(student.network, folder / "student", names=classes.names, palette=classes.palette,
                      mean=teacher.mean, std=teacher.std, stride=student.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
@@ -150,7 +151,9 @@ def _rehearse(
     with rehearsal(folder) as place:
         with suppress(NumbersError):  # weights that have learnt nothing may well overflow
             end(place, few, 1, facts | {"real_images_for_training": 0})
-        save_samples(place / "sample.png", game, teacher, build.classes_of(recipe.teacher.classes), recipe.run.headline)
+        save_samples(
+            place / "sample.png", game, teacher, catalogue.classes_of(recipe.teacher.classes), recipe.run.headline
+        )
         if not ranks.rank():
             load_student(place)
 
@@ -183,7 +186,7 @@ def _events(
     lock: RunLock | Guest,
 ) -> loop.Events:
     """What is looked at during the run: agreement and, where the recipe watches a split, the student's mIoU on it."""
-    classes = build.classes_of(recipe.teacher.classes)
+    classes = catalogue.classes_of(recipe.teacher.classes)
 
     def look(step: int) -> dict[str, object]:
         students = {name: game.measured(name) for name in ("ema", "last")}

@@ -14,15 +14,13 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, Classes, disagreement
+from segkd.data import catalogue
+from segkd.data.classes import IGNORE, UNKNOWN, Classes, disagreement
 from segkd.data.image_files import MAX_PIXELS, SUFFIXES
 from segkd.data.images import read_image, read_mask
 from segkd.data.labels import Labels, ask_about_white, labels_around
 from segkd.data.pairing import Files, below, ending, files_of
 from segkd.data.samples import check_labels
-from segkd.data.sets import nyuv2
-from segkd.data.sets.camvid import VOID
-from segkd.data.sets.description import UNKNOWN
 from segkd.foundation.errors import DataError, UsageError
 
 Kind = Literal["panel", "mask", "overlay"]
@@ -131,10 +129,8 @@ def read_job(job: Job, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]
         raise DataError(f"{job.truth}: the mask is {truth.shape}, the image {image.shape[:2]} (height, width)")
     if job.labels is not None:
         return image, truth
-    if classes in (NYUV2_13, NYUV2_40):
-        return image, nyuv2.class_ids(str(job.truth), truth, len(classes))
-    if classes == CAMVID:
-        truth = np.where(truth == VOID, IGNORE, truth)  # its files have an id of their own for void
+    if (relabelled := catalogue.label_ids(classes)) is not None:
+        return image, relabelled(str(job.truth), truth)
     check_labels(str(job.truth), truth, len(classes))
     return image, truth.astype(np.uint8)
 
@@ -215,7 +211,7 @@ def _ask(truths: Sequence[Path], labels: Labels | None, classes: Classes, masks:
     """Raises DataError for masks of which nobody has said whether 255 is a class."""
     if labels is not None:
         labels.ask_about_white(truths)
-    elif classes not in (CAMVID, NYUV2_13, NYUV2_40):
+    elif catalogue.label_ids(classes) is None:
         table = np.full(65536, UNKNOWN, np.uint8)
         table[: len(classes)], table[IGNORE] = np.arange(len(classes)), IGNORE
         ask_about_white(truths, table, classes.names, f"a dataset.yaml in {masks}")

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from segkd import build
+from segkd.data import catalogue
 from segkd.data.classes import disagreement
+from segkd.data.description import FILE
 from segkd.data.samples import Dataset
-from segkd.data.sets.description import FILE
 from segkd.evaluation.agreement import compare
 from segkd.evaluation.evaluate import Shown
 from segkd.evaluation.evaluate import evaluate as score
@@ -92,7 +92,7 @@ def _images(
     own = model.data
     name = data or (own.name if own is not None else None)
     if name is None:
-        labelled = "--data camvid|nyuv2|folder --root DIR, or --data scenes"
+        labelled = "--data NAME --root DIR (docs/data.md), or --data scenes"
         raise UsageError(f"nothing to measure on: give {labelled}; {WITHOUT_LABELS}")
     folder = None if name != "folder" or root is None else expand_root(root)
     if folder is not None and folder.is_dir() and not (folder / FILE).is_file():
@@ -104,7 +104,7 @@ def _images(
     if own is not None and own.name == name:
         root, split = root or own.root, split or own.final
     split = split or "test"
-    labelled = build.dataset(name, root, split, model.classes)
+    labelled = catalogue.dataset(name, root, split, model.classes)
     if wrong := disagreement(model.classes.names, labelled.classes, "model"):
         raise DataError(wrong)
     return name, split, labelled

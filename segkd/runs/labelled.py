@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import nn
 
-from segkd import build
+from segkd.data import catalogue
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.evaluation.evaluate import evaluate
@@ -56,7 +56,7 @@ def unmeasured(recipe: Recipe) -> list[str]:
     lines = [
         f"not measured: mIoU on {data.name}: its folder is {data.root}, and SEGKD_DATA is not set; all else is done. Measure it with"
     ]
-    if data.name in ("camvid", "nyuv2"):
+    if catalogue.reader(data.name).preparation is not None:
         lines.append(f"  segkd data prepare {data.name} --root {quote(root)}")
     return [
         *lines,
@@ -73,8 +73,10 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
         return None
     terminal.doing(f"preparing: the labelled images of {recipe.data.name} {split}")
     with audit.phase("evaluation"):
-        classes = build.classes_of(recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes)
-        data = build.dataset(recipe.data.name, recipe.data.root, split, classes)
+        classes = catalogue.classes_of(
+            recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes
+        )
+        data = catalogue.dataset(recipe.data.name, recipe.data.root, split, classes)
         for line in data.notes:
             warn(line)
         return Labelled(data, recipe.data.size)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from segkd import build
+from segkd.data import catalogue
 from segkd.delivery.folder import load_student, save_network, write_card
 from segkd.foundation import audit
 from segkd.foundation.errors import NumbersError, StorageError, UsageError
@@ -101,7 +102,7 @@ def _end(
     final: Labelled | None, facts: dict[str, object],
 ) -> dict[str, object]:  # fmt: skip
     """What a run leaves when it is done: the network and its card in `folder`, and the summary, with `facts` in it."""
-    mean, std, classes = recipe.model.mean, recipe.model.std, build.classes_of(recipe.model.classes)
+    mean, std, classes = recipe.model.mean, recipe.model.std, catalogue.classes_of(recipe.model.classes)
     result = score(network, final, recipe, bench, mean, std, stop) if final is not None else {}
     save_network(network.network, folder / "model", names=classes.names, palette=classes.palette, mean=mean, std=std,
                  stride=network.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip

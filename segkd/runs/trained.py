@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from segkd import build
-from segkd.data.classes import Classes, disagreement, known_as
+from segkd.data import catalogue
+from segkd.data.classes import Classes, disagreement
 from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.foundation import terminal
 from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
@@ -157,7 +158,7 @@ def _tell_unknown(path: Path, keys: Sequence[str]) -> None:
 
 def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | None = None) -> Model:
     """A loaded student (or a network that a teach recipe made) with what its recipe says about measuring."""
-    classes = known_as(student.names) or Classes("custom", student.names, student.palette)
+    classes = catalogue.known_as(student.names) or Classes("custom", student.names, student.palette)
     known = "its preprocess.json" if student.size_known else "segkd's rule: its preprocess.json names no size"
     model = Model(student, classes, student.mean, student.std, size=student.shorter_side or "original", size_from=known)
     if recipe is None:
@@ -169,7 +170,7 @@ def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | Non
 def _teacher(recipe: DistillRecipe, trust_pickle: bool) -> Model:
     block = recipe.teacher
     network = build.teacher_of(block, trust_pickle)
-    return Model(network, build.classes_of(block.classes), block.mean, block.std, **_told(recipe, "teacher"))
+    return Model(network, catalogue.classes_of(block.classes), block.mean, block.std, **_told(recipe, "teacher"))
 
 
 def _told(recipe: DistillRecipe | TeachRecipe, who: Who) -> dict[str, Any]:
@@ -218,7 +219,7 @@ def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: boo
 
 def _built(network: blocks.Model | blocks.Student, face: blocks.Model) -> tuple[Adapter, Classes]:
     """A network of the recipe with the classes of `face`, its weights still to be loaded."""
-    classes = build.classes_of(face.classes)
+    classes = catalogue.classes_of(face.classes)
     return Adapter(build.network_of(network, len(classes)), len(classes)), classes
 
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from segkd.cli.main import main
-from segkd.data.verify import COUNTS
+from segkd.data.sets.camvid import SPLITS
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
         buffer = io.BytesIO()
         Image.new(mode, (4, 3), 7 if mode == "L" else (1, 2, 3)).save(buffer, "png")
         encoded[kind] = buffer.getvalue()
-    for split, count in COUNTS["camvid"].items():
+    for split, count in SPLITS.items():
         for kind, data in encoded.items():
             (folder / "CamVid" / f"{split}{kind}").mkdir(parents=True)
             for i in range(count):
@@ -74,7 +74,7 @@ def test_prepare_and_verify_camvid(here: Path, address: str, capsys: pytest.Capt
     assert out.splitlines() == [
         f"camvid.zip: from {address}/camvid.zip",
         f"camvid.zip: {record['bytes']} bytes, sha256 {record['sha256']} (recorded)",
-        *(f"{split}: {count} images of 4x3 pixels" for split, count in COUNTS["camvid"].items()),
+        *(f"{split}: {count} images of 4x3 pixels" for split, count in SPLITS.items()),
         "sets/camvid: prepared; downloads/ may be deleted",
     ]
     assert main(arguments) == 0

@@ -10,21 +10,17 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import click
 import pytest
 
 import segkd
-from segkd import build
 from segkd.cli.exits import explained
 from segkd.cli.main import cli, main
 from segkd.cli.measure import as_json, comma_separated, table
-from segkd.cli.options import DATA_SETS
-from segkd.data.classes import SCENES
+from segkd.data.sets.scenes import SCENES, SceneSet
 from segkd.foundation.errors import DataError, NumbersError, RecipeError, Stopped, StorageError
 from segkd.recipe import load
-from segkd.recipe.values import DataName
 from segkd.runs.trained import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -106,10 +102,6 @@ def test_the_package_is_quick_until_something_is_asked_of_it() -> None:
     assert set(segkd.__all__) <= set(dir(segkd))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = segkd.nonsense
-
-
-def test_eval_knows_the_data_sets_of_recipes() -> None:
-    assert tuple(DATA_SETS) == get_args(DataName)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,7 +305,7 @@ def test_cp_copies_once_and_keeps_comments_and_files(here: Path, capsys: pytest.
 def test_teach_prints_its_summary_again_when_finished(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "TRAIN_SCENES", 8)
+    monkeypatch.setitem(SceneSet.counts, "train", 8)
     (here / "toy.yaml").write_text(TEACH)
     assert main(["teach", "toy.yaml", "--quiet"]) == 0
     out, err = capsys.readouterr()
@@ -327,8 +319,8 @@ def test_teach_prints_its_summary_again_when_finished(
 
 
 def test_a_teacher_of_scenes_has_seen_no_real_image(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "TRAIN_SCENES", 8)
-    monkeypatch.setattr(build, "TEST_SCENES", 12)
+    monkeypatch.setitem(SceneSet.counts, "train", 8)
+    monkeypatch.setitem(SceneSet.counts, "test", 12)
     recipe = TEACH.replace("name: scenes, final: null", "name: scenes")
     (here / "toy.yaml").write_text(recipe + "output: toy.safetensors\n")
     assert main(["teach", "toy.yaml", "--quiet"]) == 0

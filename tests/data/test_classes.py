@@ -2,49 +2,9 @@
 
 import pytest
 
-from segkd.data.classes import (
-    CAMVID,
-    IGNORE,
-    NAMED,
-    NYUV2_13,
-    NYUV2_40,
-    SCENES,
-    Classes,
-    disagreement,
-    known_as,
-    listed,
-    named,
-    numbered,
-)
-from segkd.foundation.errors import DataError
+from segkd.data.classes import IGNORE, Classes, disagreement, listed, numbered
 from segkd.recipe.blocks import Model
-from segkd.recipe.values import MOST_CLASSES, NAMED_CLASSES
-
-
-def test_camvid_is_the_tutorials_table():
-    assert len(CAMVID) == 11
-    table = dict(zip(CAMVID.names, CAMVID.palette, strict=True))
-    assert table["sky"] == (128, 128, 128)
-    assert table["pavement"] == (60, 40, 222)
-    assert CAMVID.names[3] == "road"
-    assert CAMVID.names[10] == "bicyclist"
-
-
-@pytest.mark.parametrize("classes", [*NAMED, listed("mine", [f"c{i}" for i in range(40)])])
-def test_colours_differ_and_none_is_that_of_void(classes: Classes):
-    assert len(set(classes.palette)) == len(classes.names)
-    assert (0, 0, 0) not in classes.palette
-    assert all(0 <= value <= 255 for colour in classes.palette for value in colour)
-
-
-def test_named():
-    assert named("camvid") is CAMVID
-    assert named("scenes") is SCENES
-    assert named("nyuv2_13") is NYUV2_13
-    assert (len(NYUV2_13), len(NYUV2_40)) == (13, 40)
-    assert {classes.name for classes in NAMED} == set(NAMED_CLASSES)  # what a recipe may name is there
-    with pytest.raises(DataError, match="camvid, nyuv2_13, nyuv2_40, scenes"):
-        named("camvd")
+from segkd.recipe.values import MOST_CLASSES
 
 
 def test_impossible_classes_are_refused():
@@ -63,12 +23,6 @@ def test_a_recipe_may_name_as_many_classes_as_there_can_be():
     assert len(listed("mine", names)) == len(numbered(MOST_CLASSES)) == MOST_CLASSES
     with pytest.raises(ValueError, match=f"{MOST_CLASSES + 1} classes; between 1 and {MOST_CLASSES}"):
         listed("mine", [*names, "more"])
-
-
-def test_known_by_their_names():
-    for classes in NAMED:
-        assert known_as(list(classes.names)) is classes
-    assert known_as(CAMVID.names[::-1]) is None
 
 
 def test_classes_agree_in_number_and_where_both_have_names_in_these():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.data.classes import CAMVID
 from segkd.data.samples import Sample
+from segkd.data.sets.camvid import CAMVID
 from segkd.data.stream import ImageStream
 from segkd.models.teacher import input_range
 

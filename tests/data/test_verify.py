@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.data.verify import COUNTS, verify
+from segkd.data.sets.camvid import CamVid
+from segkd.data.sets.nyuv2 import NYUv2
+from segkd.data.verify import verify
 
 FEW = {"camvid": {"train": 3, "test": 2}, "nyuv2": {"trainval": 3, "test": 2}}
 
@@ -38,16 +40,16 @@ def camvid(tmp_path: Path) -> Path:
 
 
 def check(name: Any, root: Path, *splits: str) -> list[str]:
-    return [line.replace(f"{root}/", "") for line in verify(name, root, splits, counts=FEW).problems]
+    return [line.replace(f"{root}/", "") for line in verify(name, root, splits, counts=FEW.get(name)).problems]
 
 
 def test_a_good_set(camvid: Path, nyu: Any, tmp_path: Path):
     seen: list[tuple[int, int]] = []
-    found = verify("camvid", camvid, counts=FEW, progress=lambda done, total: seen.append((done, total)))
+    found = verify("camvid", camvid, counts=FEW["camvid"], progress=lambda done, total: seen.append((done, total)))
     assert found.splits == ["train: 3 images of 8x6 pixels", "test: 2 images of 8x6 pixels"]
     assert found.problems == [] and seen == [(done, 5) for done in range(1, 6)]
     for layout, labellings in ((nyu.write_prepared, (40, 13)), (nyu.write_official, (40, 13))):
-        found = verify("nyuv2", layout(tmp_path / layout.__name__), counts=FEW)
+        found = verify("nyuv2", layout(tmp_path / layout.__name__), counts=FEW["nyuv2"])
         assert found.problems == []
         assert found.splits == [
             f"{split} ({classes} classes): {count} images of 16x12 pixels"
@@ -57,7 +59,7 @@ def test_a_good_set(camvid: Path, nyu: Any, tmp_path: Path):
     (tmp_path / "write_official" / "class13Mapping.mat").unlink()
     shutil.rmtree(tmp_path / "write_prepared" / "labels40")
     for name in ("write_official", "write_prepared"):
-        found = verify("nyuv2", tmp_path / name, counts=FEW)
+        found = verify("nyuv2", tmp_path / name, counts=FEW["nyuv2"])
         assert found.problems == [] and len(found.splits) == 2
 
 
@@ -132,8 +134,8 @@ def test_a_folder_of_ones_own(tmp_path: Path):
 
 
 def test_the_published_counts():
-    assert COUNTS["camvid"] == {"train": 367, "val": 101, "test": 233}
-    assert sum(COUNTS["nyuv2"].values()) == 1449 and COUNTS["nyuv2"]["train"] + COUNTS["nyuv2"]["val"] == 795
+    assert CamVid.counts == {"train": 367, "val": 101, "test": 233}
+    assert sum(NYUv2.counts.values()) == 1449 and NYUv2.counts["train"] + NYUv2.counts["val"] == 795
 
 
 @pytest.mark.realdata

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segkd.data.classes import CAMVID
 from segkd.data.images import read_image
+from segkd.data.sets.camvid import CAMVID
 from segkd.evaluation.confusion import confusion_picture, save_confusion
 
 FORTY = [f"piece of furniture {index}" for index in range(40)]

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from segkd.data.classes import CAMVID, IGNORE, NAMED, listed
+from segkd.data import catalogue
+from segkd.data.classes import IGNORE, listed
+from segkd.data.sets.camvid import CAMVID
 from segkd.evaluation import visualize
 from segkd.evaluation.visualize import (
     colourise,
@@ -19,6 +21,7 @@ from segkd.evaluation.visualize import (
     save_png,
 )
 from segkd.foundation.errors import StorageError
+from segkd.recipe.datasets import class_lists
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (96, 128, 3)).astype(np.uint8)
@@ -56,7 +59,7 @@ def test_the_legend_shows_every_colour_at_any_height(height: int, classes) -> No
     )
 
 
-@pytest.mark.parametrize("classes", [*NAMED, listed("two", ["a", "b"]), listed("many", [str(i) for i in range(60)])], ids=lambda c: c.name)  # fmt: skip
+@pytest.mark.parametrize("classes", [*(catalogue.named(name) for name in class_lists()), listed("two", ["a", "b"]), listed("many", [str(i) for i in range(60)])], ids=lambda c: c.name)  # fmt: skip
 def test_no_class_looks_like_disagreement(classes) -> None:
     """The person of the street scenes was drawn in nearly its red."""
     distances = np.linalg.norm(np.array(classes.palette, float) - difference_colour(classes), axis=1)

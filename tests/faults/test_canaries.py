@@ -41,7 +41,7 @@ CANARIES = {
         "tests/evaluation/test_metrics.py::test_a_perfect_prediction_scores_one",
     ),
     "ignore falsy": Canary(
-        "segkd/data/sets/description.py", "else list(self.ignore)]", "else [i for i in self.ignore if i]]",
+        "segkd/data/description.py", "else list(self.ignore)]", "else [i for i in self.ignore if i]]",
         "tests/data/sets/test_folder.py::test_the_table_of_ids_is_the_map_spelt_out",
     ),
     # The moves' seeds are counted from where the process began, not from where the run did.
@@ -123,7 +123,7 @@ CANARIES = {
         "tests/training/test_moves.py::test_a_student_whose_numbers_are_none_has_diverged",
     ),
     "NYUv2 mirrored": Canary(
-        "segkd/data/sets/nyuv2_mat.py",
+        "segkd/data/sets/nyuv2.py",
         "images[frame - 1].transpose(2, 1, 0), labels[frame - 1].T",
         "np.rot90(images[frame - 1], -1, (1, 2)).transpose(1, 2, 0), np.rot90(labels[frame - 1], -1)",
         "tests/data/sets/test_nyuv2.py::test_both_layouts_give_what_was_seen[40]",

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from segkd import build, runs
+from segkd.data import catalogue
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation.errors import Stopped
 from segkd.recipe import TeachRecipe, load
@@ -76,7 +77,7 @@ def test_resumed_after_any_step(row, tiny, tmp_path, case):
 def test_looking_writing_and_saving_change_nothing(row, tiny, tmp_path, case):
     game, recipe = game_of(tiny, case), tiny.recipe("ddad.segkd")
     player = game.player if case == "teach" else game.student
-    data = build.dataset("camvid", str(tiny.folder / "camvid"), "val", build.classes_of("camvid"))
+    data = catalogue.dataset("camvid", str(tiny.folder / "camvid"), "val", catalogue.classes_of("camvid"))
 
     def look(step: int) -> dict[str, object]:
         images = torch.rand(2, 3, 32, 64)

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 
 from segkd import build, runs
 from segkd.cli.main import main
+from segkd.data import catalogue
+from segkd.data.sets.scenes import SceneSet
 from segkd.recipe import DistillRecipe, TeachRecipe, load, presets, shipped
 from tests.conftest import write_camvid, write_nyuv2
 
@@ -29,7 +31,7 @@ SHORT = ("run.budget=null", "run.steps=2", "run.batch=2", "run.threads=1", "run.
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_threads: None):
     """Few scenes to learn from, a CamVid and a NYUv2 of a few images, and the threads as before."""
-    monkeypatch.setattr(build, "TRAIN_SCENES", 4)
+    monkeypatch.setitem(SceneSet.counts, "train", 4)
     write_camvid(tmp_path / "camvid256")
     write_nyuv2(tmp_path / "nyuv2_256")
     monkeypatch.setenv("SEGKD_DATA", str(tmp_path))
@@ -99,7 +101,7 @@ def toy(name: str, choice: str, folder: Path) -> DistillRecipe | TeachRecipe:
 def made(recipe: DistillRecipe, path: Path) -> Path:
     """Weights of the recipe's teacher as if it had been taught."""
     torch.manual_seed(0)
-    classes = len(build.classes_of(recipe.teacher.classes))
+    classes = len(catalogue.classes_of(recipe.teacher.classes))
     state = build.network_of(recipe.teacher, classes).state_dict()
     trained = {key: value + 0.1 if key.endswith("running_mean") else value for key, value in state.items()}
     save_file({key: value.contiguous() for key, value in trained.items()}, path)

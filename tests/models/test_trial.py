@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from segkd import build
+from segkd.data import catalogue
 from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import RecipeError, TeacherError
 from segkd.models.adapters import Adapter, create_network, flops_of
@@ -89,7 +90,7 @@ def test_a_dpt_distils(tiny):
         for _ in range(3):
             network.train()(torch.randn(2, 3, 32, 64))
     recipe = tiny.recipe("ddad.segkd")
-    teacher = Teacher(network, build.classes_of("camvid").names, recipe.teacher.mean, recipe.teacher.std)
+    teacher = Teacher(network, catalogue.classes_of("camvid").names, recipe.teacher.mean, recipe.teacher.std)
     game = build.distiller_of(recipe, teacher, CPU, False)
     assert all(torch.isfinite(torch.as_tensor(value)) for value in game.play(0).values())
     with FeatureTap(network.eval(), ("encoder",)).open() as maps:

@@ -20,6 +20,7 @@ from segkd.recipe import (
     load,
     with_values,
 )
+from segkd.recipe.datasets import data_sets
 from tests.waiting import PATIENCE
 
 Write = Callable[..., Path]
@@ -49,14 +50,16 @@ def test_a_teach_recipe(write: Write, teach: dict[str, Any], methods: dict[str, 
     assert recipe.data.final == "test"
 
 
-@pytest.mark.parametrize("name", ["camvid", "nyuv2", "scenes", "folder"])
+@pytest.mark.parametrize("name", data_sets())
 def test_data_sets(write: Write, errors_of: Errors, distill: dict[str, Any], teach: dict[str, Any], methods: dict[str, Terms], name: str) -> None:  # fmt: skip
     for told in (distill, teach):
         told["data"] = {"name": name, "root": "d"}
         assert load(write(told), methods=methods).data.name == name
         told["data"]["name"] = f"{name}s"
         [line] = errors_of(told)
-        assert line.endswith(f"did you mean {name!r}? (known: camvid, nyuv2, scenes, folder)")
+        assert line.endswith(f"did you mean {name!r}? (known: {', '.join(data_sets())})")
+        told["data"]["name"] = 7
+        assert errors_of(told)[0].endswith(f"data.name: expected one of {', '.join(data_sets())}; got 7")
 
 
 @pytest.mark.parametrize(

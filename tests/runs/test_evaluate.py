@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from segkd import build, evaluate, load_student
 from segkd.cli.main import main
-from segkd.data.classes import CAMVID, IGNORE, NYUV2_13, NYUV2_40, SCENES, Classes, listed, numbered
+from segkd.data.classes import IGNORE, Classes, listed, numbered
 from segkd.data.images import read_image, read_mask
+from segkd.data.sets.camvid import CAMVID
+from segkd.data.sets.nyuv2 import NYUV2_13, NYUV2_40
+from segkd.data.sets.scenes import SCENES
 from segkd.delivery.folder import save_network
 from segkd.evaluation.confusion import confusion_picture
 from segkd.evaluation.evaluate import predict

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from segkd.cli.main import main
-from segkd.data.classes import CAMVID, Classes, listed
+from segkd.data.classes import Classes, listed
 from segkd.data.images import read_image
+from segkd.data.sets.camvid import CAMVID
 from segkd.foundation.errors import DataError, UsageError
 from segkd.runs.drawings import Reading, is_drawing, plan_drawings, read_job
 from segkd.runs.evaluate import evaluate as measure

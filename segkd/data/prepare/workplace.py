@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from segkd.data.definition import Source
 from segkd.data.prepare.archives import Archive
 from segkd.data.prepare.download import Patience, Progress, download, is_url
 from segkd.foundation.errors import StorageError, UsageError
@@ -19,15 +20,6 @@ from segkd.foundation.files import atomic_write, fsync_folder, sha256, write_fai
 
 SOURCES = "sources.json"
 _WHOLE = ".whole"  # in the staging folder: all is there, and is being published
-
-
-@dataclass(frozen=True)
-class Source:
-    """A published file: its address and, where these are known for certain, its bytes and their SHA-256."""
-
-    url: str
-    bytes: int | None = None
-    sha256: str | None = None
 
 
 @dataclass

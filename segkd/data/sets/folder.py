@@ -6,19 +6,34 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from segkd.data.definition import LabelledSet
+from segkd.data.description import IMAGES, MASKS, Description, read_description
 from segkd.data.images import read_image
 from segkd.data.labels import Labels
 from segkd.data.lists import Known, read_lines
-from segkd.data.pairing import ANY_KIND, SPLIT, Files, below, compiled, files_of, start, suggestion, whole
-from segkd.data.samples import FileSet, Report, Sample, check_size, refuse
-from segkd.data.sets.description import IMAGES, MASKS, Description, read_description
+from segkd.data.pairing import (
+    ANY_KIND,
+    SPLIT,
+    below,
+    beside,
+    compiled,
+    files_of,
+    paired,
+    start,
+    suggestion,
+    tell_twice,
+    whole,
+)
+from segkd.data.samples import Report, refuse
 from segkd.foundation.errors import DataError
 
 _NAMED = 3
 """Files that a line about many of them names."""
 
 
-class Folder(FileSet):
+class Folder(LabelledSet):
     """One split of a folder; images are read and checked when asked for.
 
     The images of a split are in `images/SPLIT/` and its masks in `masks/SPLIT/`, or where the description says; each
@@ -26,6 +41,9 @@ class Folder(FileSet):
     split, one a line, and the files are in `images/` and `masks/`; without any list these are one split, whatever it is
     called. Endings do not count: `a.jpg` has the mask `a.png`.
     """
+
+    one_size = False
+    obtained = "is your own: docs/data.md says how it may lie, and what its dataset.yaml says"
 
     def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
         """Read the description and find the files.
@@ -46,20 +64,19 @@ class Folder(FileSet):
         self.pairs, self.notes = found.pairs(), tuple(found.notes())
         self._labels.ask_about_white([mask for _, mask in self.pairs], report)
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    @classmethod
+    def splits(cls, root: Path) -> list[str]:
+        """Those that a folder has."""
+        return splits_of(root)
 
-    def read(self, index: int) -> Sample:
-        """Read one sample: image and mask of one size, with the ids of the classes and `IGNORE`.
+    def image(self, path: Path) -> np.ndarray:
+        """As the description says. Raises DataError."""
+        said = self._labels.description
+        return read_image(path, value_range=said.range, most_pixels=said.most_pixels)
 
-        Raises:
-            DataError: a damaged file, two sizes, or an id or colour that the description does not know.
-        """
-        (path, mask_path), said = self.pairs[index], self._labels.description
-        image = read_image(path, value_range=said.range, most_pixels=said.most_pixels)
-        mask = self._labels.read(mask_path)
-        check_size(mask_path, mask, image)
-        return Sample(path.relative_to(self.root).as_posix(), image, mask)
+    def mask(self, path: Path) -> np.ndarray:
+        """As the description says. Raises DataError, also for an id or colour that it does not know."""
+        return self._labels.read(path)
 
 
 def splits_of(root: Path) -> list[str]:
@@ -141,27 +158,17 @@ class _Split:
     def pairs(self) -> list[tuple[Path, Path]]:
         """Images with their masks, in the order of their names or of their list."""
         images, masks = self.images, self.masks
-        for files, kind in ((images, "image"), (masks, "mask")):
-            for path, name in files.twice:
-                self.report(DataError(f"{path}: a second {kind} called '{name}', beside {files.of[name].name}"))
+        tell_twice(images, masks, self.report)
         if self.listing is not None:
             chosen = self._listed(self.listing)
         elif images.of.keys() & masks.of.keys():
             chosen = {name: name for name in sorted(images.of)}
         else:
             raise DataError(self._why())
-        if self.listing is None and (SPLIT in self.declared[1] or not self.parted):
-            for name in sorted(masks.of.keys() - images.of.keys()):
-                told = f"mask without an image {images.shown(name)}{_beside(name, images)}"
-                self.report(DataError(f"{masks.of[name]}: {told}"))
-        for name, label in chosen.items():
-            if label not in masks.of:
-                told = f"image without a mask {masks.shown(label)}{_beside(label, masks)}"
-                self.report(DataError(f"{images.of[name]}: {told}"))
-        found = [(images.of[name], masks.of[label]) for name, label in chosen.items() if label in masks.of]
-        if not found:
-            raise DataError(f"{self.listing or images.folder}: no image with a mask")
-        return found
+        if not chosen:
+            raise DataError(f"{self.listing}: no image with a mask")
+        strays = self.listing is None and (SPLIT in self.declared[1] or not self.parted)
+        return paired(images, masks, self.report, chosen, strays)
 
     def notes(self) -> Iterator[str]:
         """What to say of files that do not belong to it."""
@@ -202,7 +209,7 @@ class _Split:
                 name, label = known.find(words[0]), labels.find(words[1])
             if name is None or label is None:
                 kind, files = ("image", self.images) if name is None else ("mask", self.masks)
-                told = f"no {kind} called '{said}' in {files.folder}{_beside(said, files)}"
+                told = f"no {kind} called '{said}' in {files.folder}{beside(said, files)}"
                 self.report(DataError(f"{listing}:{number}: {told}"))
             elif name in chosen:
                 self.report(DataError(f"{listing}:{number}: '{said}' stands on line {lines[name]} already"))
@@ -220,13 +227,6 @@ class _Split:
         name, other = min(images.of), min(masks.of)
         told = f"{images.of[name].name} would need {masks.shown(name)}, and there is {masks.of[other].name}"
         return f"{images.folder}: none of {len(images.of)} images has a mask: {told}{suggestion(images, masks, self.declared)}"
-
-
-def _beside(name: str, files: Files) -> str:
-    """Words about a file of this name that is there and of a kind that is not read; or none."""
-    stem = Path(name).name
-    there = [path.name for path in files.others if path.stem in (stem, Path(stem).stem)]
-    return f"; {there[0]} is of a kind that is not read" if there else ""
 
 
 def _some(paths: list[Path], folder: Path) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal, Self, cast, get_args
 
-from segkd.data.classes import SCENES
-from segkd.data.samples import Sample
+from segkd.data.classes import Classes
+from segkd.data.definition import LabelledSet
+from segkd.data.samples import Report, Sample, refuse
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError
-from segkd.procedural.scenes import render
+from segkd.procedural.scenes import STREET_NAMES, STREET_PALETTE, render
+
+SCENES = Classes("scenes", tuple(STREET_NAMES), tuple((int(r), int(g), int(b)) for r, g, b in STREET_PALETTE))
 
 Split = Literal["train", "val", "test"]
 
@@ -17,7 +20,7 @@ SPLIT_SEEDS = 1_000_000
 """Seeds that belong to each split, one range after the other: the most scenes that a split can have."""
 
 
-class SceneSet:
+class SceneSet(LabelledSet):
     """The first ``count`` pictures of a split; splits never share a seed.
 
     Args:
@@ -30,7 +33,9 @@ class SceneSet:
     """
 
     classes = SCENES
-    notes: tuple[str, ...] = ()
+    labellings = {SCENES: None}
+    counts = {"train": 4000, "val": 500, "test": 500}  # 4000: half a minute of rendering and 200 MB
+    obtained = None
 
     def __init__(self, split: Split, count: int = 500, size: tuple[int, int] = (96, 128)) -> None:
         if split not in get_args(Split):
@@ -41,10 +46,15 @@ class SceneSet:
         self.split, self.size = split, size
         self.seeds = range(first, first + count)
 
+    @classmethod
+    def at(cls, root: Path | None, split: str, classes: Classes | None, report: Report = refuse) -> Self:
+        """The pictures of a split, as many as a teacher trains on and is measured with; in no folder."""
+        return cls(cast(Split, split), cls.counts.get(split, 1))
+
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, index: int) -> Sample:
+    def read(self, index: int) -> Sample:
         """Picture ``index``, rendered now; counted by the audit.
 
         Raises:
@@ -54,6 +64,3 @@ class SceneSet:
         image, mask = render(seed, self.size)
         audit.rendered()
         return Sample(f"scenes/{self.split}/{seed}", image, mask)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.data.prepare import PUBLIC, Patience, Source, prepare
+from segkd.data.prepare import Patience, Source, prepare
 from segkd.data.sets.camvid import CamVid
 from segkd.data.sets.nyuv2 import NYUv2
 from segkd.data.verify import verify
@@ -69,11 +69,11 @@ def root(tmp_path: Path) -> Path:
 def bring(name: str, root: Path, source: Path | str | None = None, public: dict[str, str] | None = None) -> list[str]:
     """What is said on the way; `public` are addresses by file name."""
     said: list[str] = []
-    addresses = {name: {file: Source(url) for file, url in (public or {"x.zip": "http://127.0.0.1:9/none"}).items()}}
+    addresses = {file: Source(url) for file, url in (public or {"x.zip": "http://127.0.0.1:9/none"}).items()}
     if name == "nyuv2" and public is None:
-        addresses = {name: {file: Source(f"http://127.0.0.1:9/{file}") for file in (MAT, *SMALL)}}
+        addresses = {file: Source(f"http://127.0.0.1:9/{file}") for file in (MAT, *SMALL)}
     new = prepare(
-        name, root, None if source is None else str(source), say=said.append, public=addresses, counts=COUNTS,
+        name, root, None if source is None else str(source), say=said.append, public=addresses, counts=COUNTS[name],
         patience=Patience(tries=2, pause=0.001, timeout=PATIENCE, least=1),
     )  # fmt: skip
     return said if new else ["nothing to do"]
@@ -124,7 +124,7 @@ def test_camvid_from_anything(tutorial: Path, root: Path, server: Any, kind: str
     is_camvid(root, tutorial)
     assert said[-3:] == [f"{split}: {count} images of 8x6 pixels" for split, count in COUNTS["camvid"].items()]
     assert bring("camvid", root, source) == ["nothing to do"]
-    assert not verify("camvid", root, counts=COUNTS).problems
+    assert not verify("camvid", root, counts=COUNTS["camvid"]).problems
 
 
 def test_what_a_mac_adds_to_an_archive_is_not_looked_at(tutorial: Path, archive: Path, root: Path):
@@ -254,21 +254,22 @@ def test_a_source_that_changed_since_its_first_use_is_refused(archive: Path, tut
 
 def test_a_known_hash_is_checked(archive: Path, root: Path, server: Any):
     server.files["master.zip"] = archive.read_bytes()
-    wrong = {"camvid": {"CamVid.zip": Source(server.url("master.zip"), None, "0" * 64)}}
+    wrong = {"CamVid.zip": Source(server.url("master.zip"), None, "0" * 64)}
     with pytest.raises(StorageError, match=f"sha256 [0-9a-f]+, but {'0' * 64} is known to segkd"):
-        prepare("camvid", root, public=wrong, counts=COUNTS, say=lambda line: None)
+        prepare("camvid", root, public=wrong, counts=COUNTS["camvid"], say=lambda line: None)
     assert laid_out(root) == {} and not (root / "sources.json").exists()
 
 
 def test_the_public_addresses():
-    assert PUBLIC["camvid"].keys() == {"CamVid.zip"} and PUBLIC["nyuv2"].keys() == {MAT, *SMALL}
-    for source in (source for sources in PUBLIC.values() for source in sources.values()):
+    camvid, nyuv2 = CamVid.preparation.public, NYUv2.preparation.public
+    assert camvid.keys() == {"CamVid.zip"} and nyuv2.keys() == {MAT, *SMALL}
+    for source in (*camvid.values(), *nyuv2.values()):
         assert source.url.startswith(("https://github.com/", "https://horatio.cs.nyu.edu/"))
 
 
 @pytest.mark.realdata
 def test_the_known_hash_of_the_split_is_that_of_the_file(real: Path):
-    known = PUBLIC["nyuv2"]["splits.mat"]
+    known = NYUv2.preparation.public["splits.mat"]
     data = (real / "nyuv2_meta" / "splits.mat").read_bytes()
     assert (known.bytes, known.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
@@ -277,7 +278,7 @@ def test_another_split_than_the_published_is_told(official: Path, root: Path):
     known = {name: Source(f"http://127.0.0.1:9/{name}") for name in (MAT, *SMALL)}
     known["splits.mat"] = Source("http://127.0.0.1:9/splits.mat", None, "0" * 64)
     said: list[str] = []
-    prepare("nyuv2", root, str(official / MAT), public={"nyuv2": known}, counts=COUNTS, say=said.append)
+    prepare("nyuv2", root, str(official / MAT), public=known, counts=COUNTS["nyuv2"], say=said.append)
     (warning,) = (line for line in said if line.startswith("warning"))
     assert warning.endswith(f"not the published splits.mat, whose sha256 is {'0' * 64}")
     is_nyuv2(root, official)
@@ -319,7 +320,7 @@ def test_nyuv2_from_anything(official: Path, root: Path, server: Any, tmp_path: 
         assert record[name]["sha256"] == hashlib.sha256(server.files[name]).hexdigest()
     assert said[-1] == "test (13 classes): 2 images of 16x12 pixels"
     assert bring("nyuv2", root, source, public) == ["nothing to do"]
-    assert not verify("nyuv2", root, counts=COUNTS).problems
+    assert not verify("nyuv2", root, counts=COUNTS["nyuv2"]).problems
 
 
 def test_the_class_lists_beside_nyuv2(official: Path, root: Path, nyu: Any):
@@ -378,7 +379,7 @@ def test_real_frames_keep_every_pixel(real: Path, root: Path, tmp_path: Path):
         (source / name).symlink_to(real / path)
     for name in SMALL[1:]:
         (source / name).symlink_to(real / "nyuv2_meta" / name)
-    prepare("nyuv2", root, str(source), counts={"nyuv2": {"train": 6, "test": 2}}, say=lambda line: None)
+    prepare("nyuv2", root, str(source), counts={"train": 6, "test": 2}, say=lambda line: None)
     for classes in (13, 40):
         for split in ("train", "test"):
             for a, b in zip(NYUv2(root, split, classes), NYUv2(source, split, classes), strict=True):

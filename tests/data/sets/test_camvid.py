@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.data.classes import CAMVID, IGNORE
+from segkd.data.classes import IGNORE
 from segkd.data.resize import resize_protocol
 from segkd.data.samples import check_labels
-from segkd.data.sets.camvid import CamVid
+from segkd.data.sets.camvid import CAMVID, CamVid
 from segkd.foundation.errors import DataError
 
 
@@ -38,6 +38,15 @@ def refused(root: Path, words: str, split: str = "train") -> None:
         list(CamVid(root, split))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+def test_camvid_is_the_tutorials_table():
+    assert len(CAMVID) == 11
+    table = dict(zip(CAMVID.names, CAMVID.palette, strict=True))
+    assert table["sky"] == (128, 128, 128)
+    assert table["pavement"] == (60, 40, 222)
+    assert CAMVID.names[3] == "road"
+    assert CAMVID.names[10] == "bicyclist"
 
 
 def test_folders_without_a_list(root: Path):
@@ -82,7 +91,7 @@ def test_missing_and_empty(root: Path, tmp_path: Path):
     refused(tmp_path / "nowhere", "nowhere: no such folder")
     refused(root, "val: no such folder, and no list", split="val")
     os.remove(root / "trainannot" / "i1.png")
-    refused(root, "i1.png: missing mask")
+    refused(root, "i1.jpg: image without a mask trainannot/i1")
     os.remove(root / "train" / "i1.jpg")
     assert len(CamVid(root, "train")) == 2
     os.remove(root / "train" / "i0.png")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segkd.data.classes import IGNORE, listed
-from segkd.data.sets.description import Description, read_description
+from segkd.data.description import Description, read_description
 from segkd.data.sets.folder import Folder, splits_of
 from segkd.foundation.errors import DataError
 from tests.data.folders import NAMES, ids, picture, write

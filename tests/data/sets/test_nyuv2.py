@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from segkd.data.classes import IGNORE, NYUV2_13, NYUV2_40
+from segkd.data.classes import IGNORE
 from segkd.data.resize import resize_protocol
 from segkd.data.sets.folder import Folder
-from segkd.data.sets.nyuv2 import NYUv2, frames_of
+from segkd.data.sets.nyuv2 import NYUV2_13, NYUV2_40, NYUv2, frames_of
 from segkd.foundation.errors import DataError
 
 MAT = "nyu_depth_v2_labeled.mat"

@@ -7,9 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from segkd import build
-from segkd.data.classes import SCENES
-from segkd.data.sets.scenes import SPLIT_SEEDS, SceneSet
+from segkd.data import catalogue
+from segkd.data.sets.scenes import SCENES, SPLIT_SEEDS, SceneSet
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError
 
@@ -52,7 +51,7 @@ def test_wrong_split_or_count(split: str, count: int) -> None:
 
 
 def test_they_are_found_by_their_recipe_name() -> None:
-    found = build.dataset("scenes", None, "test", build.classes_of("scenes"))
+    found = catalogue.dataset("scenes", None, "test", catalogue.classes_of("scenes"))
     assert len(found) == 500 and found.classes is SCENES
     assert np.array_equal(found[0].image, SceneSet("test")[0].image)
 

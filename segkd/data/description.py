@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from segkd.data.classes import IGNORE, Classes, listed
+from segkd.data.classes import IGNORE, UNKNOWN, Classes, listed
 from segkd.data.image_files import MAX_PIXELS
 from segkd.data.pairing import NAME, SPLIT, whole
 from segkd.foundation.errors import DataError, RecipeError
@@ -19,8 +19,6 @@ from segkd.recipe.strict_yaml import MAX_BYTES, parse, plain
 
 FILE = "dataset.yaml"
 IMAGES, MASKS = "images/{split}", "masks/{split}"
-UNKNOWN = 254
-"""In a table of ids: no class, and not ignored. Classes end at 253."""
 
 Colour = tuple[int, int, int]
 _TO_IGNORE = "ignore"

@@ -1,0 +1,77 @@
+"""The data sets by name: each is one file in `data/sets/`, found by the file's name, and imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from segkd.data.classes import Classes, listed, numbered
+from segkd.data.definition import LabelledSet, Relabelling
+from segkd.data.samples import Dataset
+from segkd.foundation import rooms
+from segkd.foundation.errors import DataError
+from segkd.recipe import expand_root
+
+
+def reader(name: str) -> type[LabelledSet]:
+    """The class that reads a data set: the last one in its file.
+
+    Raises:
+        DataError: there is no such set, or its file has no class for it.
+    """
+    files = rooms.files(rooms.SETS)
+    if name not in files:
+        raise DataError(f"data.name: no data set {name!r}; there are {', '.join(files)}")
+    module = importlib.import_module(f"segkd.data.sets.{name}")
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, LabelledSet)]
+    own = [value for value in classes if value.__module__ == module.__name__]
+    if not own:
+        raise DataError(f"{files[name]}: holds no class of the kind segkd.data.definition.LabelledSet")
+    return own[-1]
+
+
+def dataset(name: str, root: str | None, split: str, classes: Classes) -> Dataset:
+    """A labelled set by its recipe name; of a set with several labellings the one that has as many classes as `classes`.
+
+    Raises:
+        DataError: unknown, without the root that it needs, not found there, or not labelled with so many classes.
+    """
+    kind = reader(name)
+    if root is None and kind.obtained is not None:
+        told = "give --root DIR to segkd eval, or data.root=DIR to a recipe"
+        raise DataError(f"data: {name} is read from a folder; {told} (its layout is in docs/data.md)")
+    return kind.at(expand_root(root or "."), split, classes)
+
+
+def _labellings() -> dict[Classes, Relabelling | None]:
+    """The class lists of all sets, with what the ids in their label files mean."""
+    return {classes: ids for name in rooms.files(rooms.SETS) for classes, ids in reader(name).labellings.items()}
+
+
+def named(name: str) -> Classes:
+    """The classes called `name`, such as "camvid" or "nyuv2_13".
+
+    Raises:
+        DataError: for another name, listing the known ones.
+    """
+    lists = {classes.name: classes for classes in _labellings()}
+    if name not in lists:
+        raise DataError(f"no classes called '{name}'; known: {', '.join(sorted(lists))}")
+    return lists[name]
+
+
+def classes_of(value: str | Sequence[str] | int) -> Classes:
+    """The class list that a recipe's `classes` means: a named one, a list of names, or a number of unnamed ones."""
+    if isinstance(value, str):
+        return named(value)
+    return numbered(value) if isinstance(value, int) else listed("custom", value)
+
+
+def known_as(names: Sequence[str]) -> Classes | None:
+    """The named list with exactly these names, if there is one."""
+    return next((classes for classes in _labellings() if classes.names == tuple(names)), None)
+
+
+def label_ids(classes: Classes) -> Relabelling | None:
+    """What the ids in the label files of these classes' data set mean; None where there are none."""
+    return _labellings().get(classes)

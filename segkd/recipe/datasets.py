@@ -1,0 +1,41 @@
+"""The names of data sets and of class lists, read from the files in `segkd/data/sets/`: a recipe is checked without NumPy."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from typing import Any
+
+from segkd.foundation import rooms
+
+_MAKERS = ("Classes", "listed", "coloured")
+"""What makes a class list, in `segkd.data.classes`; its name is the first argument."""
+
+
+def data_sets() -> list[str]:
+    """What a recipe's `data.name` may be: the names of the sets' files."""
+    return [*rooms.files(rooms.SETS)]
+
+
+@cache
+def class_lists() -> tuple[str, ...]:
+    """What a recipe's `classes` may name: the lists that stand at the top of the sets' files, `NAME = listed("name", ...)`."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in rooms.files(rooms.SETS).values())
+    made = (node.value for tree in trees for node in tree.body if isinstance(node, ast.Assign))
+    calls = (call for call in made if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.args)
+    names = (call.args[0] for call in calls if call.func.id in _MAKERS)  # type: ignore[attr-defined]
+    return tuple(name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str))
+
+
+class Known:
+    """The JSON schema of a value that is one of the data sets; they are looked up when somebody asks."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": data_sets()}
+
+
+class KnownClasses:
+    """The JSON schema, in words, of a value that may name a class list."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"words": f"{', '.join(class_lists())}, list of names, or their number"}

@@ -1,0 +1,100 @@
+"""Tests of segkd.data.catalogue: the sets that are there, and a new one, which is one file."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segkd
+from segkd.data import catalogue
+from segkd.data.classes import Classes, listed
+from segkd.foundation import rooms
+from segkd.foundation.errors import DataError
+from segkd.recipe.datasets import class_lists
+
+PACKAGE = Path(segkd.__file__).parent
+PLUSH = '''
+"""Toys on a shelf."""
+
+from segkd.data.classes import IGNORE, listed
+from segkd.data.definition import LabelledSet, relabelling
+from segkd.data.pairing import files_of, paired
+from segkd.data.samples import refuse
+
+PLUSH = listed("plush_2", ["shelf", "toy"])
+
+
+class Plush(LabelledSet):
+    classes, counts = PLUSH, {"train": 2}
+    labellings = {PLUSH: relabelling({1: 0, 2: 1, 0: IGNORE}, "toys have 1 and 2, and 0 for void")}
+    obtained = "is in a box in the attic"
+
+    def __init__(self, root, split, report=refuse):
+        self.root = root
+        self.pairs = paired(files_of(root, f"{split}/{{name}}.jpg"), files_of(root, f"{split}/{{name}}.png"), report)
+'''
+RECIPE = """
+model: {arch: Unet, encoder: resnet18, classes: plush_2}
+train: {loss: cross_entropy, crop: [32, 32], optimizer: {name: sgd, lr: 0.1}}
+data: {name: %s, root: d, final: null}
+run: {steps: 1, batch: 2}
+"""
+
+NAMED = [catalogue.named(name) for name in class_lists()]
+
+
+@pytest.mark.parametrize("classes", [*NAMED, listed("mine", [f"c{i}" for i in range(40)])], ids=lambda c: c.name)
+def test_colours_differ_and_none_is_that_of_void(classes: Classes):
+    assert len(set(classes.palette)) == len(classes.names)
+    assert (0, 0, 0) not in classes.palette
+    assert all(0 <= value <= 255 for colour in classes.palette for value in colour)
+
+
+def test_class_lists_are_those_that_a_recipe_may_name():
+    assert {classes.name: classes for classes in NAMED} == {
+        classes.name: classes for name in rooms.files(rooms.SETS) for classes in catalogue.reader(name).labellings
+    }
+    assert [len(catalogue.named(name)) for name in ("camvid", "nyuv2_13", "nyuv2_40", "scenes")] == [11, 13, 40, 9]
+    with pytest.raises(DataError, match="no classes called 'camvd'; known: .*camvid, .*nyuv2_13, nyuv2_40, scenes"):
+        catalogue.named("camvd")
+
+
+def test_known_by_their_names():
+    for classes in NAMED:
+        assert catalogue.known_as(list(classes.names)) is classes
+    assert catalogue.known_as(NAMED[0].names[::-1]) is None
+
+
+def test_a_new_set_is_one_file(tmp_path: Path):
+    """In a copy of the package; recipes, commands and the catalogue know it, and nothing else is written."""
+    shutil.copytree(PACKAGE, tmp_path / "segkd", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "segkd/data/sets/plush.py").write_text(PLUSH)
+    (tmp_path / "d/train").mkdir(parents=True)
+    for i in (1, 2):
+        Image.fromarray(np.full((6, 8), i, np.uint8)).save(tmp_path / f"d/train/{i}.png")
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / f"d/train/{i}.jpg")
+    for name in ("plush", "plish"):
+        (tmp_path / f"{name}.yaml").write_text(RECIPE % name)
+
+    def said(*arguments: str, code: str = "from segkd.cli.main import main; sys.exit(main())") -> tuple[int, str]:
+        command = [sys.executable, "-c", f"import sys; {code}", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    assert said("recipes", "validate", "plush.yaml") == (0, "plush.yaml: valid (teach)\n")
+    assert "data.name: unknown value \"plish\", did you mean 'plush'?" in said("recipes", "validate", "plish.yaml")[1]
+    assert said("data", "verify", "plush", "--root", "d") == (0, "train: 2 images of 8x6 pixels\n")
+    assert said("data", "prepare", "plush", "--root", "d") == (2, "segkd: plush is in a box in the attic\n")
+    assert "plush" in said("eval", "--help")[1]
+    code = (
+        "from segkd.data import catalogue as c; sample = c.dataset('plush', 'd', 'train', c.classes_of('plush_2'))[1]"
+    )
+    code += "; print(len(sample.mask[0]), set(sample.mask.ravel().tolist()))"
+    assert said(code=code) == (0, "8 {1}\n")
+    Image.fromarray(np.full((6, 8), 3, np.uint8)).save(tmp_path / "d/train/2.png")
+    status, lines = said("data", "verify", "plush", "--root", "d")
+    assert status == 3 and "d/train/2.png: label 3 at pixel (row 0, column 0) and 47 more; toys have 1 and 2" in lines
