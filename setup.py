@@ -40,7 +40,7 @@ setup(
         "numpy>=1.26",
         "click>=8.2",
         "pydantic>=2.7",
-        "PyYAML>=6.0",
+        "ruamel.yaml>=0.18",
         "tqdm>=4.66",
         "safetensors>=0.4.3",
         "huggingface_hub>=0.24",

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from segkd.recipe import load
 
@@ -49,4 +49,4 @@ def test_the_own_teachers_recipe_is_the_one_that_the_tables_measured(tmp_path: P
 
 
 def test_the_dataset_description_is_yaml_of_known_keys() -> None:
-    assert yaml.safe_load(fenced("yaml", "classes:")).keys() == {"classes", "ignore"}
+    assert YAML(typ="safe").load(fenced("yaml", "classes:")).keys() == {"classes", "ignore"}

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
+from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -314,7 +314,7 @@ notice; its reason stands below. Not asked: nobody did yet, or the function has 
 @click.option("--list", "only_list", is_flag=True, help="Run none; write the table, and list what lives.")
 def main(files: tuple[str, ...], shard: str, limit: int | None, again: bool, living: bool, only_list: bool) -> None:
     """Mutate FILES (default: all of tools/mutate.yaml)."""
-    plan = yaml.safe_load(PLAN.read_text())
+    plan = YAML(typ="safe").load(PLAN)
     chosen = files or tuple(plan["tests"])
     known = json.loads(FOUND.read_text()) if FOUND.exists() else {}
     excused = {item["mutant"] for item in plan["equivalent"]}

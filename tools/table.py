@@ -35,7 +35,7 @@ from string import ascii_lowercase
 from typing import Any
 
 import click
-import yaml
+from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -240,7 +240,7 @@ def main(check: bool, pages: tuple[Path, ...]) -> None:
         places = [folder / "recipes/logs" for folder in page.resolve().parents]
         logs = next((place for place in places if place.is_dir()), places[0])
         named = logs.parents[1] / "docs/figures.yaml"
-        figures = yaml.safe_load(named.read_text("utf-8")) if named.is_file() else {}
+        figures = YAML(typ="safe").load(named) if named.is_file() else {}
         text = page.read_text("utf-8")
         made = render(text, logs, figures)
         if not check:

@@ -99,16 +99,15 @@ def checked(name: str, overrides: Sequence[str]) -> str:
     from segkd.recipe.sources import is_shipped
 
     errors: list[str] = []
+    others: list[str] = []
     recipe = None
     try:
+        if not overrides:
+            others = alternatives(presets(name, own=not is_shipped(find(name))), presets(name))
         recipe = load(name, overrides)
     except RecipeError as error:
         errors += error.errors
-    if overrides or (recipe is not None and not isinstance(recipe, DistillRecipe)):
-        others = []
-    else:
-        others = alternatives(presets(name, own=not is_shipped(find(name))), presets(name))
-    for preset in others:
+    for preset in others if recipe is None or isinstance(recipe, DistillRecipe) else ():
         method, _, variant = preset.partition(".")
         try:
             read(name, [f"method={method}", f"variant={variant or 'null'}"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML, MappingNode, ScalarNode
 
 from segkd.foundation.errors import RecipeError
 from segkd.recipe.sources import named, no_file, read_text, shown_path
@@ -30,34 +30,31 @@ def anchored(source: Path) -> str:
     errors = parse(text, lambda line: f"{shown_path(source)}:{line}")[1]
     if errors:
         raise RecipeError(errors)
-    events = yaml.parse(text, Loader=yaml.SafeLoader)
-    next(events), next(events)  # the starts of the stream and of the document
-    parts: list[str] = []
-    done = 0
-    for key, event in _scalars(next(events), events, ()):
-        path = event.value
+    yaml = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False
+    named_whole: dict[tuple[int, int], str] = {}  # an alias stands for the text at its anchor
+    for key, node in _scalars(yaml.compose(text), ()):
+        path = node.value
         block = key[2:] if key[:1] == ("presets",) else key
         if not (key == ("extends",) or block in _WEIGHTS) or no_file(block, path) or path.startswith(("/", "~", "${")):
             continue
         whole = os.path.abspath(source.parent / path)
         if key == ("extends",) and not os.path.isfile(whole) and named(path):
             continue
-        anchor = f"&{event.anchor} " if event.anchor else ""
-        parts += [text[done : event.start_mark.index], anchor, _scalar(whole)]
-        done = event.end_mark.index
-    return "".join([*parts, text[done:]])
+        anchor = f"&{node.anchor} " if node.anchor else ""
+        named_whole[node.start_mark.index, node.end_mark.index] = anchor + _scalar(whole)
+    for (start, end), whole in sorted(named_whole.items(), reverse=True):
+        text = text[:start] + whole + text[end:]
+    return text
 
 
-def _scalars(event: Any, events: Iterator[Any], key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The scalars of the node that begins at `event`, in the order of the text, with their keys."""
-    if isinstance(event, yaml.ScalarEvent):
-        yield key, event
-    elif isinstance(event, yaml.SequenceStartEvent):
-        while not isinstance(item := next(events), yaml.SequenceEndEvent):
-            yield from _scalars(item, events, (*key, "[]"))
-    elif isinstance(event, yaml.MappingStartEvent):
-        while not isinstance(name := next(events), yaml.MappingEndEvent):
-            yield from _scalars(next(events), events, (*key, getattr(name, "value", "")))
+def _scalars(node: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The scalars below a mapping's keys, in the order of the text."""
+    if isinstance(node, ScalarNode):
+        yield key, node
+    elif isinstance(node, MappingNode):
+        for name, value in node.value:
+            yield from _scalars(value, (*key, name.value))
 
 
 def _scalar(path: str) -> str:

@@ -103,11 +103,9 @@ def presets(source: str | Path, own: bool = False) -> list[str]:
     """The names of a recipe's presets (`METHOD` or `METHOD.VARIANT`), as written; `own`: those of its file alone.
 
     Raises:
-        RecipeError: as `load`, for a file that cannot be read and presets that are none.
+        RecipeError: a file cannot be read; its other mistakes are told by `load`.
     """
-    files, errors = _layers(find(source))
-    if errors:
-        raise RecipeError(errors)
+    files, _ = _layers(find(source))
     return list(dict.fromkeys(name for file in (files[-1:] if own else files) for name in file.presets))
 
 

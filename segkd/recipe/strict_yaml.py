@@ -1,17 +1,22 @@
-"""YAML for recipes: 1.2 scalars, no tags, no duplicate keys, bounded size; every value knows the line it stands on.
+"""YAML for recipes: the core schema of 1.2, no tags, no duplicate keys, bounded size; every value knows its line.
 
-PyYAML only splits the text into events. Its own loaders follow YAML 1.1, where `1e-4` is text and `no` a boolean,
-let duplicate keys pass, and expand aliases without a bound. Descriptions of data sets (`dataset.yaml`) are read so too.
+ruamel.yaml reads the text and writes it. Its own schema of 1.2 takes `1_000` for a number and `2001-01-01` for a date,
+and it expands aliases without a bound. Descriptions of data sets (`dataset.yaml`) are read so too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from io import StringIO
+from typing import Any, ClassVar, NoReturn
 
-import yaml
+from ruamel.yaml import YAML, MappingNode, SafeLoader, SafeRepresenter, SequenceNode, VersionedResolver
+from ruamel.yaml.docinfo import DocInfo
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent, MappingEndEvent
+from ruamel.yaml.reader import ReaderError
 
 from segkd.foundation.errors import RecipeError
 
@@ -23,16 +28,6 @@ MAX_ERRORS = 100
 
 Scalar = str | int | float | bool | None
 
-_WORDS: dict[str, bool | None] = {
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-}
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _NEVER = re.compile("[\0\ud800-\udfff]")
 _MAX_DIGITS = 400  # more would not fit a float, and turning thousands of digits into an integer is slow
 
@@ -65,39 +60,20 @@ def parse(text: str, locate: Callable[[int], str], *, number_keys: bool = False)
     """
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise RecipeError(f"{locate(1)}: larger than {MAX_BYTES} bytes")
-    composer = _Composer(text, locate, number_keys)
-    root = composer.document()
+    loader = _Loader(locate, number_keys)
+    try:
+        root = loader.tree(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        loader.fail(mark.line if mark else 0, f"not valid YAML: {error.problem or error.context}")
+    except ReaderError as error:
+        character = f"character U+{ord(text[error.position]):04X}"
+        loader.fail(text.count("\n", 0, error.position), f"not valid YAML: {character} is not allowed")
+    except (ValueError, OverflowError):  # of an escape beyond Unicode, such as "\UFFFFFFFF"
+        loader.fail(0, "not valid YAML: an escape sequence stands for no character")
     if _height(root) > MAX_DEPTH:
-        raise RecipeError([*composer.errors, f"{locate(1)}: nested deeper than {MAX_DEPTH} levels"])
-    return root, composer.errors
-
-
-def resolve(text: str) -> Scalar:
-    """The value of an unquoted scalar under the core schema of YAML 1.2.
-
-    Raises:
-        ValueError: a number with more digits than any recipe needs.
-    """
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INFINITE.fullmatch(text):
-        return float(text.lower().replace(".", ""))
-    number: Callable[[str], int | float] | None = None
-    if _INTEGER.fullmatch(text):
-        number = int
-    elif _OCTAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text):
-        number = _based
-    elif _FLOAT.fullmatch(text):
-        number = float
-    if number is None:
-        return text
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a number with more than {_MAX_DIGITS} digits")
-    return number(text)
-
-
-def _based(text: str) -> int:
-    return int(text, 0)
+        loader.fail(0, f"nested deeper than {MAX_DEPTH} levels")
+    return root, loader.errors
 
 
 def plain(node: Node) -> Any:
@@ -111,7 +87,12 @@ def plain(node: Node) -> Any:
 
 def dump(data: dict[str, Any], width: float = 120) -> str:
     """YAML text that `parse` reads back as `data`; keys keep their order. Lines are folded after `width` characters."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver, yaml.Representer, yaml.width, yaml.default_flow_style = _Core, _Representer, width, False
+    yaml.sort_base_mapping_type_on_output = False
+    text = StringIO()
+    yaml.dump(data, text)
+    return text.getvalue()
 
 
 def _height(node: Node) -> int:
@@ -121,68 +102,84 @@ def _height(node: Node) -> int:
     return 1 + max((_height(child) for child in children), default=0)
 
 
-class _Composer:
-    """Builds the tree from PyYAML's events, and gives up at the first bound that is passed."""
+class _Core(VersionedResolver):
+    """What an unquoted scalar is under the core schema of YAML 1.2, whatever the document says of its version."""
 
-    def __init__(self, text: str, locate: Callable[[int], str], number_keys: bool) -> None:
+    processing_version = (1, 2)
+    versioned_resolver: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [(f"tag:yaml.org,2002:{name}", re.compile(rf"({pattern})\Z")) for name, pattern in kinds]
+        for firsts, kinds in (
+            (["", "~", "n", "N"], [("null", "|~|null|Null|NULL")]),
+            ("tTfF", [("bool", "true|True|TRUE|false|False|FALSE")]),
+            ("-+.0123456789", [
+                ("int", "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
+                ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+            ]),
+        )
+        for first in firsts
+    }  # fmt: skip
+
+
+class _Loader(_Core, SafeLoader):
+    """ruamel's, with nodes that know their places; it notes mistakes, and gives up at the first bound that is passed."""
+
+    max_depth = flow_level = 0
+    reader = scanner = parser = resolver = None  # ruamel looks these up, and counts brackets, at every character
+
+    def __init__(self, locate: Callable[[int], str], number_keys: bool) -> None:
         self.locate = locate
         self.number_keys = number_keys
         self.errors: list[str] = []
         self.nodes = self.characters = 0
-        self.anchors: dict[str, tuple[Node, int, int]] = {}
-        self.events = self._guarded(text)
+        self.sizes: dict[str, tuple[int, int]] = {}
 
-    def _guarded(self, text: str) -> Iterator[Any]:
-        try:
-            yield from yaml.parse(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            self.fail(line, f"not valid YAML: {error.problem or error.context}")
-        except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
-            self.fail(line, f"not valid YAML: character U+{error.character:04X} is not allowed")
-        except (ValueError, OverflowError):  # PyYAML on an escape beyond Unicode, such as "\UFFFFFFFF"
-            self.fail(1, "not valid YAML: an escape sequence stands for no character")
+    def tree(self, text: str) -> Node:
+        self.reader = self.scanner = self.parser = self.resolver = self
+        self.doc_infos = [DocInfo()]
+        super().__init__(text)
+        self.warn_double_anchors = False
+        root = self.get_node() if self.check_node() else Node(None, self.locate(1))
+        if self.check_node():
+            self.fail(self.peek_event().start_mark.line, "a second document begins here; a file is one")
+        return root
 
-    def fail(self, line: int, message: str) -> None:
-        raise RecipeError([*self.errors, f"{self.locate(line)}: {message}"])
+    def fetch_flow_collection_start(self, *kind: Any, **pushed: Any) -> None:
+        super().fetch_flow_collection_start(*kind, **pushed)
+        self.flow_level = len(self.flow_context)
+
+    def fetch_flow_collection_end(self, kind: Any) -> None:
+        super().fetch_flow_collection_end(kind)
+        self.flow_level = len(self.flow_context)
+
+    def fail(self, line: int, message: str) -> NoReturn:
+        raise RecipeError([*self.errors, f"{self.locate(line + 1)}: {message}"])
 
     def note(self, line: int, message: str) -> None:
-        self.errors.append(f"{self.locate(line)}: {message}")
+        self.errors.append(f"{self.locate(line + 1)}: {message}")
         if len(self.errors) == MAX_ERRORS:
             self.fail(line, f"and no further than the first {MAX_ERRORS} mistakes")
 
-    def document(self) -> Node:
-        next(self.events)  # the start of the stream
-        if isinstance(next(self.events), yaml.StreamEndEvent):
-            return Node(None, self.locate(1))
-        root = self.node(next(self.events), 1, None)
-        next(self.events)  # the end of the document
-        after = next(self.events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            self.fail(_line(after), "a second document begins here; a file is one")
-        return root
-
-    def node(self, event: Any, depth: int, line: int | None) -> Node:
-        """The node that begins at `event`. `line` is that of its key; None: its own."""
-        nodes, characters, own = self.nodes, self.characters, _line(event)
-        where = self.locate(line or own)
-        self.grow(1, 0, own)
-        if depth > MAX_DEPTH:
-            self.fail(own, f"nested deeper than {MAX_DEPTH} levels")
-        if isinstance(event, yaml.AliasEvent):
-            return self.alias(event, where)
-        if event.tag is not None:
-            self.note(own, f"the tag {_short(event.tag)} is not allowed")
-        if isinstance(event, yaml.MappingStartEvent):
-            node = Node(self.mapping(depth), where)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node = Node(self.sequence(depth), where)
+    def compose_node(self, parent: Any, index: Any) -> Node:
+        """The node that begins at the next event. `index` of a value is its key, whose place it has."""
+        event = self.peek_event()
+        line, nodes, characters = event.start_mark.line, self.nodes, self.characters
+        if isinstance(event, AliasEvent):
+            if event.anchor not in self.sizes:  # also an alias inside its own anchor
+                self.fail(line, f"the alias {_short('*' + event.anchor)} has no anchor before it")
+            self.grow(*self.sizes[event.anchor], line)
         else:
-            node = Node(self.scalar(event), where)
+            self.sizes.pop(event.anchor, None)
+            self.grow(1, len(getattr(event, "value", "")), line)
+            if event.tag is not None:
+                self.note(line, f"the tag {_short(event.tag)} is not allowed")
+                event.ctag, event.implicit = None, (True, True)
+        if self.depth == MAX_DEPTH:
+            self.fail(line, f"nested deeper than {MAX_DEPTH} levels")
+        made = super().compose_node(parent, index)
         if event.anchor is not None:
-            self.anchors[event.anchor] = node, self.nodes - nodes, self.characters - characters
-        return node
+            self.sizes[event.anchor] = self.nodes - nodes, self.characters - characters
+        value = made.value if isinstance(made, MappingNode | SequenceNode) else self.scalar(made, line)
+        return Node(value, index.where if isinstance(index, Node) else self.locate(line + 1))
 
     def grow(self, nodes: int, characters: int, line: int) -> None:
         """Counts nodes, and the text in them, as if aliases were expanded: a short text cannot stand for a huge tree."""
@@ -193,53 +190,33 @@ class _Composer:
         if self.characters > MAX_BYTES:
             self.fail(line, f"more than {MAX_BYTES} characters, with aliases expanded")
 
-    def alias(self, event: Any, where: str) -> Node:
-        if event.anchor not in self.anchors:  # also an alias inside its own anchor
-            self.fail(_line(event), f"the alias {_short('*' + event.anchor)} has no anchor before it")
-        node, nodes, characters = self.anchors[event.anchor]
-        self.grow(nodes - 1, characters, _line(event))
-        return Node(node.value, where)
-
-    def sequence(self, depth: int) -> list[Node]:
-        items = []
-        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            items.append(self.node(event, depth + 1, None))
-        return items
-
-    def mapping(self, depth: int) -> dict[str, Node]:
+    def compose_mapping_node(self, anchor: str | None) -> MappingNode:
         entries: dict[str, Node] = {}
-        lines: dict[str, int] = {}
-        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            line = _line(event)
-            key = self.node(event, depth + 1, None).value
-            value = self.node(next(self.events), depth + 1, line)
-            if self.number_keys and type(key) is int:
-                key = str(key)
-            if not isinstance(key, str):
-                self.note(line, f"a key must be text, got {_short(key)}")
-            elif key in entries:
-                first = self.locate(lines[key])
-                self.note(line, f"{_short(key)}: duplicate key, first given at {first}")
+        start = self.get_event()
+        made = MappingNode(self.DEFAULT_MAPPING_TAG, entries, start.start_mark)
+        if anchor is not None:
+            self.anchors[anchor] = made
+        while not self.check_event(MappingEndEvent):
+            line = self.peek_event().start_mark.line
+            key = self.compose_node(made, None)
+            value = self.compose_node(made, key)
+            name = str(key.value) if self.number_keys and type(key.value) is int else key.value
+            if not isinstance(name, str):
+                self.note(line, f"a key must be text, got {_short(name)}")
+            elif name in entries:
+                self.note(line, f"{_short(name)}: duplicate key, first given at {entries[name].where}")
             else:
-                entries[key], lines[key] = value, line
-        return entries
+                entries[name] = value
+        self.get_event()
+        return made
 
-    def scalar(self, event: Any) -> Scalar:
-        text: str = event.value
-        self.grow(0, len(text), _line(event))
-        if _NEVER.search(text):
-            self.fail(_line(event), "text with a NUL or half a surrogate pair")
-        if event.style:
-            return text
-        try:
-            return resolve(text)
-        except ValueError as error:
-            self.fail(_line(event), str(error))
-            raise
-
-
-def _line(event: Any) -> int:
-    return event.start_mark.line + 1
+    def scalar(self, made: Any, line: int) -> Scalar:
+        if _NEVER.search(made.value):
+            self.fail(line, "text with a NUL or half a surrogate pair")
+        number = str(made.tag).endswith((":int", ":float"))
+        if number and len(made.value) > _MAX_DIGITS:
+            self.fail(line, f"a number with more than {_MAX_DIGITS} digits")
+        return self.construct_object(made)
 
 
 def _short(value: object) -> str:
@@ -251,31 +228,18 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-class _Dumper(yaml.SafeDumper):
-    """PyYAML quotes what YAML 1.1 would misread; this one also quotes what only YAML 1.2 reads as a number."""
+class _Representer(SafeRepresenter):
+    """Lists on one line, no aliases, and escapes for what a terminal would not show."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
+    def represent_text(self, text: str) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+    def represent_row(self, items: list[Any]) -> SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
 
 
-def _looks_typed(text: str) -> bool:
-    if _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text):
-        return True
-    return len(text) > _MAX_DIGITS or not isinstance(resolve(text), str)
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # PyYAML leaves line separators of YAML 1.1, such as U+0085, as they are; quoted, they are escaped.
-    needs_quotes = _looks_typed(text) or not text.isprintable()
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if needs_quotes else None)
-
-
-def _represent_list(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
-
-
-_Dumper.add_representer(str, _represent_text)
-_Dumper.add_representer(list, _represent_list)
+_Representer.add_representer(str, _Representer.represent_text)
+_Representer.add_representer(list, _Representer.represent_row)

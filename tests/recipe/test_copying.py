@@ -54,25 +54,27 @@ def test_a_shipped_parent_stays_the_name_that_it_is(write: Write, tmp_path: Path
 
 def test_every_file_that_is_read_is_named_whole(write: Write, tmp_path: Path) -> None:
     text = """\
-teacher: {weights: t.pt, arch: FPN}   # weights: t.pt
+x: &x t.pt
+teacher: {weights: *x, arch: FPN}   # weights: t.pt
 student: {weights: "s.pt"}
-model: {weights: &w ../m.pt}
+model: &m {weights: &w ../m.pt}
 presets:
   ddad.a: {teacher: {weights: t.pt}, student: {weights: none}}
   ddad.b: {teacher: {weights: teacher}, student: {weights: teacher}}
-  dfad: {teacher: {weights: "${SEGKD_DATA}/w.pt"}}
+  dfad: {teacher: {weights: "${SEGKD_DATA}/w.pt"}, model: *m, student: {weights: *w}}
 output: out.safetensors
 """
     assert (
         anchored(write(text, "a/r.yaml"))
         == f"""\
-teacher: {{weights: {tmp_path}/a/t.pt, arch: FPN}}   # weights: t.pt
+x: &x {tmp_path}/a/t.pt
+teacher: {{weights: *x, arch: FPN}}   # weights: t.pt
 student: {{weights: {tmp_path}/a/s.pt}}
-model: {{weights: &w {tmp_path}/m.pt}}
+model: &m {{weights: &w {tmp_path}/m.pt}}
 presets:
   ddad.a: {{teacher: {{weights: {tmp_path}/a/t.pt}}, student: {{weights: none}}}}
   ddad.b: {{teacher: {{weights: {tmp_path}/a/teacher}}, student: {{weights: teacher}}}}
-  dfad: {{teacher: {{weights: "${{SEGKD_DATA}}/w.pt"}}}}
+  dfad: {{teacher: {{weights: "${{SEGKD_DATA}}/w.pt"}}, model: *m, student: {{weights: *w}}}}
 output: out.safetensors
 """
     )

@@ -70,6 +70,12 @@ def test_a_long_text_is_not_repeated_by_aliases(write: Write, methods: dict[str,
         load(path, methods=methods)
 
 
+def test_a_key_given_twice_hides_no_other_mistake(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    write("extends: quickstart\nrun: {seed: x}\nrun: {seed: 1}\n")
+    assert main(["recipes", "validate", "recipe.yaml"]) == 2
+    assert [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()] == ["run", "run.seed"]
+
+
 def test_a_long_chain(write: Write, distill: dict[str, Any], methods: dict[str, Terms]) -> None:
     write(distill, "0.yaml")
     for number in range(1, 25):

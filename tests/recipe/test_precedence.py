@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkd.foundation.errors import RecipeError
 from segkd.recipe import Terms, load, presets, shipped, sources
 from segkd.recipe.loading import read
-from segkd.recipe.strict_yaml import dump
+from segkd.recipe.strict_yaml import dump, parse, plain
 from tests.recipe.conftest import DISTILL, METHODS
 
 Write = Callable[..., Path]
@@ -215,7 +214,7 @@ def test_a_preset_of_ones_own_is_checked(write: Write, capsys: pytest.CaptureFix
     ],
 )
 def test_a_length_in_steps_takes_back_one_in_time_and_the_other_way_round(write: Write, distill, methods, below, above, given, length):  # fmt: skip
-    distill["run"] = yaml.safe_load(f"{{batch: 8, {below}}}")
+    distill["run"] = plain(parse(f"{{batch: 8, {below}}}", str)[0])
     base = write(distill, "base.yaml")
     recipe = load(write(f"extends: {base.name}\nrun: {{{above}}}\n", "own.yaml"), given, methods=methods)
     assert (recipe.run.steps, recipe.run.budget) == length

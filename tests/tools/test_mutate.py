@@ -5,7 +5,7 @@ import json
 from collections import Counter
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 from tools import mutate
@@ -63,7 +63,7 @@ def test_the_quickest_tests_that_run_a_line_come_first(found):
 
 
 def test_what_was_found_of_the_package_is_told_and_explained():
-    plan, known = yaml.safe_load(mutate.PLAN.read_text()), json.loads(mutate.FOUND.read_text())
+    plan, known = YAML(typ="safe").load(mutate.PLAN), json.loads(mutate.FOUND.read_text())
     reasons = {item["mutant"]: item["why"] for item in plan["equivalent"]}
     assert len(reasons) == len(plan["equivalent"]) and all(len(why) > 20 for why in reasons.values())
     assert [name for name, (_, ends) in known.items() if ends in ("lives", "breaks") and name not in reasons] == []

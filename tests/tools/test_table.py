@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def keep(logs: Path, name: str, **changed: object) -> None:
 def define(logs: Path, **figures: object) -> None:
     """Write the page's docs/figures.yaml."""
     (logs.parents[1] / "docs").mkdir(exist_ok=True)
-    (logs.parents[1] / "docs" / "figures.yaml").write_text(yaml.safe_dump(figures))
+    (logs.parents[1] / "docs" / "figures.yaml").write_text(json.dumps(figures))
 
 
 def call(logs: Path, text: str, *options: str) -> tuple[Result, str]:
@@ -287,4 +287,4 @@ def test_the_pages_are_from_the_logs_and_can_be_read_as_they_stand() -> None:
     ]
     assert long == []
     named = re.findall(r"<!--fig:([\w.]+)-->|<!-- cells: (\S+) -->", "".join(pages.values()))
-    assert yaml.safe_load((ROOT / "docs" / "figures.yaml").read_text("utf-8")).keys() == {a or b for a, b in named}
+    assert YAML(typ="safe").load(ROOT / "docs" / "figures.yaml").keys() == {a or b for a, b in named}
