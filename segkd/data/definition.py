@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +103,29 @@ class LabelledSet(FileSet):
     @classmethod
     def check_split(cls, split: str) -> None:
         """Raises DataError for a split that was not published, or not with its labels."""
-        name = cls.__module__.rpartition(".")[2]
+        name = cls.called()
         if split in cls.unlabelled:
             instead = "measure on val: --split val, or data.final=val in a recipe"
             raise DataError(f"{name}: the labels of its {split} images are not public; {instead}")
         if split not in cls.counts:
             raise DataError(f"{name} has no split '{split}'; there are {', '.join(cls.counts)}")
+
+    @classmethod
+    def unpacked(cls, root: str | os.PathLike[str], sign: str, *places: str) -> Path:
+        """The folder that has `sign` in it: `root`, or the first of the places below it where archives leave it.
+
+        Raises:
+            DataError: none has, with how the set must lie.
+        """
+        folders = [Path(root), *(Path(root, place) for place in places)]
+        if (found := next((folder for folder in folders if (folder / sign).is_dir()), None)) is None:
+            raise DataError(f"{Path(root)}: no {sign} there; {cls.called()} {cls.obtained}")
+        return found
+
+    @classmethod
+    def called(cls) -> str:
+        """Its name: that of its file."""
+        return cls.__module__.rpartition(".")[2]
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -91,7 +91,7 @@ def paired(
     images: Files, masks: Files, report: Callable[[DataError], None], chosen: Mapping[str, str] | None = None,
     strays: bool = True,
 ) -> list[tuple[Path, Path]]:  # fmt: skip
-    """Each image with its mask; whatever has no partner is reported.
+    """Each image with its mask; whatever has no partner, or another one's name, is reported.
 
     Args:
         chosen: the names of images and those of their masks, in order; by default all, sorted, each with its namesake.
@@ -102,6 +102,9 @@ def paired(
     """
     if not images.of:
         raise DataError(f"{images.folder}: no images {images.pattern}")
+    for files, kind in ((images, "image"), (masks, "mask")):
+        for path, name in files.twice:
+            report(DataError(f"{path}: a second {kind} called '{name}', beside {files.of[name].name}"))
     for name in sorted(masks.of.keys() - images.of.keys()) if strays else ():
         told = f"mask without an image {images.shown(name)}{beside(name, images)}"
         report(DataError(f"{masks.of[name]}: {told}"))
@@ -114,13 +117,6 @@ def paired(
     if not found:
         raise DataError(f"{images.folder}: no image with a mask")
     return found
-
-
-def tell_twice(images: Files, masks: Files, report: Callable[[DataError], None]) -> None:
-    """Report the files that have another one's name, but for their endings."""
-    for files, kind in ((images, "image"), (masks, "mask")):
-        for path, name in files.twice:
-            report(DataError(f"{path}: a second {kind} called '{name}', beside {files.of[name].name}"))
 
 
 def beside(name: str, files: Files) -> str:

@@ -11,7 +11,8 @@ from segkd.foundation.errors import StorageError
 from segkd.foundation.files import atomic_write
 
 _PAPER, _INK, _FRAME = (255, 255, 255), (34, 34, 34), (208, 208, 208)
-_STRONG = ((255, 0, 255), (255, 0, 0))
+_STRONG, _OTHERS = ((255, 0, 255), (255, 0, 0)), ((0, 255, 255), (0, 0, 128))
+_ALIKE = 60  # distance between two colours that look alike
 Entry = tuple[str, tuple[int, int, int]]
 PLAIN, BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
 _GAP, _MARGIN = 6, 14
@@ -38,9 +39,14 @@ def disagreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def difference_colour(classes: Classes) -> tuple[int, int, int]:
-    """What pixels are drawn in where masks differ: magenta or red, whichever looks less like a class."""
+    """What pixels are drawn in where masks differ: magenta or red, whichever looks less like a class; else cyan or navy."""
     palette = np.array(classes.palette, float)
-    return max(_STRONG, key=lambda colour: np.linalg.norm(palette - colour, axis=1).min())
+
+    def distance(colour: tuple[int, int, int]) -> float:
+        return np.linalg.norm(palette - colour, axis=1).min()
+
+    strong = max(_STRONG, key=distance)
+    return strong if distance(strong) > _ALIKE else max(_OTHERS, key=distance)
 
 
 def legend(classes: Classes, height: int, more: Sequence[Entry] = ()) -> np.ndarray:

@@ -49,8 +49,8 @@ NAMED = [catalogue.named(name) for name in class_lists()]
 
 @pytest.mark.parametrize("classes", [*NAMED, listed("mine", [f"c{i}" for i in range(40)])], ids=lambda c: c.name)
 def test_colours_differ_and_none_is_that_of_void(classes: Classes):
-    assert len(set(classes.palette)) == len(classes.names)
-    assert (0, 0, 0) not in classes.palette
+    assert len(set(classes.palette)) == len(classes.names) - (classes.name == "ade20k")  # has one twice, as published
+    assert (0, 0, 0) not in classes.palette[classes.names[0] == "background" :]
     assert all(0 <= value <= 255 for colour in classes.palette for value in colour)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from segkd.data.classes import IGNORE, coloured
 from segkd.data.definition import LabelledSet, Preparation, Source, relabelling
 from segkd.data.lists import listed_pairs
-from segkd.data.pairing import files_of, paired, tell_twice
+from segkd.data.pairing import files_of, paired
 from segkd.data.samples import Report, refuse
 from segkd.foundation.errors import DataError
 
@@ -105,5 +105,4 @@ class CamVid(LabelledSet):
         images, masks = (
             files_of(self.root, f"{folder}/{{name}}.*", masks=folder != split) for folder in (split, f"{split}annot")
         )
-        tell_twice(images, masks, report)
         self.pairs = sorted(paired(images, masks, report))

@@ -23,7 +23,6 @@ from segkd.data.pairing import (
     paired,
     start,
     suggestion,
-    tell_twice,
     whole,
 )
 from segkd.data.samples import Report, refuse
@@ -158,7 +157,6 @@ class _Split:
     def pairs(self) -> list[tuple[Path, Path]]:
         """Images with their masks, in the order of their names or of their list."""
         images, masks = self.images, self.masks
-        tell_twice(images, masks, self.report)
         if self.listing is not None:
             chosen = self._listed(self.listing)
         elif images.of.keys() & masks.of.keys():
