@@ -41,6 +41,7 @@ setup(
         "click>=8.2",
         "pydantic>=2.7",
         "ruamel.yaml>=0.18",
+        "filelock>=4.3",
         "tqdm>=4.66",
         "safetensors>=0.4.3",
         "huggingface_hub>=0.24",

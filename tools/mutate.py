@@ -13,7 +13,6 @@ constants of modules and classes as they are: half of what matters here.
 """
 
 import ast
-import fcntl
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -243,8 +243,7 @@ def examine(place: Place, file: str, tests: list[str], wanted: list[tuple[Mutant
 @contextmanager
 def kept() -> Iterator[dict[str, list[str]]]:
     """What was found so far, to be changed by one process at a time."""
-    with FOUND.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(FOUND.with_suffix(".lock")):
         found = json.loads(FOUND.read_text()) if FOUND.exists() else {}
         yield found
         written = FOUND.with_suffix(".tmp")

@@ -240,8 +240,8 @@ class RunLock:
 
     `mark` is what the lock says of its folder, beside the number of the process that had it last.
 
-    The lock is `flock` on `folder/.lock`, so the kernel releases it when the process dies, however it dies.
-    The file stays behind on purpose: deleting it would let two processes lock two files of one name.
+    The kernel releases it when the process dies, however it dies. `folder/.lock` stays behind on purpose: deleting it
+    would let two processes lock two files of one name.
 
     Raises:
         StorageError: on entry, when another process holds the folder (its pid is named) or it cannot be written.
@@ -250,41 +250,39 @@ class RunLock:
     def __init__(self, folder: str | Path, chosen_by: str = "run.dir", mark: str = "") -> None:
         self.folder = Path(folder)
         self.chosen_by, self.mark = chosen_by, mark
-        self._descriptor: int | None = None
 
     def __enter__(self) -> RunLock:
-        path, said = self.folder / ".lock", f"{os.getpid()} {self.mark}".rstrip() + "\n"
+        from filelock import Timeout, UnixFileLock, has_fcntl  # its import takes a tenth of what --help may
+
+        path = self.folder / ".lock"
         refuse_irregular(path)
-        try:
-            import fcntl
-        except ImportError as error:
+        if not has_fcntl:
             raise StorageError(
                 f"{self.folder}: this system has no file locks, which runs need: use Linux, macOS, or WSL on Windows"
-            ) from error
+            )
+        # preserved: no fallback to a lock that is a file only, and would outlive a process that is killed
+        self._lock = UnixFileLock(path, 0, thread_local=False, preserve_lock_file=True, on_acquired=self._taken)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise StorageError(f"{self.folder}: cannot lock the run folder: {error.strerror or error}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.pwrite(descriptor, said.encode(), 0)  # before the cut: who is killed between leaves the mark
-            os.ftruncate(descriptor, len(said))
-        except BlockingIOError as error:
-            holder = (os.pread(descriptor, 32, 0).decode(errors="replace").split() or ["unknown"])[0]
-            os.close(descriptor)
+            self._lock.acquire()
+        except Timeout as error:
+            holder = (path.read_text(errors="replace").split() or ["unknown"])[0]
             raise StorageError(
                 f"{self.folder}: in use by process {holder}; wait for it, or choose another {self.chosen_by}"
             ) from error
         except OSError as error:
-            os.close(descriptor)
-            raise StorageError(write_failure(path, len(said), error)) from error
-        self._descriptor = descriptor
+            raise StorageError(write_failure(path, len(self.mark), error)) from error
         return self
+
+    def _taken(self, descriptor: int) -> None:
+        said = f"{os.getpid()} {self.mark}".rstrip() + "\n"
+        os.pwrite(descriptor, said.encode(), 0)  # before the cut: who is killed between leaves the mark
+        os.ftruncate(descriptor, len(said))
+        self._descriptor = descriptor
 
     def check(self) -> None:
         """Raises StorageError if the folder at the path is no longer the one that is held: removed, or replaced."""
         try:
-            there, held = os.stat(self.folder / ".lock", follow_symlinks=False), os.fstat(self._descriptor or -1)
+            there, held = os.stat(self.folder / ".lock", follow_symlinks=False), os.fstat(self._descriptor)
         except OSError as error:
             raise StorageError(f"{self.folder}: the run folder is gone ({error.strerror or error})") from error
         if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
@@ -295,6 +293,4 @@ class RunLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._lock.release()

@@ -79,7 +79,7 @@ CANARIES = {
         "tests/foundation/test_files.py::test_file_and_folder_are_synced_in_order",
     ),
     "no lock": Canary(
-        "segkd/foundation/files.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "segkd/foundation/files.py", "self._lock.acquire()", "pass",
         f"{FAULTS}/test_storage.py::test_of_two_processes_one_goes_on",
     ),
     "stopped without saving": Canary(

@@ -287,8 +287,9 @@ def test_lock_refuses_a_symlink(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_text() == "precious"
 
 
-def test_lock_needs_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot lock"), RunLock(tmp_path / "missing"):
+def test_lock_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"), RunLock(tmp_path / "file"):
         pass
 
 
