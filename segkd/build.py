@@ -15,13 +15,13 @@ from segkd.data import classes as class_lists
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.sets.folder import Folder
-from segkd.data.stream import ImageStream
 from segkd.data.transforms import TrainTransform
 from segkd.foundation import terminal
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.foundation.rng import seed_for
 from segkd.machine import ranks
 from segkd.machine.batchnorm import synced
+from segkd.machine.passes import Passes
 from segkd.methods.base import Method, Rules
 from segkd.models.adapters import Adapter, create_network
 from segkd.models.building import fitting_mb
@@ -33,10 +33,14 @@ from segkd.models.weights import first_few, load_weights, read_state
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
-from segkd.synthesis import generator
+from segkd.synthesis import architectures
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
-from segkd.synthesis.refine import Refine
+from segkd.synthesis.generator import Generator
+from segkd.synthesis.images import Images
+from segkd.synthesis.noise import Noise
+from segkd.synthesis.pixels import Pixels
+from segkd.synthesis.source import Move, Sampling, Source
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
 from segkd.training.teaching import Objective, Teaching, class_weights
@@ -183,22 +187,43 @@ def method_of(recipe: DistillRecipe) -> Method:
     return kinds[-1](Rules(steps=recipe.run.steps, **rules), recipe.weights, recipe.terms)
 
 
-def synthesiser_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
-    """Where the images come from, in the teacher's input range; weights from torch's global generator."""
+def generator_network_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
+    """The generator of a recipe, in the teacher's input range; weights from torch's global generator.
+
+    Raises:
+        RecipeError: its images come from elsewhere.
+    """
+    synth = recipe.synth
+    make = {"dcgan": architectures.dcgan, "resize": architectures.resize_convolution}.get(synth.kind)
+    if make is None:
+        raise RecipeError([f"synth.kind: {synth.kind} has nothing to learn; set dcgan or resize"])
+    largest = max((synth.size, *synth.sizes), key=lambda size: size[0] * size[1])
+    return make(synth.latent, largest, synth.width, *input_range(teacher.mean, teacher.std))
+
+
+def source_of(
+    recipe: DistillRecipe, teacher: Teacher, device: torch.device, passes: Passes, learns: bool, refines: bool
+) -> Source:
+    """Where the images come from, on `device`; `learns`: a generator answers to terms; `refines`: its images do, too."""
     synth = recipe.synth
     low, high = input_range(teacher.mean, teacher.std)
-    largest = max((synth.size, *synth.sizes), key=lambda size: size[0] * size[1])
+    augment = Augment(synth.augment, low, high, synth.collage_until)
     if synth.kind == "noise":
-        return generator.Noise(largest, low, high)
-    if synth.kind == "images":
+        source: Source = Noise(low, high, augment)
+    elif synth.kind == "images":
         data = catalogue.dataset(
             recipe.data.name, recipe.data.root, synth.split, catalogue.classes_of(recipe.teacher.classes)
         )
         if not ranks.rank():
             terminal.say(*data.notes)
-        return ImageStream(data, low, high)
-    make = generator.dcgan if synth.kind == "dcgan" else generator.resize_convolution
-    return make(synth.latent, largest, synth.width, low, high)
+        source = Images(data, low, high, augment)
+    else:
+        network = generator_network_of(recipe, teacher).to(device, memory_format=torch.channels_last)
+        player = None
+        if learns:
+            player = player_of("source", network, synth.optimizer, synth.schedule, recipe.run.steps, synth.ema)
+        source = Generator(network, synth.latent, player, augment, passes)
+    return (Pixels(source, synth.refine, low, high) if refines else source).to(device)
 
 
 def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, bf16: bool) -> Distiller:
@@ -207,36 +232,30 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     Raises:
         RecipeError: the recipe's parts do not fit each other or the teacher.
     """
-    synth, run, game = recipe.synth, recipe.run, recipe.game
+    synth, run = recipe.synth, recipe.run
     torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
     student = Adapter(_student_network(recipe.student, teacher), teacher.classes)
     student = student.to(device, memory_format=torch.channels_last)
-    synthesiser = synthesiser_of(recipe, teacher).to(device, memory_format=torch.channels_last)
+    method, passes = method_of(recipe).to(device), Passes(bf16, run.checkpointing)
     _check_processes(recipe)
+    _check_method(recipe, method)
+    source = source_of(recipe, teacher, device, passes, bool(method.terms("source")), synth.refine > 0)
     if run.sync_bn:
         try:
-            synced(student), synced(synthesiser)
+            synced(student), synced(source)
         except ValueError as error:
             raise RecipeError([f"run.sync_bn: {error}"]) from error
-    method = method_of(recipe).to(device)
-    _check_method(recipe, method, synthesiser)
-    if method.terms("synth") and method.chosen.get("bn", 0) > 0:
+    if method.terms("source") and method.chosen.get("bn", 0) > 0:
         check_statistics(teacher.network, recipe.teacher.weights)
     sizes = (synth.size, *synth.sizes)
-    if game.logits == "head":
+    if recipe.game.logits == "head":
         _check_heads(teacher, student, sizes)
-    _try_networks(recipe, teacher, student, synthesiser, device, bf16)
-    low, high = input_range(teacher.mean, teacher.std)
-    replay = _bank_of(synth, bf16) if synth.replay else None
+    _try_networks(recipe, teacher, student, source, device, bf16)
     return Distiller(
-        method, _networks_of(recipe, teacher, student, device, bf16),
+        method, _networks_of(recipe, teacher, student, device, passes),
         player_of("student", student, recipe.student.optimizer, recipe.student.schedule, run.steps, recipe.student.ema),
-        synthesiser,
-        player_of("synth", synthesiser, synth.optimizer, synth.schedule, run.steps, synth.ema) if method.terms("synth") else None,
-        augment=Augment(synth.augment, low, high, synth.collage_until).to(device),
-        refine=Refine(synth.refine, low, high).to(device), replay=replay,
-        latent=synth.latent, sizes=sizes, batch=run.batch, seed=run.seed,
-        device=device, refusals=Refusals(run.max_bad), overlap=game.overlap,
+        source, bank=_bank_of(synth, bf16) if synth.replay else None, sampling=Sampling(run.batch, sizes, run.seed),
+        refusals=Refusals(run.max_bad),
     )  # fmt: skip
 
 
@@ -251,14 +270,13 @@ def _student_network(student: blocks.Student, teacher: Teacher) -> nn.Module:
 
 
 def _networks_of(
-    recipe: DistillRecipe, teacher: Teacher, student: Adapter, device: torch.device, bf16: bool
+    recipe: DistillRecipe, teacher: Teacher, student: Adapter, device: torch.device, passes: Passes
 ) -> Networks:
     run, synth, at_head = recipe.run, recipe.synth, recipe.game.logits == "head"
     # Not where images are padded: a mirrored image's padding would be on its other side.
     unpadded = all(side % teacher.stride == 0 for size in (synth.size, *synth.sizes) for side in size)
     return Networks(
-        teacher, student, bf16=bf16, at_head=at_head, keeps_heads=at_head or (synth.replay > 0 and unpadded),
-        checkpointing=run.checkpointing,
+        teacher, student, passes=passes, at_head=at_head, keeps_heads=at_head or (synth.replay > 0 and unpadded),
         recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
     )  # fmt: skip
 
@@ -273,14 +291,14 @@ def _check_processes(recipe: DistillRecipe) -> None:
         ])  # fmt: skip
 
 
-def _check_method(recipe: DistillRecipe, method: Method, synthesiser: nn.Module) -> None:
+def _check_method(recipe: DistillRecipe, method: Method) -> None:
     """The method's terms need what the recipe's other blocks give."""
     synth, game = recipe.synth, recipe.game
     if not method.terms("student"):
         raise RecipeError(
             [f"weights: no student term of {recipe.method} has weight; set weights.{method.student[0]}=1"]
         )
-    if method.terms("synth") and next(synthesiser.parameters(), None) is None:
+    if method.terms("source") and synth.kind not in ("dcgan", "resize"):
         raise RecipeError(
             [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
         )
@@ -289,24 +307,23 @@ def _check_method(recipe: DistillRecipe, method: Method, synthesiser: nn.Module)
         raise RecipeError([f"{key}: there is no bank to keep images in; set synth.replay"])
     if game.overlap and not synth.replay:
         raise RecipeError(["game.overlap: there is no bank to learn from beside the generator; set synth.replay"])
-    if synth.refine and not (game.keep_moves and method.terms("refine")):
+    if synth.refine and not (game.keep_moves and method.terms("pixels")):
         lacks = f"{recipe.method} has no term for it" if game.keep_moves else "nothing is kept; set game.keep_moves"
         raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}"])
 
 
 def _try_networks(
-    recipe: DistillRecipe, teacher: Teacher, student: Adapter, synthesiser: nn.Module, device: torch.device, bf16: bool
+    recipe: DistillRecipe, teacher: Teacher, student: Adapter, source: Source, device: torch.device, bf16: bool
 ) -> None:
     """Show the networks images once, so that what cannot be computed is told before anything else is done."""
     synth, batch = recipe.synth, recipe.run.batch // ranks.size()
 
     def images(count: int) -> Tensor:
-        return synthesiser.train()(torch.randn(count, synth.latent, device=device), synth.size)
+        return source.draw(count, synth.size, Move(recipe.run.seed, -2, 0)).images
 
-    if synth.kind != "images":  # a stream's are read, and counted
+    if synth.kind != "images":  # a set's are read, and counted
         advice = "set another synth.size or synth.kind"
-        with torch.no_grad():
-            tried(images, synthesiser, batch, f"synth: {synth.kind} cannot make images", advice, device)
+        tried(images, source, batch, f"synth: {synth.kind} cannot make images", advice, device)
     for size in dict.fromkeys((synth.size, *synth.sizes)):
         try_passes(teacher, "teacher", described(recipe.teacher), size, 1, device, bf16)
         try_passes(student, "student", described(recipe.student), size, batch, device, bf16)

@@ -30,7 +30,8 @@ from segkd.players.player import Player
 from segkd.recipe import DistillRecipe, load
 from segkd.runs.folder import bench_of, plan_of
 from segkd.training import checkpoint, loop
-from segkd.training.distiller import Distiller, finite
+from segkd.training.distiller import Distiller
+from segkd.training.judge import finite
 
 
 def seconds(action: Callable[[], object], times: int = 7) -> float:
@@ -74,7 +75,7 @@ def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
             "snapshots of buffers": snapshots(game, moves),
             "looks at losses and gradients": sum(
                 seconds(look_at_numbers(player)) * moves.count(name)
-                for name, player in (("student", game.student), ("synth", game.synth))
+                for name, player in (("student", game.student), ("source", game.source.player))
                 if player is not None
             ),
             "looks at what is kept": looks_at_what_is_kept(game, moves),
@@ -91,8 +92,8 @@ def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
 def snapshots(game: Distiller, moves: list[str]) -> float:
     """The seconds that the snapshots of a step's moves take."""
     written = {
-        "student": [game.student.network, game.synthesiser, game.method],
-        "synth": [game.synthesiser, game.method],
+        "student": [game.student.network, game.method],
+        "source": [game.source.network, game.method],
     }
     return sum(
         seconds(lambda modules=modules: Snapshot(modules)) * moves.count(name) for name, modules in written.items()
@@ -101,10 +102,10 @@ def snapshots(game: Distiller, moves: list[str]) -> float:
 
 def looks_at_what_is_kept(game: Distiller, moves: list[str]) -> float:
     """The seconds that it takes to see that the images and logits which a step puts into the bank are finite."""
-    if game.replay is None or not len(game.replay):
+    if game.bank is None or not len(game.bank):
         return 0.0
-    images, logits = game.replay.draw(game.batch)
-    return seconds(lambda: finite(images=images, logits=logits)) * (moves.count("keep") + moves.count("synth"))
+    batch, logits = game.bank.draw(game.sampling.batch)
+    return seconds(lambda: finite(images=batch.images, logits=logits)) * (moves.count("keep") + moves.count("source"))
 
 
 @click.command()

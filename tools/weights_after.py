@@ -46,7 +46,7 @@ def weights_after(arguments: list[str], steps: int, processes: int) -> dict[str,
         state = checkpoint.load(checkpoint.listed(Path(folder) / "run" / "checkpoints")[0])["game"]
     return {
         f"{player}.{part}": digest(state[player][part])
-        for player in ("student", "synth")
+        for player in ("student", "source", "synth")  # as it was called before
         for part in ("network", "average")
         if state.get(player, {}).get(part)
     }

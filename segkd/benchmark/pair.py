@@ -51,12 +51,12 @@ def distiller(recipe: DistillRecipe, device: torch.device, bf16: bool) -> Distil
     found = trained(recipe)
     teacher = Teacher(found.network, found.names, recipe.teacher.mean, recipe.teacher.std)
     game = build.distiller_of(recipe, teacher.to(device, memory_format=torch.channels_last), device, bf16)
-    if game.replay is not None:
+    if game.bank is not None:
         game.play(0)
-        if len(game.replay):
-            kept = game.replay.draw(recipe.run.batch)
-            while len(game.replay) < game.replay.capacity:
-                game.replay.keep(*kept)
+        if len(game.bank):
+            kept = game.bank.draw(recipe.run.batch)
+            while len(game.bank) < game.bank.capacity:
+                game.bank.keep(*kept)
     return game
 
 
@@ -64,14 +64,12 @@ def reference(recipe: DistillRecipe, device: torch.device) -> Reference:
     """The plain loop on the same networks.
 
     Raises:
-        UsageError: the recipe's synthesiser does not learn, or a network cannot take images of its size.
+        UsageError: the recipe has no generator, or a network cannot take images of its size.
     """
     found = trained(recipe)
     plain = copy.deepcopy(found.network)  # a Teacher's is quickened
     teacher = Teacher(found.network, found.names, recipe.teacher.mean, recipe.teacher.std)
-    generator = build.synthesiser_of(recipe, teacher)
-    if next(generator.parameters(), None) is None:
-        raise UsageError(f"synth.kind: {recipe.synth.kind} has nothing to learn; compare a recipe with dcgan or resize")
+    generator = build.generator_network_of(recipe, teacher)
     if any(side % teacher.stride for side in recipe.synth.size):
         raise UsageError(f"synth.size: {list(recipe.synth.size)} must be a multiple of {teacher.stride} to be compared")
     student = build.network_of(recipe.student, len(found.names))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from segkd.synthesis.pixels import Pixels
 from segkd.training.distiller import Distiller
 
 NAMES = ("synthesis", "teacher", "student forward", "backward", "optimiser", "rest")
@@ -52,11 +53,13 @@ def watched(game: Distiller, device: torch.device) -> Phases:
     """Phases of which every later step of `game` takes note; the steps become slower by next to nothing on a CPU."""
     phases = Phases(device)
     game.play = phases.timed("rest", game.play)
-    game._images = phases.timed("synthesis", game._images)
+    game.source.draw = phases.timed("synthesis", game.source.draw)
+    game.source.improve = phases.timed("synthesis", game.source.improve)
     game.networks.teach = phases.timed("teacher", game.networks.teach)
     game.networks.study = phases.timed("student forward", game.networks.study)
-    game.refine.forward = phases.timed("backward", game.refine.forward)  # the teacher inside it counts for itself
-    for player in (game.student, game.synth):
+    if isinstance(game.source, Pixels):
+        game.source.refined = phases.timed("backward", game.source.refined)  # the teacher inside it counts for itself
+    for player in (game.student, game.source.player):
         if player is not None:
             player.update = phases.timed("backward", player.update)
             player.optimizer.step = phases.timed("optimiser", player.optimizer.step)

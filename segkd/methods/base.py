@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from segkd.losses.discrepancy import channel_wise
 
-FIELDS = ("z", "x", "t", "s", "t_features", "s_features", "statistics", "labels")
+FIELDS = ("z", "x", "labels", "t", "s", "t_features", "s_features", "statistics")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules between the players, as a recipe's `game` block says them; `steps` is the length of the run."""
+    """The rules between the players, as a recipe's `game` block says them; `steps` is the length of the run.
+
+    `overlap`: the student's moves of a step learn from the images kept before it, so that they need not wait for the others.
+    """
 
     steps: int
     student_moves: int = 5
@@ -27,6 +30,7 @@ class Rules:
     log: bool = True
     bn: str = "mean"
     ramp: float = 0.0
+    overlap: bool = False
 
 
 class OnDemand(dict[str, object]):
@@ -49,7 +53,7 @@ class View:
 
     `z` latents, `x` images in the teacher's input space, `t` and `s` logits (N,C,h,w) of teacher and student,
     `t_features` and `s_features` lists of maps, `statistics` of the teacher's BatchNorm inputs, `labels` (conditional
-    synthesisers only); `teacher(x2)` and `student(x2)` are logits of other images.
+    sources only); `teacher(x2)` and `student(x2)` are logits of other images.
     """
 
     def __init__(
@@ -80,14 +84,14 @@ class View:
 class Method(nn.Module):
     """Base of all methods. A subclass names its terms, gives each a default weight and one function of a View.
 
-    `refine` names the terms that images answer to by themselves before they are kept. A term returns a scalar that its
+    `source` names the terms of whoever makes the images, `pixels` those that images answer to by themselves before they are kept. A term returns a scalar that its
     player, or such images, minimise. `further` are student terms that every method has, without weight unless a recipe's
     `terms` gives them one. Buffers that a subclass registers are checkpointed.
     """
 
     student: ClassVar[tuple[str, ...]] = ()
-    synth: ClassVar[tuple[str, ...]] = ()
-    refine: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[tuple[str, ...]] = ()
+    pixels: ClassVar[tuple[str, ...]] = ()
     further: ClassVar[tuple[str, ...]] = ("cwd",)
     weights: ClassVar[dict[str, float]] = {}
     variants: ClassVar[tuple[str, ...]] = ()
@@ -100,11 +104,11 @@ class Method(nn.Module):
     def moves(self, step: int) -> list[str]:
         """The moves of a step, in order: synthesis first, so that the student's images are the newest."""
         rules = self.rules
-        synth = ["synth"] * rules.synth_moves if self.terms("synth") else []
-        return synth + ["keep"] * rules.keep_moves + ["student"] * rules.student_moves
+        source = ["source"] * rules.synth_moves if self.terms("source") else []
+        return source + ["keep"] * rules.keep_moves + ["student"] * rules.student_moves
 
     def terms(self, player: str) -> list[str]:
-        """The names of the terms of `student`, `synth` or `refine` that have weight: the others cost nothing."""
+        """The names of the terms of `student`, `source` or `pixels` that have weight: the others cost nothing."""
         names = getattr(self, player) + (self.further if player == "student" else ())
         return [name for name in names if self.chosen[name] > 0]
 

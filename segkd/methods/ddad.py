@@ -23,8 +23,8 @@ class DDAD(Method):
     `variant: paper` is the plain form, `segkd` the tuned one: both are presets in recipes/base/ddad.yaml.
     """
 
-    student, synth = ("kd",), ("adv", "bn", "balance", "one_hot")
-    refine = ("bn", "balance", "one_hot", "tv")
+    student, source = ("kd",), ("adv", "bn", "balance", "one_hot")
+    pixels = ("bn", "balance", "one_hot", "tv")
     weights = {"kd": 1.0, "adv": 1.0, "bn": 1.0, "balance": 0.0, "one_hot": 0.0, "tv": 0.0}
     variants = ("segkd", "paper")
 

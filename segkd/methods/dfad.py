@@ -11,6 +11,6 @@ class DFAD(DDAD):
     It is DDAD without the BatchNorm judge.
     """
 
-    student, synth, refine = ("kd",), ("adv",), ()
+    student, source, pixels = ("kd",), ("adv",), ()
     weights = {"kd": 1.0, "adv": 1.0}
     variants = ()

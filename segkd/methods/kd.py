@@ -9,9 +9,9 @@ from segkd.methods.base import Method, View
 
 
 class KD(Method):
-    """The student follows the teacher on whatever the synthesiser shows: with `synth.kind: images`, real images."""
+    """The student follows the teacher on whatever the source draws: with `synth.kind: images`, real images."""
 
-    student, synth = ("kd",), ()
+    student, source = ("kd",), ()
     weights = {"kd": 1.0}
 
     def kd(self, v: View) -> Tensor:

@@ -8,5 +8,5 @@ from segkd.methods.kd import KD
 class Noise(KD):
     """KD with `synth.kind: noise`: what a data-free method must beat to have learnt anything about images."""
 
-    student, synth = ("kd",), ()
+    student, source = ("kd",), ()
     weights = {"kd": 1.0}

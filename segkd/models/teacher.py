@@ -37,6 +37,6 @@ class Teacher(Adapter):
 
 
 def input_range(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value (3,) that an image in [0,1] takes after normalisation: the range of a synthesiser."""
+    """Lowest and highest value (3,) that an image in [0,1] takes after normalisation: the range of a source."""
     mean_, std_ = torch.tensor(mean), torch.tensor(std)
     return -mean_ / std_, (1 - mean_) / std_

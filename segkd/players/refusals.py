@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,18 @@ class Verdict:
 
     refused: Tensor
     why: Callable[[], str]
+
+    def explained(self, terms: Mapping[str, Tensor], sound: Mapping[str, Tensor] | None = None) -> Verdict:
+        """The same, with words for what was not `sound` (() bools), and for the values of the loss terms."""
+
+        def why() -> str:
+            unsound = [name for name, value in (sound or {}).items() if not value]
+            said = f"{' and '.join(unsound)} are not finite" if unsound else self.why()
+            bad = {name: value for name, value in terms.items() if not torch.isfinite(value)} or terms
+            told = ", ".join(f"term {name} is {value.item():.3g}" for name, value in bad.items())
+            return f"{said} ({told})" if told else said
+
+        return Verdict(self.refused, why)
 
 
 class Refusals:

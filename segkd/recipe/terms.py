@@ -1,6 +1,6 @@
 """The names of the methods and of their loss terms, read from the source with `ast`: a recipe is checked without torch.
 
-A method is one file in `segkd/methods/`, named after it. Its class says `student = ("kd",)`, `synth = ("adv", "bn")`
+A method is one file in `segkd/methods/`, named after it. Its class says `student = ("kd",)`, `source = ("adv", "bn")`
 and `weights = {"kd": 1.0, ...}` as literals (`weights = dict(kd=1.0)` too), or inherits them from a class in one of
 the other files.
 """
@@ -19,27 +19,27 @@ from segkd.foundation.errors import UsageError
 METHODS = Path(__file__).parents[1] / "methods"
 MOST_BYTES, MOST_CLASSES = 1_000_000, 200
 """Of a method's file: more than anybody writes, and little enough to be read at once."""
-_ATTRIBUTES = ("student", "synth", "refine", "weights")
+_ATTRIBUTES = ("student", "source", "pixels", "weights")
 _NOT_METHODS = ("__init__", "base")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """A method's loss terms by name, for each player and for `synth.refine`, and the weights that hold unless a recipe changes them.
+    """A method's loss terms by name, for the student, the source and its pixels, and the weights that hold unless a recipe changes them.
 
     `docs` holds the first line that each term's function says of itself.
     """
 
     student: tuple[str, ...]
-    synth: tuple[str, ...]
+    source: tuple[str, ...]
     weights: dict[str, float]
-    refine: tuple[str, ...] = ()
+    pixels: tuple[str, ...] = ()
     docs: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All terms, the student's first, each once."""
-        return tuple(dict.fromkeys((*self.student, *self.synth, *self.refine)))
+        return tuple(dict.fromkeys((*self.student, *self.source, *self.pixels)))
 
 
 @dataclass
@@ -167,7 +167,7 @@ def _terms(name: str, classes: Mapping[str, _Class], path: Path) -> Terms:
         values = classes[ancestor].values | values
         docs = classes[ancestor].docs | docs
     return Terms(
-        values.get("student", ()), values.get("synth", ()), dict(values.get("weights", {})), values.get("refine", ()), docs
+        values.get("student", ()), values.get("source", ()), dict(values.get("weights", {})), values.get("pixels", ()), docs
     )  # fmt: skip
 
 

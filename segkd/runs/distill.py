@@ -253,7 +253,7 @@ def _opened(recipe: DistillRecipe) -> int:
 def _real_images(recipe: DistillRecipe, game: Distiller, opened: int) -> int:
     """How many images that are not synthetic trained the student: those that it was shown, or else what the audit saw."""
     # A stream's labels, which nobody looks at, are files that the audit sees too.
-    return len(game.synthesiser) if recipe.synth.kind == "images" else opened
+    return len(game.source) if recipe.synth.kind == "images" else opened
 
 
 def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, headline: str, rows: int = 4) -> None:

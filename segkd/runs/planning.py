@@ -17,7 +17,7 @@ SPARE = 0.9
 """Share of the memory that is left which a larger batch may fill: evaluating and saving need some too."""
 LIBRARIES_MB = 1024
 """What Python, the libraries and the labelled images may take beside the tensors of a run on a CPU."""
-WORDS = {"student": "student update", "synth": "generator update", "keep": "batch for the image bank"}
+WORDS = {"student": "student update", "source": "generator update", "keep": "batch for the image bank"}
 """A kind of move, as people say it."""
 
 

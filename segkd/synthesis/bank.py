@@ -9,10 +9,13 @@ from torch import Tensor
 
 from segkd.machine import waiting
 from segkd.machine.precision import wide
+from segkd.synthesis.source import Batch
 
 
 class Replay:
     """The last `capacity` batches of images (N,3,H,W) with head logits (N,C,h,w), oldest overwritten first.
+
+    Where images were made for labels (N,H,W), these are kept with them.
 
     Args:
         capacity: batches kept.
@@ -27,6 +30,7 @@ class Replay:
         self.images: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.spans: list[Tensor] = []  # with uint8: (N,2,3+C,1,1), least values and steps of the channels
+        self.labels: list[Tensor] = []  # where there are any
         self.next = 0
 
     def __len__(self) -> int:
@@ -35,15 +39,15 @@ class Replay:
     @property
     def held(self) -> tuple[list[Tensor], ...]:
         """What is stored, by kind; each list has one tensor a batch."""
-        return (self.images, self.logits, *((self.spans,) if self.uint8 else ()))
+        return tuple(kind for kind in (self.images, self.logits, self.spans, self.labels) if kind)
 
-    def keep(self, images: Tensor, logits: Tensor, unless: Tensor | None = None) -> None:
-        """Store one labelled batch; not so where `unless`, () bool on its device, is true.
+    def keep(self, batch: Batch, logits: Tensor, unless: Tensor | None = None) -> None:
+        """Store one batch with its logits; not so where `unless`, () bool on its device, is true.
 
         On an accelerator only a bank that is not full yet, or whose oldest batch has other sizes, waits for a look at it;
         elsewhere the place is left behind as it is.
         """
-        images, logits, spans = images.detach(), logits.detach(), ()
+        images, logits, spans = batch.images.detach(), logits.detach(), ()
         oldest = self.images[self.next].shape if len(self) == self.capacity else None
         if unless is not None and (waiting.at_hand(unless) or oldest != images.shape):
             if unless:
@@ -53,47 +57,58 @@ class Replay:
             images, logits, *spans = _in_8_bits(images, logits)
         images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
         logits = logits.to(self.dtype).contiguous()
-        for kind, part in zip(self.held, (images, logits, *spans), strict=True):
+        labels = () if batch.labels is None else (batch.labels,)
+        kinds = [self.images, self.logits, *([self.spans] if self.uint8 else []), *([self.labels] if labels else [])]
+        for kind, part in zip(kinds, (images, logits, *spans, *labels), strict=True):
             if unless is not None:
                 kind[self.next] = torch.where(unless, kind[self.next], part)
             else:
                 kind[self.next : self.next + 1] = [_apart(part)]
         self.next = (self.next + 1) % self.capacity
 
-    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: int) -> tuple[Batch, Tensor]:
         """`batch` images of one size from the whole bank, each with its logits, by torch's global generator."""
         size = self.images[int(torch.randint(len(self.images), ()))].shape[2:]
         alike = [i for i, images in enumerate(self.images) if images.shape[2:] == size]
         picks = torch.randint(len(alike), (batch,)).tolist()
         places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
         chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
-        images, logits, *spans = [torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held]
-        images, logits = _whole(images, logits, *spans)
+        images, logits, *rest = [torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held]
+        labels = rest.pop() if self.labels else None
+        images, logits = _whole(images, logits, *rest)
         if self.flip:
-            mirrored = (torch.rand(batch, device="cpu") < 0.5).to(images.device, non_blocking=True)
-            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-            logits = torch.where(mirrored.view(-1, 1, 1, 1), logits.flip(-1), logits)
-        return images.contiguous(memory_format=torch.channels_last), logits
+            mirrored = (torch.rand(batch, device="cpu") < 0.5).to(images.device, non_blocking=True).view(-1, 1, 1, 1)
+            images, logits = (torch.where(mirrored, maps.flip(-1), maps) for maps in (images, logits))
+            labels = None if labels is None else torch.where(mirrored[..., 0], labels.flip(-1), labels)
+        return Batch(images.contiguous(memory_format=torch.channels_last), labels), logits
 
     def state(self) -> dict:
-        whole = {"images": self.images, "logits": self.logits, "next": self.next}
-        return {**whole, "spans": self.spans} if self.uint8 else whole
+        kept = {"spans": self.spans, "labels": self.labels}
+        return {"images": self.images, "logits": self.logits, "next": self.next} | {k: v for k, v in kept.items() if v}
 
     def restore(self, state: dict, device: torch.device) -> None:
         """Hold what `state()` described; a bank of another capacity goes on with the newest that fit into it."""
-        kinds, at = [state[kind] for kind in ("images", "logits", "spans") if kind in state], state["next"]
-        batches, alike = list(zip(*kinds, strict=True)), ("spans" in state) == self.uint8
+        at, alike = state["next"], ("spans" in state) == self.uint8
+        kinds = [state.get(kind) or [None] * len(state["images"]) for kind in ("images", "logits", "spans", "labels")]
+        batches = list(zip(*kinds, strict=True))
         if len(batches) != self.capacity:
             batches = [*batches[at:], *batches[:at]][-self.capacity :]  # from the oldest on
             at = len(batches) % self.capacity
-        self.images, self.logits, self.spans, self.next = [], [], [], 0
+        self.images, self.logits, self.spans, self.labels, self.next = [], [], [], [], 0
         for batch in batches:
-            images, logits, *spans = (part.to(device) for part in batch)
+            images, logits, spans, labels = (None if part is None else part.to(device) for part in batch)
             if not alike:
-                self.keep(*_whole(images, logits, *spans))
+                images, logits = _whole(images, logits, spans)
+                self.keep(Batch(images, labels), logits)
                 continue
-            for kind, part in zip(self.held, (images.to(self.dtype), logits.to(self.dtype), *spans), strict=True):
-                kind.append(_apart(part))
+            images, logits = images.to(self.dtype), logits.to(self.dtype)
+            for kind, part in (
+                (self.images, images),
+                (self.logits, logits),
+                (self.spans, spans),
+                (self.labels, labels),
+            ):
+                kind += [] if part is None else [_apart(part)]
         self.next = at
 
 

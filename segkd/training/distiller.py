@@ -1,10 +1,11 @@
-"""The game of distillation: a student and a synthesiser take turns in front of a frozen teacher."""
+"""The game of distillation: a student and a source of images take turns in front of a frozen teacher."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from operator import itemgetter
 
 import torch
@@ -14,9 +15,8 @@ from torch.optim.swa_utils import update_bn
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
 from segkd.foundation.errors import UsageError
-from segkd.foundation.rng import seed_for, seed_of_attempt
+from segkd.foundation.rng import seed_of_attempt
 from segkd.machine import ranks
-from segkd.machine.precision import wide
 from segkd.machine.sides import side_by_side
 from segkd.machine.snapshot import Snapshot
 from segkd.methods.base import Method
@@ -24,59 +24,44 @@ from segkd.models.taps import untouched_statistics
 from segkd.players.player import Player, frozen
 from segkd.players.refusals import Refusals, Verdict
 from segkd.synthesis.bank import Replay
-from segkd.synthesis.refine import Refine
+from segkd.synthesis.source import Move, Sampling, Source
+from segkd.training.judge import TermsJudge, finite
 from segkd.training.networks import Networks, Traced
 
-Size = tuple[int, int]
 STATISTICS = 256
 """Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
 FEWEST = 8
-"""Batches of which they are made at least, and where every image would have to be synthesised for it."""
-
-
-def finite(**kept: Tensor) -> dict[str, Tensor]:
-    """Whether what is about to be kept is finite, each by name: () bool on its device."""
-    return {name: torch.isfinite(value).all() for name, value in kept.items()}
+"""Batches of which they are made at least, and where every image would have to be drawn for it."""
 
 
 class Distiller:
     """Plays the method's moves; see `loop.Game`. It knows no term: a method's plan says what each move computes.
 
     Args:
-        synthesiser: latents (N,latent) and a size to images; the network of `synth` where it learns.
-        synth: the synthesiser as a player, None where nothing is learnt.
-        augment: applied to images before the teacher sees them.
-        refine: applied to augmented images before they are kept.
-        sizes: sizes (H,W) drawn in turn, one a step.
-        replay: keeps the teacher's logits at its head's resolution where it can, a sixteenth of the memory at stride 4.
-        overlap: the student's moves of a step learn from the images kept before it, so that they need not wait for the others.
+        source: where images come from; it learns where it has a player.
+        bank: keeps the teacher's logits at its head's resolution where it can, a sixteenth of the memory at stride 4.
     """
 
     def __init__(
-        self, method: Method, networks: Networks, student: Player, synthesiser: nn.Module, synth: Player | None, *,
-        augment: nn.Module, refine: Refine, replay: Replay | None, latent: int, sizes: Sequence[Size],
-        batch: int, seed: int, device: torch.device, refusals: Refusals, overlap: bool,
+        self, method: Method, networks: Networks, student: Player, source: Source, *,
+        bank: Replay | None, sampling: Sampling, refusals: Refusals,
     ) -> None:  # fmt: skip
-        self.method, self.networks, self.student, self.synthesiser, self.synth = (
-            method,
-            networks,
-            student,
-            synthesiser,
-            synth,
-        )
-        self.teacher = networks.teacher
-        self.augment, self.refine, self.replay = augment, refine, replay
-        self.latent = latent
-        self.sizes, self.batch, self.first_seed, self.device = list(sizes), batch, seed, device
-        self.attempt, self.refusals = 0, refusals
-        self.overlap, self._onlooker = overlap, None  # a copy of the student, while the student learns
+        self.method, self.networks, self.student, self.source, self.bank = method, networks, student, source, bank
+        self.teacher, self.sampling, self.refusals = networks.teacher, sampling, refusals
+        self.device = next(networks.student.parameters()).device
+        self.attempt = 0
+        self._onlooker: nn.Module | None = None  # a copy of the student, while the student learns
         self._lessons: dict[int, dict[str, object]] = {}
         self._left: list[tuple[int, Callable[[], object]]] | None = None
         self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
         self.moved: Callable[[float], None] = lambda share: None
-        self._moves = {"student": self._student_move, "synth": self._synth_move, "keep": self._keep_move}
+        self._moves = {"student": self._student_move, "source": self._source_move, "keep": self._keep_move}
         traced = self._traced()
         self.needs = {player: found.looked_at for player, found in traced.items()}
+        if bank is not None and "z" in self.needs["student"]:
+            raise UsageError(
+                f"{type(method).__name__}: a student term looks at v.z, which a bank does not keep; set synth.replay=0"
+            )
         self._let_learn(traced)
 
     @property
@@ -86,7 +71,7 @@ class Distiller:
     @property
     def seed(self) -> int:
         """That of the present attempt."""
-        return seed_of_attempt(self.first_seed, self.attempt)
+        return seed_of_attempt(self.sampling.seed, self.attempt)
 
     @property
     def notes(self) -> list[str]:
@@ -95,7 +80,7 @@ class Distiller:
     def play(self, step: int) -> dict[str, float | Tensor]:
         """One step: the method's moves in order. Returns the last value of each term, for which a look may have to wait."""
         moves = list(enumerate(self.method.moves(step)))
-        if self.overlap and self.replay is not None and len(self.replay):
+        if self.method.rules.overlap and self._has_kept:
             values = self._side_by_side(step, moves)
         else:
             values = self._in_turn(step, moves, self.moved)
@@ -142,9 +127,9 @@ class Distiller:
     def in_threads(self) -> bool:
         """Whether the two sides of an overlapped step run at once; else they take turns, to the same images."""
         alone = self.device.type == "cpu" and ranks.size() == 1 and torch.get_num_threads() > 1
-        shared = self.networks.student_draws or self.networks.checkpointing or "teacher" in self.needs["student"]
+        shared = self.networks.student_draws or self.networks.passes.checkpointing or "teacher" in self.needs["student"]
         shared = shared or bool(self.method.state_dict())
-        return self.overlap and alone and not shared
+        return self.method.rules.overlap and alone and not shared
 
     @property
     def _shown_student(self) -> nn.Module:
@@ -158,134 +143,82 @@ class Distiller:
         else:
             self._left.append((index, action))
 
+    @property
+    def _has_kept(self) -> bool:
+        """Whether there is a bank, with something in it."""
+        return self.bank is not None and len(self.bank) > 0
+
+    def _move(self, step: int, index: int) -> Move:
+        return Move(self.seed, step, index, step / self.method.rules.steps)
+
     @torch.no_grad()
     def _lesson(self, step: int, index: int) -> dict[str, object]:
         """Images for a move of the student, kept or made for it, with all that the teacher says to them."""
-        needs = self.needs["student"]
-        z = self._latents(step, index)
-        if self.replay is not None and len(self.replay):
-            torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("replay")))
-            x, kept = self.replay.draw(ranks.share(self.batch))
-            seen = (
-                self.networks.teach(x, needs)
-                if needs & {"t_features", "statistics"}
-                else {"t": self.networks.shown(kept)}
-            )
-        else:
-            x = self._images(z, step, index)
-            seen = self.networks.teach(x, needs, first=True)
-        return {"z": z, "x": x, **seen}
+        needs, move = self.needs["student"], self._move(step, index)
+        if not self._has_kept:
+            batch = self.source.draw(self.sampling.batch, self.sampling.size(step), move)
+            return {**batch.named(), **self.networks.teach(batch.images, needs, first=True)}
+        move.begin(ranks.stream("replay"))
+        batch, kept = self.bank.draw(ranks.share(self.sampling.batch))
+        if needs & {"t_features", "statistics"}:
+            return {**batch.named(), **self.networks.teach(batch.images, needs)}
+        return {**batch.named(), "t": self.networks.shown(kept)}
 
     def _student_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The student comes closer to the teacher on images that are kept, or made for it."""
         network, lesson = self.student.network.train(), self._lessons.get(index)
         if lesson is None:
-            before = Snapshot([network, self.synthesiser, self.method])
             lesson = self._lesson(step, index)
-            torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-        else:
-            before = Snapshot([network])
+            self._move(step, index).begin(ranks.stream("student"))
+        before = Snapshot([network, self.method])
         studied = self.networks.study(lesson["x"], self.needs["student"], network, first=True)
         total, values = self.method.loss("student", self.networks.view({**lesson, **studied}, network), step)
         self._averaged = None
-        return self._settle("student", step, index, self.student.update(total, step, before), values)
-
-    def _synth_move(self, step: int, index: int) -> dict[str, Tensor]:
-        """The synthesiser answers to its judges; the student only looks on. What it made goes into the bank.
-
-        Not so where kept images are refined: students learn more where no raw ones are among them.
-        """
-        needs = self.needs["synth"]
-        student, network = self._shown_student.train(), self.synthesiser.train()
-        before = Snapshot([network, self.method])
-        with frozen(student), untouched_statistics(student):
-            z = self._latents(step, index)
-            x = self._images(z, step, index)
-            seen = self.networks.teach(x, needs, first=True)
-            torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("student")))
-            view = self.networks.view(
-                {"z": z, "x": x, **seen, **self.networks.study(x, needs, student, first=True)}, student
-            )
-            total, values = self.method.loss("synth", view, step)
-            keeps = self.replay is not None and not self.refine.steps
-            # What is to be kept must be sound also where no term looks at it.
-            sound = finite(images=x, logits=seen["kept"]) if keeps else {}
-            verdict = self.synth.update(total, step, before, torch.stack([*sound.values()]).all() if sound else None)
-        values = self._settle("synth", step, index, verdict, values, sound)
-        if keeps:
-            self._leave(index, lambda: self.replay.keep(x, seen["kept"], unless=verdict.refused))
+        verdict, values = self.student.update(total, step, before), _values(values)
+        self._hear(step, index, "student", verdict.explained(values))
         return values
+
+    def _source_move(self, step: int, index: int) -> dict[str, Tensor]:
+        """The source learns from its judges; the student only looks on. What it made goes into the bank, if it is worth it."""
+        judge = self._judge("source", step, index)
+        with frozen(judge.student), untouched_statistics(judge.student):
+            made = self.source.improve(self.sampling.batch, self.sampling.size(step), judge)
+        if made is not None and self.bank is not None:
+            logits, refused = judge.logits, judge.refused
+            self._leave(index, lambda: self.bank.keep(made, logits, unless=refused))
+        return judge.values
 
     @torch.no_grad()
     def _keep_move(self, step: int, index: int) -> dict[str, Tensor]:
-        """More images for the bank, by the averaged synthesiser where there is one (arXiv:2209.10359)."""
-        maker = self.synth.headline if self.synth is not None else self.synthesiser
-        before = Snapshot([self.method])
-        with untouched_statistics(maker):
-            x = self._images(self._latents(step, index), step, index, maker.train())
-        values: dict[str, Tensor] = {}
-        x = self.refine(x, self._judged(step, values))
-        kept = self.networks.teach(x, set(), first=True)["kept"]
-        sound = finite(images=x, logits=kept)
-        if values:
-            sound["judges"] = torch.stack([*values.values()]).isfinite().all()
+        """More images for the bank."""
+        before, judge = Snapshot([self.method]), self._judge("pixels", step, index)
+        with frozen(judge.student), untouched_statistics(judge.student):
+            made = self.source.draw(self.sampling.batch, self.sampling.size(step), judge.move, judge)
+        logits = self.networks.teach(made.images, set(), first=True)["kept"]
+        sound = finite(images=made.images, logits=logits)
+        if judge.values:
+            sound["judges"] = torch.stack([*judge.values.values()]).isfinite().all()
         refused = ranks.anywhere(~torch.stack([*sound.values()]).all())
         before.put_back(refused)
         verdict = Verdict(refused, lambda: "what another process made is not finite")
-        self._settle("keep", step, index, verdict, values, sound)
-        self._leave(index, lambda: self.replay.keep(x, kept, unless=refused))
+        self._hear(step, index, "keep", verdict.explained(judge.values, sound))
+        self._leave(index, lambda: self.bank.keep(made, logits, unless=refused))
         return {}
 
-    def _judged(self, step: int, values: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """What images that are about to be kept answer to; the terms of the last look are put into `values`."""
+    def _judge(self, terms: str, step: int, index: int) -> TermsJudge:
+        """What images of a move answer to."""
+        return TermsJudge(
+            self.networks, self.method, terms, self.needs[terms], self._move(step, index),
+            student=self._shown_student.train(), keeps=self.bank is not None and self.source.keeps, hear=partial(self._hear, step, index),
+        )  # fmt: skip
 
-        def loss(x: Tensor) -> Tensor:
-            view = self.networks.view({"x": x, **self.networks.teach(x, self.needs["refine"])}, self._shown_student)
-            total, terms = self.method.loss("refine", view, step)
-            values.update({name: value.detach() for name, value in terms.items()})
-            return total
+    def _hear(self, step: int, index: int, player: str, verdict: Verdict) -> None:
+        self._leave(index, lambda: self.refusals.hear(player, step, verdict))
 
-        return loss
-
-    def _settle(
-        self, player: str, step: int, index: int, verdict: Verdict, values: dict[str, Tensor],
-        sound: dict[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """Hand on a move's verdict, with words for what was not sound and for the terms; returns these without their graphs."""
-        values = {name: value.detach() for name, value in values.items()}
-
-        def why() -> str:
-            unsound = [name for name, value in (sound or {}).items() if not value]
-            said = f"{' and '.join(unsound)} are not finite" if unsound else verdict.why()
-            bad = {name: value for name, value in values.items() if not torch.isfinite(value)} or values
-            terms = ", ".join(f"term {name} is {value.item():.3g}" for name, value in bad.items())
-            return f"{said} ({terms})" if terms else said
-
-        self._leave(index, lambda: self.refusals.hear(player, step, Verdict(verdict.refused, why)))
-        return values
-
-    def _latents(self, step: int, index: int) -> Tensor:
-        """(N,latent) normal numbers, a function of the place in the run alone."""
-        torch.manual_seed(seed_for(self.seed, step, index, "latent"))
-        return ranks.own(torch.randn(self.batch, self.latent)).to(self.device, non_blocking=True)
-
-    def _images(self, z: Tensor, step: int, index: int, maker: nn.Module | None = None) -> Tensor:
-        """Images (N,3,H,W), augmented, of this step's size."""
-        torch.manual_seed(seed_for(self.seed, step, index, ranks.stream("synthesis")))
-        maker = maker or self.synthesiser
-        with self.networks.recomputing(maker), self.networks.autocast(self.device):
-            x = maker(z, self.sizes[step % len(self.sizes)])
-        return self.augment(wide(x), step / self.method.rules.steps).contiguous(memory_format=torch.channels_last)
-
-    @torch.no_grad()
     def _traced(self) -> dict[str, Traced]:
         """What each player's terms look at and learn with, see `Networks.traced`."""
-        torch.manual_seed(seed_for(self.seed, 0, 0, "plan"))
-        maker = self.synthesiser.train()
-        with untouched_statistics(maker), self.networks.autocast(self.device):
-            z = torch.randn(2, self.latent, device=self.device)
-            x = wide(maker(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
-            return self.networks.traced(self.method, z, x)
+        batch = self.source.draw(2, self.sampling.size(0), Move(self.seed, -2, 0))
+        return self.networks.traced(self.method, batch)
 
     def _let_learn(self, traced: dict[str, Traced]) -> None:
         """Give each parameter of the method to the player whose terms use it.
@@ -293,7 +226,7 @@ class Distiller:
         Raises:
             UsageError: nobody's use it, or those of both players: nothing would teach it, or two would.
         """
-        players = {"student": self.student, "synth": self.synth}
+        players = {"student": self.student, "source": self.source.player}
         for name, parameter in self.method.named_parameters():
             users = [player for player in players if any(parameter is used for used in traced[player].parameters)]
             if parameter.requires_grad and len(users) != 1:
@@ -305,17 +238,11 @@ class Distiller:
             if traced[player].parameters:
                 owner.learn(traced[player].parameters)
 
-    @torch.no_grad()
     def held_out(self, batches: int) -> Iterator[Tensor]:
-        """Synthetic images (N,3,H,W) that no move ever uses, by the averaged synthesiser where there is one."""
-        maker = self.synth.headline if self.synth is not None else self.synthesiser
-        training = maker.training
+        """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process."""
         for index in range(batches):
-            torch.manual_seed(seed_for(self.first_seed, -1, index, "held-out"))
-            z = torch.randn(self.batch, self.latent).to(self.device)
-            with self.networks.autocast(self.device), untouched_statistics(maker):
-                yield wide(maker.train()(z, self.sizes[0])).contiguous(memory_format=torch.channels_last)
-        maker.train(training)
+            move = Move(self.sampling.seed, -1, index)
+            yield self.source.draw(self.sampling.batch, self.sampling.size(0), move).images
 
     def measured(self, headline: str) -> nn.Module:
         """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
@@ -327,29 +254,30 @@ class Distiller:
             return ranks.common(self.student.network)
         if self._averaged is None:
             twin = copy.deepcopy(self.student.headline)
-            with self.networks.autocast(self.device):
+            with self.networks.passes.autocast(self.device):
                 update_bn(self._familiar(), twin, self.device)
             self._averaged = ranks.common(twin)
         return self._averaged
 
     def _familiar(self) -> Iterator[Tensor]:
         """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""
-        if self.replay is None or not len(self.replay):
+        if not self._has_kept:
             yield from self.held_out(FEWEST)
             return
-        for index in range(max(FEWEST, min(math.ceil(STATISTICS / self.batch), len(self.replay)))):
-            torch.manual_seed(seed_for(self.first_seed, -1, index, ranks.stream("statistics")))
-            yield self.replay.draw(ranks.share(self.batch))[0]
+        for index in range(max(FEWEST, min(math.ceil(STATISTICS / self.sampling.batch), len(self.bank)))):
+            Move(self.sampling.seed, -1, index).begin(ranks.stream("statistics"))
+            batch, _ = self.bank.draw(ranks.share(self.sampling.batch))
+            yield batch.images
 
     def agreement(self, student: nn.Module, batches: int = 4) -> float:
         """Share of held-out synthetic pixels on which the teacher and a `measured` student agree."""
-        return agreement(student, self.teacher, self.held_out(batches), bf16=self.networks.bf16)
+        return agreement(student, self.teacher, self.held_out(batches), bf16=self.networks.passes.bf16)
 
     @torch.no_grad()
     def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:
         """Class ids (N,H,W) of images (N,3,H,W) by the teacher and by a `measured` student."""
         training = student.training
-        with self.networks.autocast(self.device):
+        with self.networks.passes.autocast(self.device):
             ids = self.teacher(images).argmax(1).cpu(), student.eval()(images).argmax(1).cpu()
         student.train(training)
         return ids
@@ -368,7 +296,7 @@ class Distiller:
         student.train(training)
         shares, far = class_shares(t), distance(s, t)
         seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}
-        wrong = collapsed(seen["diversity"], shares, self.teacher.names) if self.synth is not None else None
+        wrong = collapsed(seen["diversity"], shares, self.teacher.names) if self.source.player is not None else None
         if wrong is None and not far <= ASTRAY:
             wrong = f"diverged: the student is {far:.3g} times further from the teacher than a constant would be"
         return seen, wrong
@@ -385,10 +313,10 @@ class Distiller:
             "refusals": self.refusals.state(),
             "attempt": self.attempt,
         }
-        if self.synth is not None:
-            state["synth"] = self.synth.state()
-        if self.replay is not None:
-            state["replay"] = self.replay.state()
+        if source := self.source.state():
+            state["source"] = source
+        if self.bank is not None:
+            state["replay"] = self.bank.state()
         return state
 
     def restore(self, state: dict) -> None:
@@ -396,7 +324,11 @@ class Distiller:
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
         self.attempt, self._averaged = state["attempt"], None
-        if self.synth is not None:
-            self.synth.restore(state["synth"])
-        if self.replay is not None:
-            self.replay.restore(state["replay"], self.device)
+        self.source.restore(state.get("source", state.get("synth", {})))  # `synth`: as it was called
+        if self.bank is not None:
+            self.bank.restore(state["replay"], self.device)
+
+
+def _values(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers, without the graphs that made them."""
+    return {name: value.detach() for name, value in terms.items()}

@@ -20,7 +20,7 @@ from segkd.training.signals import StopFlag
 
 
 class Game(Protocol):
-    """What is played: one supervised player (`teaching`) or a student against a synthesiser (`distiller`).
+    """What is played: one supervised player (`teaching`) or a student against a source of images (`distiller`).
 
     `play` returns what is to be logged; numbers on a device are looked at only when they are. `notes` are lines about the
     step, or on an accelerator the one before, such as why a move was refused; the loop tells them and takes them away. Who

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from segkd.machine.graphs import Recorded
-from segkd.machine.recompute import Context, recomputing
+from segkd.machine.passes import Passes
 from segkd.methods.base import Method, OnDemand, View
 from segkd.models.adapters import Adapter
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
+from segkd.synthesis.source import Batch
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,23 @@ class Networks:
 
     Args:
         student: the live student; whoever moves it sets its mode.
-        bf16: both are computed under bf16 autocast.
+        passes: precision and memory of both.
         at_head: logits are compared at the resolution of the heads, which both networks must share.
         keeps_heads: the teacher's logits are kept at its head's resolution, a sixteenth of the memory at stride 4.
-        checkpointing: activations are computed again in backward passes, block by block (arXiv:1604.06174): the same
-            values in less memory.
         recording: on a GPU the first pass of a move is replayed as CUDA graphs: the same values sooner.
     """
 
     def __init__(
-        self, teacher: Teacher, student: Adapter, *, bf16: bool = False, at_head: bool = False, keeps_heads: bool = False,
-        checkpointing: bool = False, recording: bool = False,
+        self, teacher: Teacher, student: Adapter, *, passes: Passes | None = None, at_head: bool = False,
+        keeps_heads: bool = False, recording: bool = False,
     ) -> None:  # fmt: skip
         self.teacher, self.student = teacher, student
-        self.bf16, self.at_head, self.keeps_heads = bf16, at_head, keeps_heads
-        self.checkpointing, self.recording = checkpointing, recording
+        self.passes, self.at_head, self.keeps_heads, self.recording = (
+            passes or Passes(),
+            at_head,
+            keeps_heads,
+            recording,
+        )
         self.student_draws = False
         """Whether the student draws random numbers, as dropout does; known once terms have been traced."""
         self.recorded = {"teacher": Recorded(teacher), "student": Recorded(student)}
@@ -54,7 +57,7 @@ class Networks:
     def precision(self) -> str:
         """That of the networks, in words; `tune` has set which of them are exceptions."""
         exceptions = [name for name in ("teacher", "student") if getattr(self, name).in_fp32]
-        return ", ".join(["bf16", *(f"{name} in fp32" for name in exceptions)]) if self.bf16 else "fp32"
+        return ", ".join(["bf16", *(f"{name} in fp32" for name in exceptions)]) if self.passes.bf16 else "fp32"
 
     def teach(self, x: Tensor, needs: set[str], first: bool = False) -> dict[str, object]:
         """The teacher's side of a view of images (N,3,H,W), and its logits `kept` as a bank keeps them.
@@ -62,7 +65,7 @@ class Networks:
         Taps are open only where a term looks. `first`: it is this move's first pass, and gradients, if any, come back before
         the next move's.
         """
-        with ExitStack() as taps, self.autocast(x.device):
+        with ExitStack() as taps, self.passes.autocast(x.device):
             seen: dict[str, object] = {}
             listen = nullcontext
             if "statistics" in needs:
@@ -70,7 +73,7 @@ class Networks:
                 seen["statistics"] = taps.enter_context(listen())
             if "t_features" in needs:
                 seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network).open())
-            taps.enter_context(self.recomputing(self.teacher.network, listen))
+            taps.enter_context(self.passes.recomputing(self.teacher.network, listen))
             if first and self.recording and not seen:
                 kept = self.recorded["teacher"](x, at_head=self.keeps_heads).clone()  # for a bank, say
             else:
@@ -86,11 +89,11 @@ class Networks:
         student = student if student is not None else self.student
         if not needs & {"s", "s_features"}:
             return {}
-        with ExitStack() as taps, self.autocast(x.device):
+        with ExitStack() as taps, self.passes.autocast(x.device):
             seen: dict[str, object] = {}
             if "s_features" in needs:
                 seen["s_features"] = taps.enter_context(FeatureTap(student.network).open())
-            taps.enter_context(self.recomputing(student))
+            taps.enter_context(self.passes.recomputing(student))
             network = self.recorded["student"] if first and self.recording and not seen else student
             seen["s"] = network(x, at_head=self.at_head)
         return seen
@@ -111,24 +114,24 @@ class Networks:
         return View(values, teacher, student)
 
     @torch.no_grad()
-    def traced(self, method: Method, z: Tensor, x: Tensor) -> dict[str, Traced]:
-        """What each player's terms look at and learn with, found by tracing every term with weight once on latents and images.
+    def traced(self, method: Method, batch: Batch) -> dict[str, Traced]:
+        """What each player's terms look at and learn with, found by tracing every term with weight once on a batch.
 
         No network is asked for features or statistics that no term looks at: some have none.
         """
         own = [parameter for parameter in method.parameters() if parameter.requires_grad]
         with untouched_statistics(self.student.train()):
-            drawn = torch.get_rng_state()
+            x, drawn = batch.images, torch.get_rng_state()
             studied = self.study(x, {"s"})
             self.student_draws = not torch.equal(drawn, torch.get_rng_state())
             values = OnDemand(
-                {"z": z, "x": x, **self.teach(x, set()), **studied},
+                {**batch.named(), **self.teach(x, set()), **studied},
                 statistics=lambda: self.teach(x, {"statistics"})["statistics"],
                 t_features=lambda: self.teach(x, {"t_features"})["t_features"],
                 s_features=lambda: self.study(x, {"s_features"})["s_features"],
             )
             found: dict[str, Traced] = {}
-            for player in ("student", "synth", "refine"):
+            for player in ("student", "source", "pixels"):
                 view, used = self.view(values), set()
                 for name in method.terms(player):
                     with torch.set_grad_enabled(bool(own)):
@@ -138,11 +141,3 @@ class Networks:
                         used |= {at for at, gradient in enumerate(gradients) if gradient is not None}
                 found[player] = Traced(view.touched, [own[at] for at in sorted(used)])
         return found
-
-    def recomputing(self, network: nn.Module, again: Callable[[], Context] = nullcontext) -> Context:
-        """A block in which the network's passes are recomputed, where the run asks for it; `again` is entered each time."""
-        return recomputing(network, again) if self.checkpointing else nullcontext()
-
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """The precision of the run."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)

@@ -94,8 +94,8 @@ def _cost(times: int, seen: Sequence[tuple[float, float]]) -> Cost:
 
 def held_mb(game: Distiller) -> float:
     """MB of the tensors that the game holds between moves whatever its batch: networks, averages, optimisers."""
-    players = [player for player in (game.student, game.synth) if player is not None]
-    modules = [game.teacher, game.synthesiser, game.method, *(m for p in players for m in (p.network, p.headline))]
+    players = [player for player in (game.student, game.source.player) if player is not None]
+    modules = [game.teacher, game.source, game.method, *(m for p in players for m in (p.network, p.headline))]
     states = [value for player in players for kept in player.optimizer.state.values() for value in kept.values()]
     tensors = [*(tensor for module in modules for tensor in module.state_dict().values()), *states]
     found = [tensor.untyped_storage() for tensor in tensors if isinstance(tensor, Tensor)]
@@ -104,7 +104,7 @@ def held_mb(game: Distiller) -> float:
 
 def bank_mb(game: Distiller) -> float:
     """MB that the bank takes once it is full; 0 before it holds a batch."""
-    bank = game.replay
+    bank = game.bank
     if bank is None or not len(bank):
         return 0.0
     return bank.capacity * sum(kind[0].numel() * kind[0].element_size() for kind in bank.held) / 2**20

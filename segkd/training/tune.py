@@ -23,8 +23,8 @@ def quicker_in_fp32(game: Distiller) -> frozenset[str]:
 
     Networks of depthwise convolutions may be among them where dense ones gain.
     """
-    height, width = max(game.sizes, key=lambda size: size[0] * size[1])
-    shape = (game.batch, 3, height, width)
+    height, width = max(game.sampling.sizes, key=lambda size: size[0] * size[1])
+    shape = (game.sampling.batch, 3, height, width)
     found = set()
     for name, network in (("teacher", game.teacher), ("student", game.student.network)):
         about = f"{name} {network} at {shape} on {game.device}{' in graphs' if game.networks.recording else ''}"
@@ -46,7 +46,11 @@ def _bf16_wins(game: Distiller, network: Adapter, shape: tuple[int, ...]) -> boo
     forward = (
         Recorded(network) if game.networks.recording else network
     )  # a host that is slow to launch hides the difference
-    with torch.random.fork_rng(devices), untouched_statistics(network), game.networks.recomputing(network.network):
+    with (
+        torch.random.fork_rng(devices),
+        untouched_statistics(network),
+        game.networks.passes.recomputing(network.network),
+    ):
         images = torch.randn(shape, device=game.device).contiguous(memory_format=torch.channels_last)
         for _ in range(1 + TRIALS):  # in turn, so that what else the machine does just now slows both
             for in_fp32, seconds in times.items():

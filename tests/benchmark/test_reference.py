@@ -85,9 +85,7 @@ def test_it_plays_a_recipes_own_networks(tiny, case):
     for own, ours in ((plain.teacher, game.teacher.network), (plain.student, game.student.network.network)):
         assert {k: v.shape for k, v in own.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
     assert not any(type(module).__name__.startswith("Quick") for module in plain.teacher.modules())
-    assert (game.replay is None) == (case == "dfad") and (
-        game.replay is None or len(game.replay) == game.replay.capacity
-    )
+    assert (game.bank is None) == (case == "dfad") and (game.bank is None or len(game.bank) == game.bank.capacity)
 
 
 @pytest.mark.parametrize(

@@ -97,25 +97,23 @@ CANARIES = {
         "tests/training/test_moves.py::test_maps_are_compared_at_temperature_4",
     ),
     "another pace of refining": Canary(
-        "segkd/synthesis/refine.py", "PACE = 0.08", "PACE = 0.04",
-        "tests/synthesis/test_refine.py::test_the_steps_are_those_of_adam_on_logits_of_the_unit_range[1]",
+        "segkd/synthesis/pixels.py", "PACE = 0.08", "PACE = 0.04",
+        "tests/synthesis/test_pixels.py::test_the_steps_are_those_of_adam_on_logits_of_the_unit_range[1]",
     ),
     "the bank draws by the student's stream": Canary(
         "segkd/training/distiller.py", 'ranks.stream("replay")', 'ranks.stream("student")',
         "tests/training/test_moves.py::test_a_student_draws_from_the_bank_by_a_stream_of_its_own",
     ),
     "keep moves by the live generator": Canary(
-        "segkd/training/distiller.py",
-        "maker = self.synth.headline if self.synth is not None else self.synthesiser\n        before",
-        "maker = self.synthesiser\n        before",
+        "segkd/synthesis/generator.py", "self.network if self.player is None else self.player.headline", "self.network",
         "tests/training/test_moves.py::test_images_that_are_only_kept_are_by_the_average_where_there_is_one[0.9]",
     ),
     "collages for ever": Canary(
-        "segkd/training/distiller.py", "self.augment(wide(x), step / self.method.rules.steps)", "self.augment(wide(x))",
+        "segkd/synthesis/source.py", "self.augment(images, move.done)", "self.augment(images)",
         "tests/training/test_moves.py::test_collages_end_where_the_recipe_says",
     ),
     "held-out images of each attempt": Canary(
-        "segkd/training/distiller.py", 'seed_for(self.first_seed, -1, index, "held-out")', 'seed_for(self.seed, -1, index, "held-out")',
+        "segkd/training/distiller.py", "move = Move(self.sampling.seed, -1, index)", "move = Move(self.seed, -1, index)",
         "tests/training/test_moves.py::test_a_new_attempt_has_other_numbers_and_the_same_held_out_images",
     ),
     "a distance of NaN is no divergence": Canary(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from segkd.cli.main import main
 from segkd.players.player import Player
+from segkd.synthesis.source import Source
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
@@ -89,7 +90,7 @@ def test_no_memory_to_read_a_file_is_no_damage_to_it(row, tiny, tmp_path, monkey
 
 PLACES = {
     "student's forward": (Networks, "study", torch_cpu),
-    "synthesis": (Distiller, "_images", torch_device),
+    "synthesis": (Source, "finished", torch_device),
     "teacher's forward": (Networks, "teach", numpy_host),
     "update": (Player, "update", torch_device),
     "evaluation": (Distiller, "agreement", torch_cpu),

@@ -20,6 +20,7 @@ from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
 from segkd.recipe import method_terms
 from segkd.recipe.loading import FURTHER_TERMS
+from segkd.synthesis.source import Move, Source
 from segkd.training.teaching import Objective, Teaching
 from tests.methods.conftest import tiers
 
@@ -69,8 +70,8 @@ def result(original: Callable[..., Tensor], value: float) -> Callable[..., Tenso
 
 def drawn(original: Callable[..., tuple], value: float) -> Callable[..., tuple]:
     def wrapped(*given: Any) -> tuple:
-        images, logits = original(*given)
-        return images, spoilt(logits, value)
+        batch, logits = original(*given)
+        return batch, spoilt(logits, value)
 
     return wrapped
 
@@ -91,11 +92,11 @@ PLACES: dict[str, Fault] = {
     "teacher out": lambda game, value: patched(game.networks, "teach", lambda f: seen("t", "kept")(f, value)),
     "student out": lambda game, value: patched(game.networks, "study", lambda f: seen("s")(f, value)),
     "statistics": lambda game, value: patched(game.networks, "teach", lambda f: seen("statistics")(f, value)),
-    "z": lambda game, value: patched(game, "_latents", lambda f: result(f, value)),
-    "images": lambda game, value: patched(game, "augment", lambda f: result(f, value)),
+    "z": lambda game, value: patched(Move, "latents", lambda f: result(f, value)),
+    "images": lambda game, value: patched(Source, "finished", lambda f: result(f, value)),
     "student gradient": lambda game, value: bad_gradient(game.student, value),
-    "synth gradient": lambda game, value: bad_gradient(game.synth, value),
-    "bank": lambda game, value: patched(game.replay, "draw", lambda f: drawn(f, value)),
+    "source gradient": lambda game, value: bad_gradient(game.source.player, value),
+    "bank": lambda game, value: patched(game.bank, "draw", lambda f: drawn(f, value)),
 }  # fmt: skip
 
 
@@ -115,10 +116,10 @@ Injection = tuple[str, str, Fault, list[str]]
 
 def live(game: Any) -> Iterator[Injection]:
     """Where the student learns from images that are made for it, and the synthesiser from its judges."""
-    learns = game.synth is not None
+    learns = game.source.player is not None
     for player, needs in {
         "student": game.needs["student"],
-        **({"synth": game.needs["synth"]} if learns else {}),
+        **({"source": game.needs["source"]} if learns else {}),
     }.items():
         terms = game.method.terms(player)
         places = ["teacher out", "images", f"{player} gradient"]
@@ -133,13 +134,13 @@ def live(game: Any) -> Iterator[Injection]:
 def kept(game: Any) -> Iterator[Injection]:
     """Where images are kept, and drawn again."""
     yield "student", "bank", PLACES["bank"], [f"term {name}" for name in game.method.terms("student")]
-    for place in ("teacher out", "images", *(["z"] if game.synth is not None else [])):
+    for place in ("teacher out", "images", *(["z"] if game.source.player is not None else [])):
         yield "keep", place, PLACES[place], ["images", "logits"]
 
 
 def refined(game: Any) -> Iterator[Injection]:
     """Where images follow their judges before they are kept."""
-    terms = game.method.terms("refine")
+    terms = game.method.terms("pixels")
     for place in ("teacher out", "z", "statistics"):
         yield "keep", place, PLACES[place], ["images", "logits", *(f"term {name}" for name in terms)]
     for name in terms:
@@ -155,7 +156,7 @@ def ways(case: str) -> list[Way]:
         (("synth.replay=0", "game.keep_moves=0"), live),
         (("synth.replay=3", "game.keep_moves=1"), kept),
     ]
-    refining = method_terms()[case.partition(".")[0]].refine
+    refining = method_terms()[case.partition(".")[0]].pixels
     return [*plain, *([(("synth.replay=3", "game.keep_moves=1", "synth.refine=1"), refined)] if refining else [])]
 
 
@@ -184,7 +185,7 @@ def test_a_number_that_is_none_changes_nothing_and_is_named(row, tiny, case: str
         game = tiny.game(case, *weighed(case), "run.max_bad=0", *overrides)
         game.play(0)
         before = [tensor.clone() for tensor in everything(game)]
-        networks = (game.student.network, game.synthesiser, game.teacher)
+        networks = (game.student.network, game.source, game.teacher)
         for move, place, inject, words in places(game):
             for value in BAD:
                 with pytest.raises(NumbersError) as caught, inject(game, value):
@@ -198,7 +199,7 @@ def test_a_number_that_is_none_changes_nothing_and_is_named(row, tiny, case: str
                 row.count()
         game.play(1)
         assert not same(everything(game), before)
-    assert len(injected) >= (15 if game.synth is not None else 8)
+    assert len(injected) >= (15 if game.source.player is not None else 8)
 
 
 @pytest.mark.parametrize("case", tiers())
@@ -207,7 +208,7 @@ def test_more_than_max_bad_of_one_player_end_the_run(row, tiny, case: str):
     """Also where the other player's moves go well: a player that is always refused learns nothing."""
     game = tiny.game(case, *weighed(case), "synth.replay=0", "game.keep_moves=0", "game.student_moves=1")
     assert game.refusals.max_bad == 5
-    for player in ("student", "synth") if game.synth is not None else ("student",):
+    for player in ("student", "source") if game.source.player is not None else ("student",):
         with term(game.method.terms(player)[0])(game, math.nan), pytest.raises(NumbersError) as caught:
             for step in range(20):
                 game.play(step)

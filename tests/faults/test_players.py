@@ -9,6 +9,7 @@ from segkd.foundation.files import sha256
 from segkd.players.refusals import Verdict
 from segkd.recipe import method_terms
 from segkd.recipe.loading import FURTHER_TERMS
+from segkd.synthesis.pixels import Pixels
 from tests.methods.conftest import cases, tiers
 from tests.methods.test_common import modules, only, players
 
@@ -16,12 +17,12 @@ KEEPING = ("synth.replay=2", "game.keep_moves=1")
 
 
 def refines(case):
-    return ("synth.refine=1",) if method_terms()[case.partition(".")[0]].refine else ()
+    return ("synth.refine=1",) if method_terms()[case.partition(".")[0]].pixels else ()
 
 
 def spoil(game):
     """Every move is refused: its last term is NaN."""
-    for player in (*players(game), *(["refine"] if game.refine.steps else [])):
+    for player in (*players(game), *(["pixels"] if isinstance(game.source, Pixels) else [])):
         name = game.method.terms(player)[-1]
         true = getattr(game.method, name)
         setattr(game.method, name, lambda view, f=true: f(view) * float("nan"))
@@ -73,16 +74,16 @@ def test_the_teacher_is_not_touched(row, tiny, case):
 @pytest.mark.row("T1-3")
 def test_each_term_reaches_only_its_own_player(row, tiny, case):
     terms = method_terms()[case.partition(".")[0]]
-    for owner, names in (("student", (*terms.student, *FURTHER_TERMS)), ("synth", terms.synth)):
+    for owner, names in (("student", (*terms.student, *FURTHER_TERMS)), ("source", terms.source)):
         for name in names:
             game = tiny.game(case, *only(case, name))
-            sides = {"teacher": game.teacher, "student": game.student.network, "synth": game.synthesiser}
+            sides = {"teacher": game.teacher, "student": game.student.network, "source": game.source}
 
             def backward(loss, *_):
                 loss.backward()
                 return Verdict(torch.tensor(False), str)
 
-            getattr(game, owner).update = backward
+            players(game)[owner].update = backward
             game._moves[owner](0, 0)
             reached = {side: [p for p in net.parameters() if p.grad is not None] for side, net in sides.items()}
             assert any(p.grad.abs().max() > 0 for p in reached.pop(owner)), name
@@ -93,15 +94,14 @@ def test_each_term_reaches_only_its_own_player(row, tiny, case):
 @pytest.mark.parametrize("case", [case for case in cases() if refines(case)])
 @pytest.mark.row("T1-3", 1)
 def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
-    names = method_terms()[case.partition(".")[0]].refine
+    names = method_terms()[case.partition(".")[0]].pixels
     game = tiny.game(case, *(f"weights.{name}=1.0" for name in names), *KEEPING, "synth.refine=1")
-    judged, seen = game._judged, []
+    refined, seen = game.source.refined, []
 
-    def watched(step, values):
-        loss = judged(step, values)
-        return lambda x: seen.append(x) or loss(x)
+    def watched(images, judge):
+        return refined(images, lambda batch: seen.append(batch.images) or judge(batch))
 
-    game._judged = watched
+    game.source.refined = watched
     game._keep_move(0, 0)
     assert len(seen) == 1 and seen[0].requires_grad
     assert all(p.grad is None for network in modules(game) for p in network.parameters())

@@ -15,10 +15,11 @@ from segkd.models.adapters import Adapter
 from segkd.models.teacher import Teacher
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
+from segkd.synthesis.architectures import GeneratorNetwork
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.generator import Generator
-from segkd.synthesis.refine import Refine
+from segkd.synthesis.source import Sampling
 from segkd.training import loop
 from segkd.training.distiller import Distiller
 from segkd.training.log import Diary
@@ -53,7 +54,7 @@ def toy_game(steps: int) -> Distiller:
     teacher = Teacher(network, ("a", "b", "c"), [0.5] * 3, [0.5] * 3, stride=4)
     stage = nn.Sequential(nn.Upsample(scale_factor=2), *block(4, 4))
     last = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.Tanh())
-    generator = Generator(4, SIZE, [stage], 4, last, LOW, HIGH)
+    painter = GeneratorNetwork(4, SIZE, [stage], 4, last, LOW, HIGH)
     rules = Rules(steps, student_moves=1, synth_moves=1, keep_moves=1, discrepancy="l1+kl", bn="scaled", ramp=0.3)
 
     def player(name: str, module: nn.Module) -> Player:
@@ -61,10 +62,9 @@ def toy_game(steps: int) -> Distiller:
 
     student = Adapter(Toy(), 3, stride=4)
     return Distiller(
-        DDAD(rules, {"balance": 0.3}), Networks(teacher, student, keeps_heads=True), player("student", student), generator, player("synth", generator),
-        augment=Augment(("flip",), LOW, HIGH), refine=Refine(0, LOW, HIGH), replay=Replay(5, torch.float32, True),
-        latent=4, sizes=[SIZE], batch=2, seed=0, device=torch.device("cpu"),
-        refusals=Refusals(5), overlap=False,
+        DDAD(rules, {"balance": 0.3}), Networks(teacher, student, keeps_heads=True), player("student", student),
+        Generator(painter, 4, player("source", painter), Augment(("flip",), LOW, HIGH)),
+        bank=Replay(5, torch.float32, True), sampling=Sampling(2, (SIZE,), 0), refusals=Refusals(5),
     )  # fmt: skip
 
 

@@ -95,15 +95,15 @@ def first_moves(tiny: Tiny, name: str) -> dict[str, tuple[list[Tensor], dict[str
     """Gradients and terms of the first move of each player, from the same weights."""
     dtype, _, training, *overrides = GAMES[name]
     found = {}
-    for player in ("student", "synth"):
+    for player in ("student", "source"):
         game = tiny.game("ddad.segkd", *ALONE, *overrides)
-        for module in (game.teacher, game.student.network, game.synthesiser):
+        for module in (game.teacher, game.student.network, game.source.network):
             module.to(dtype)
             if not training:
                 module.eval().train = lambda mode=True, module=module: module
-        latents = game._latents
-        game._latents = lambda step, index, latents=latents: latents(step, index).to(dtype)
-        side, caught = getattr(game, player), []
+        paint = game.source.network.forward
+        game.source.network.forward = lambda z, size, paint=paint: paint(z.to(dtype), size)
+        side, caught = {"student": game.student, "source": game.source.player}[player], []
         parameters = list(side.network.parameters())
 
         def step(parameters=parameters, caught=caught) -> None:
@@ -125,7 +125,7 @@ def test_first_moves_are_those_of_one_process(processes, tiny, size, name):
             gradients, terms = part[name][player]
             assert len(gradients) == len(whole) > 10
             assert max(float((a - b).abs().max()) for a, b in zip(gradients, whole, strict=True)) < near
-            if player == "synth":  # a student's term is that of its own images; their mean is taken of gradients
+            if player == "source":  # a student's term is that of its own images; their mean is taken of gradients
                 assert terms.keys() == values.keys()
                 for term, value in values.items():
                     assert float(terms[term]) == pytest.approx(float(value), abs=near)
@@ -136,13 +136,13 @@ def played(tiny: Tiny, name: str) -> dict[str, Tensor]:
     """The weights of both players after three steps."""
     dtype, _, _, *overrides = GAMES[name]
     game = tiny.game("ddad.segkd", *ALONE, *overrides)
-    for module in (game.teacher, game.student.network, game.synthesiser):
+    for module in (game.teacher, game.student.network, game.source.network):
         module.to(dtype)
-    latents, game.student.average = game._latents, None
-    game._latents = lambda step, index: latents(step, index).to(dtype)
+    paint, game.student.average = game.source.network.forward, None
+    game.source.network.forward = lambda z, size: paint(z.to(dtype), size)
     for step in range(3):
         game.play(step)
-    sides = {"student": game.student.network, "synth": game.synthesiser}
+    sides = {"student": game.student.network, "source": game.source.network}
     return {f"{side}.{key}": p.detach() for side, network in sides.items() for key, p in network.named_parameters()}
 
 

@@ -11,12 +11,12 @@ from tests.methods.conftest import tiers
 
 
 def players(game):
-    return {"student": game.student, **({"synth": game.synth} if game.synth is not None else {})}
+    return {"student": game.student, **({"source": game.source.player} if game.source.player is not None else {})}
 
 
 def modules(game):
     averages = [p.average for p in players(game).values() if p.average is not None]
-    return [game.teacher, game.student.network, game.synthesiser, *averages]
+    return [game.teacher, game.student.network, game.source, *averages]
 
 
 def only(case, term):
@@ -28,14 +28,14 @@ def only(case, term):
 
 
 def judges(case):
-    return method_terms()[case.partition(".")[0]].synth
+    return method_terms()[case.partition(".")[0]].source
 
 
 def test_terms_read_without_torch_are_those_of_the_class(tiny, case):
     method = tiny.game(case).method
     terms = method_terms()[case.partition(".")[0]]
     own = type(method)
-    assert (own.student, own.synth, own.refine) == (terms.student, terms.synth, terms.refine)
+    assert (own.student, own.source, own.pixels) == (terms.student, terms.source, terms.pixels)
     assert own.weights == terms.weights and own.further == FURTHER_TERMS
     assert set(terms.weights) == set(terms.names)
 
@@ -45,7 +45,7 @@ def test_terms_are_finite_and_steps_change_the_players(tiny, case):
     before = {name: tiny.hash(player.network) for name, player in players(game).items()}
     for step in range(2):
         values = game.play(step)
-        assert set(values) == {"lr", *game.method.terms("student"), *game.method.terms("synth")}
+        assert set(values) == {"lr", *game.method.terms("student"), *game.method.terms("source")}
         assert all(math.isfinite(value) for value in values.values())
     assert not game.notes
     assert all(tiny.hash(player.network) != before[name] for name, player in players(game).items())
@@ -53,12 +53,12 @@ def test_terms_are_finite_and_steps_change_the_players(tiny, case):
 
 def test_a_move_of_the_synthesiser_leaves_the_student_alone(tiny, case):
     game = tiny.game(case)
-    if game.synth is None:
-        assert "synth" not in game.method.moves(0)
+    if game.source.player is None:
+        assert "source" not in game.method.moves(0)
         return
     game.play(0)
     before = tiny.hash(game.student.state())
-    game._synth_move(1, 0)
+    game._source_move(1, 0)
     assert tiny.hash(game.student.state()) == before
     assert all(p.grad is None and p.requires_grad for p in game.student.network.parameters())
     normalisations = [m for m in game.student.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -77,31 +77,31 @@ def test_a_step_in_bf16(tiny, case):
 @pytest.mark.parametrize("case", tiers())
 def test_a_term_without_weight_costs_nothing(tiny, case):
     """Each judge alone says what it looks at; without its weight, nobody makes what it alone looked at."""
-    alone = {name: tiny.game(case, *only(case, name)).needs["synth"] for name in judges(case)}
+    alone = {name: tiny.game(case, *only(case, name)).needs["source"] for name in judges(case)}
     for silent in alone:
         others = [name for name in alone if name != silent]
         if not others:
             continue
         weights = [f"weights.{name}={float(name != silent)}" for name in alone]
         game = tiny.game(case, *weights)
-        assert silent not in game.method.terms("synth")
-        assert game.needs["synth"] == set().union(*(alone[name] for name in others))
+        assert silent not in game.method.terms("source")
+        assert game.needs["source"] == set().union(*(alone[name] for name in others))
         first = next(iter(game.networks.statistics.layers.values()))
         listeners = []
         watch = first.register_forward_hook(lambda m, *_, heard=listeners: heard.append(len(m._forward_pre_hooks)))
         with tiny.calls(game.student.network) as studied, tiny.calls(game.teacher) as taught:
-            assert silent not in game._synth_move(0, 0)
+            assert silent not in game._source_move(0, 0)
         watch.remove()
         assert len(taught) == 1
-        assert len(studied) == ("s" in game.needs["synth"]), silent
-        assert listeners == [int("statistics" in game.needs["synth"])], silent
+        assert len(studied) == ("s" in game.needs["source"]), silent
+        assert listeners == [int("statistics" in game.needs["source"])], silent
 
 
 def test_without_any_judge_no_synthesiser_moves(tiny, case):
     if not judges(case):
         return
     game = tiny.game(case, *(f"weights.{name}=0.0" for name in judges(case)))
-    before = tiny.hash(dict(game.synthesiser.named_parameters()))
+    before = tiny.hash(dict(game.source.named_parameters()))
     values = game.play(0)
-    assert game.synth is None and "synth" not in game.method.moves(0) and not set(values) & set(judges(case))
-    assert tiny.hash(dict(game.synthesiser.named_parameters())) == before
+    assert game.source.player is None and "source" not in game.method.moves(0) and not set(values) & set(judges(case))
+    assert tiny.hash(dict(game.source.named_parameters())) == before

@@ -25,11 +25,11 @@ def test_refusals_are_named_and_counted():
 def test_each_player_counts_for_itself():
     refusals = Refusals(2)
     for step in range(2):
-        refusals.refuse("synth", step, "x")
+        refusals.refuse("source", step, "x")
         refusals.refuse("student", step, "x")
         refusals.accept("student")
-    with pytest.raises(NumbersError, match="step 2: synth x, 3 refused updates in a row"):
-        refusals.refuse("synth", 2, "x")
+    with pytest.raises(NumbersError, match="step 2: source x, 3 refused updates in a row"):
+        refusals.refuse("source", 2, "x")
 
 
 def test_no_refusal_is_allowed_with_max_bad_0():
@@ -39,8 +39,8 @@ def test_no_refusal_is_allowed_with_max_bad_0():
 
 def test_a_resumed_run_goes_on_counting():
     first = Refusals(2)
-    first.refuse("synth", 1, "x")
-    first.accept("synth")
+    first.refuse("source", 1, "x")
+    first.accept("source")
     first.refuse("student", 2, "x")
     second = Refusals(2)
     second.restore(first.state())
@@ -81,9 +81,9 @@ def test_too_many_end_the_run_as_soon_as_they_are_read(far):
     far()
     refusals = Refusals(1)
     for step in (0, 1):
-        refusals.hear("synth", step, verdict(True))
+        refusals.hear("source", step, verdict(True))
         refusals.end_step()
-    with pytest.raises(NumbersError, match="step 1: synth x, 2 refused updates in a row"):
+    with pytest.raises(NumbersError, match="step 1: source x, 2 refused updates in a row"):
         refusals.state()
 
 
@@ -91,8 +91,8 @@ def test_what_was_not_read_is_forgotten_with_the_moves_that_are_undone(far):
     far()
     refusals = Refusals(0)
     before = refusals.state()
-    refusals.hear("synth", 0, verdict(True))
+    refusals.hear("source", 0, verdict(True))
     refusals.end_step()
-    refusals.hear("synth", 1, verdict(True))
+    refusals.hear("source", 1, verdict(True))
     refusals.restore(before)
     assert refusals.state() == before and not refusals.notes

@@ -15,12 +15,10 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
-BASE = (
-    "class Method:\n    student: tuple[str, ...] = ()\n    synth: tuple[str, ...] = ()\n    weights: dict[str, float]\n"
-)
+BASE = "class Method:\n    student: tuple[str, ...] = ()\n    source: tuple[str, ...] = ()\n    weights: dict[str, float]\n"
 DFAD = (
     "from base import Method\nclass Helper:\n    pass\n"
-    "class DFAD(Method):\n    student, synth = ('kd',), ('adv',)\n    weights = dict(kd=1.0, adv=2)\n"
+    "class DFAD(Method):\n    student, source = ('kd',), ('adv',)\n    weights = dict(kd=1.0, adv=2)\n"
 )
 
 
@@ -31,7 +29,7 @@ def test_forms_of_writing(tmp_path: Path) -> None:
         base=BASE,
         dfad=DFAD,
         kd="class KD(base.Method):\n    student: tuple[str, ...] = ('kd',)\n    weights = {'kd': 1}\n",
-        ddad="class DDAD(Method[int]):\n    student = ('kd',)\n    synth = ('adv', 'bn')\n    weights = {'kd': .5}\n",
+        ddad="class DDAD(Method[int]):\n    student = ('kd',)\n    source = ('adv', 'bn')\n    weights = {'kd': .5}\n",
     )
     assert method_terms(tmp_path) == {
         "ddad": Terms(("kd",), ("adv", "bn"), {"kd": 0.5}),
@@ -42,10 +40,10 @@ def test_forms_of_writing(tmp_path: Path) -> None:
 
 
 def test_a_term_of_refined_images_alone_is_a_term(tmp_path: Path) -> None:
-    more = "    refine = ('adv', 'tv')\n    weights = {'tv': 0.0}\n"
-    write(tmp_path, base=BASE, mad="class MAD(Method):\n    student, synth = ('kd',), ('adv',)\n" + more)
+    more = "    pixels = ('adv', 'tv')\n    weights = {'tv': 0.0}\n"
+    write(tmp_path, base=BASE, mad="class MAD(Method):\n    student, source = ('kd',), ('adv',)\n" + more)
     terms = method_terms(tmp_path)["mad"]
-    assert terms.refine == ("adv", "tv") and terms.names == ("kd", "adv", "tv")
+    assert terms.pixels == ("adv", "tv") and terms.names == ("kd", "adv", "tv")
 
 
 def test_inheritance_across_files_by_name(tmp_path: Path) -> None:
@@ -53,7 +51,7 @@ def test_inheritance_across_files_by_name(tmp_path: Path) -> None:
         tmp_path,
         base=BASE,
         dfad=DFAD,
-        ddad="import dfad\nclass DDAD(dfad.DFAD):\n    synth = ('adv', 'bn')\n    weights = {'bn': 1.0}\n",
+        ddad="import dfad\nclass DDAD(dfad.DFAD):\n    source = ('adv', 'bn')\n    weights = {'bn': 1.0}\n",
         mad="class MAD(DDAD):\n    pass\n",
     )
     terms = method_terms(tmp_path)

@@ -6,6 +6,16 @@ import pytest
 import torch
 
 from segkd.synthesis.bank import Replay
+from segkd.synthesis.source import Batch
+
+
+def keep(bank, images, logits, unless=None):
+    bank.keep(Batch(images), logits, unless=unless)
+
+
+def draw(bank, count):
+    batch, logits = bank.draw(count)
+    return batch.images, logits
 
 
 def batch(value, size=(4, 6), count=2):
@@ -18,7 +28,7 @@ def batch(value, size=(4, 6), count=2):
 def filled(capacity=3, batches=3, dtype=torch.float32, flip=False):
     bank = Replay(capacity, dtype, flip)
     for value in range(batches):
-        bank.keep(*batch(float(value)))
+        keep(bank, *batch(float(value)))
     return bank
 
 
@@ -41,7 +51,7 @@ def test_a_bank_of_one_batch_holds_the_newest():
 def test_what_is_kept_is_a_copy_without_graph():
     bank = Replay(2, torch.float32, False)
     images, logits = batch(1.0)
-    bank.keep(images.requires_grad_(), logits * images.mean())
+    keep(bank, images.requires_grad_(), logits * images.mean())
     assert not bank.images[0].requires_grad and not bank.logits[0].requires_grad
     before = [bank.images[0].clone(), bank.logits[0].clone()]
     images.detach().zero_()
@@ -60,7 +70,7 @@ def test_what_is_kept_lies_apart_from_what_comes_and_goes():
 def test_images_are_drawn_with_their_own_logits(flip):
     bank = filled(flip=flip)
     torch.manual_seed(0)
-    images, logits = bank.draw(64)
+    images, logits = draw(bank, 64)
     assert images.shape == (64, 3, 4, 6) and logits.shape == (64, 5, 4, 6)
     ramp = torch.linspace(0, 0.5, 6)
     values = images[..., 0].amin((1, 2)).floor()
@@ -78,7 +88,7 @@ def test_draws_follow_the_global_seed():
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        drawn.append(bank.draw(8))
+        drawn.append(draw(bank, 8))
     assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
     assert not torch.equal(drawn[0][0], drawn[2][0])
 
@@ -86,11 +96,11 @@ def test_draws_follow_the_global_seed():
 def test_one_draw_is_of_one_size():
     bank = Replay(4, torch.float32, False)
     for value, size in enumerate([(4, 6), (8, 2), (4, 6), (8, 2)]):
-        bank.keep(*batch(float(value), size))
+        keep(bank, *batch(float(value), size))
     seen = set()
     for seed in range(12):
         torch.manual_seed(seed)
-        images, logits = bank.draw(6)
+        images, logits = draw(bank, 6)
         assert images.shape[-2:] == logits.shape[-2:]
         wanted = {(4, 6): {0.0, 2.0}, (8, 2): {1.0, 3.0}}[tuple(images.shape[-2:])]
         assert set(images[:, 0, 0, 0].floor().tolist()) <= wanted
@@ -103,9 +113,9 @@ def test_batches_of_other_counts_lie_beside_each_other():
     for value, count in enumerate((2, 3, 1)):
         images, logits = batch(float(value), count=count)
         offsets = 0.1 * torch.arange(count).view(-1, 1, 1, 1)  # which image of its batch
-        bank.keep(images + offsets, logits + offsets)
+        keep(bank, images + offsets, logits + offsets)
     torch.manual_seed(0)
-    images, logits = bank.draw(400)
+    images, logits = draw(bank, 400)
     found = {(int(x[0, 0, 0]), round(float(x[0, 0, 0] % 1), 1)) for x in images}
     assert (
         {(0, 0.0), (0, 0.1), (1, 0.0), (1, 0.1), (2, 0.0)}
@@ -118,7 +128,7 @@ def test_batches_of_other_counts_lie_beside_each_other():
 
 def test_a_bank_in_bf16_gives_fp32():
     bank = filled(dtype=torch.bfloat16)
-    images, logits = bank.draw(2)
+    images, logits = draw(bank, 2)
     assert bank.images[0].dtype == bank.logits[0].dtype == torch.bfloat16
     assert images.dtype == logits.dtype == torch.float32
 
@@ -128,9 +138,9 @@ def test_a_bank_in_8_bits_gives_what_was_kept_up_to_half_a_level():
     images = 3 * torch.randn(2, 3, 8, 12, generator=generator)
     images[0, 1] = -0.25  # a channel without contrast
     logits = 20 * torch.randn(2, 5, 4, 6, generator=generator)
-    bank.keep(images, logits)
+    keep(bank, images, logits)
     assert bank.images[0].dtype == bank.logits[0].dtype == torch.uint8
-    drawn, labelled = bank.draw(32)
+    drawn, labelled = draw(bank, 32)
     nearest = (drawn[:, None] - images).abs().sum((2, 3, 4)).argmin(1)
     assert set(nearest.tolist()) == {0, 1} and (drawn[nearest == 0, 1] == -0.25).all()
     for found, kept in ((drawn, images), (labelled, logits)):
@@ -144,7 +154,7 @@ def test_a_bank_in_8_bits_takes_a_quarter():
     size = {}
     for uint8 in (False, True):
         bank = Replay(2, torch.float32, False, uint8)
-        bank.keep(torch.rand(2, 3, 64, 64), torch.rand(2, 11, 16, 16))
+        keep(bank, torch.rand(2, 3, 64, 64), torch.rand(2, 11, 16, 16))
         size[uint8] = sum(kind[0].numel() * kind[0].element_size() for kind in bank.held)
     assert 0.25 < size[True] / size[False] < 0.26
 
@@ -155,10 +165,10 @@ def test_a_batch_that_is_refused_leaves_the_bank_as_it_is(before, uint8):
     """Also where the next one would be the first, or would overwrite another."""
     bank, plain = (Replay(2, torch.float32, False, uint8) for _ in range(2))
     for value in range(before):
-        plain.keep(*batch(float(value)))
-        bank.keep(*batch(float(value)), unless=torch.tensor(False))
-    bank.keep(*batch(math.nan), unless=torch.tensor(True))
-    bank.keep(*batch(math.nan, (8, 2)), unless=torch.tensor(True))
+        keep(plain, *batch(float(value)))
+        keep(bank, *batch(float(value)), unless=torch.tensor(False))
+    keep(bank, *batch(math.nan), unless=torch.tensor(True))
+    keep(bank, *batch(math.nan, (8, 2)), unless=torch.tensor(True))
     assert bank.next == plain.next and len(bank) == len(plain) == min(before, 2)
     assert all(torch.equal(a, b) for x, y in zip(bank.held, plain.held, strict=True) for a, b in zip(x, y, strict=True))
 
@@ -170,13 +180,13 @@ def test_a_full_bank_waits_for_no_verdict_of_another_device(uint8):
         bank, refused = Replay(2, torch.float32, False, uint8), torch.zeros((), dtype=torch.bool)
         small, tall = ((torch.empty(2, 3, *size), torch.empty(2, 5, *size)) for size in ((4, 6), (8, 2)))
         with pytest.raises(RuntimeError, match="meta"):
-            bank.keep(*small, unless=refused)
+            keep(bank, *small, unless=refused)
         for _ in range(2):
-            bank.keep(*small)
-        bank.keep(*small, unless=refused)
+            keep(bank, *small)
+        keep(bank, *small, unless=refused)
         assert bank.next == 1
         with pytest.raises(RuntimeError, match="meta"):
-            bank.keep(*tall, unless=refused)
+            keep(bank, *tall, unless=refused)
     assert bank.next == 1 and all(images.device.type == "meta" for images in bank.images)
 
 
@@ -184,11 +194,11 @@ def test_a_full_bank_waits_for_no_verdict_of_another_device(uint8):
 def test_a_bank_goes_on_in_8_bits_or_without_them(before, after):
     bank, again = (Replay(3, torch.float32, False, uint8) for uint8 in (before, after))
     for value in range(5):
-        bank.keep(*batch(float(value)))
+        keep(bank, *batch(float(value)))
     again.restore(bank.state(), torch.device("cpu"))
     assert [images.dtype == torch.uint8 for images in again.images] == [after] * 3
-    again.keep(*batch(9.0))
-    images, logits = again.draw(64)
+    keep(again, *batch(9.0))
+    images, logits = draw(again, 64)
     values = (images[:, 0, 0, 0] + 0.01).floor()
     assert set(values.tolist()) == {3.0, 4.0, 9.0}
     assert (images - values.view(-1, 1, 1, 1) - torch.linspace(0, 0.5, 6)).abs().max() < 0.5 / 510 + 1e-6
@@ -201,16 +211,16 @@ def test_a_restored_bank_draws_and_overwrites_as_before(batches, uint8):
     bank, again = (Replay(3, torch.float32, True, uint8) for _ in range(2))
     torch.manual_seed(0)
     for value in range(batches):
-        bank.keep(*(part + torch.randn_like(part) for part in batch(float(value))))
+        keep(bank, *(part + torch.randn_like(part) for part in batch(float(value))))
     again.restore(bank.state(), torch.device("cpu"))
     for one in (bank, again):
-        one.keep(*batch(9.0))
+        keep(one, *batch(9.0))
     assert again.next == bank.next
     assert all(torch.equal(a, b) for x, y in zip(again.held, bank.held, strict=True) for a, b in zip(x, y, strict=True))
     torch.manual_seed(1)
-    drawn = bank.draw(8)
+    drawn = draw(bank, 8)
     torch.manual_seed(1)
-    assert all(torch.equal(a, b) for a, b in zip(drawn, again.draw(8), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(drawn, draw(again, 8), strict=True))
 
 
 @pytest.mark.parametrize(("capacity", "values"), [(1, [9]), (2, [9, 4]), (5, [2, 3, 4, 9])])
@@ -218,9 +228,26 @@ def test_a_restored_bank_draws_and_overwrites_as_before(batches, uint8):
 def test_a_bank_of_another_capacity_goes_on_with_the_newest(capacity, values, dtype):
     again = Replay(capacity, dtype, False)
     again.restore(filled(capacity=3, batches=5).state(), torch.device("cpu"))
-    again.keep(*batch(9.0))
+    keep(again, *batch(9.0))
     assert held(again) == values and all(x.dtype == dtype for x in (*again.images, *again.logits))
-    assert again.draw(4)[0].shape == (4, 3, 4, 6)
+    assert draw(again, 4)[0].shape == (4, 3, 4, 6)
     for value in range(10, 10 + capacity):
-        again.keep(*batch(float(value)))
+        keep(again, *batch(float(value)))
     assert sorted(held(again)) == sorted(range(10, 10 + capacity))
+
+
+@pytest.mark.parametrize("uint8", [False, True])
+def test_labels_are_kept_with_their_images_and_mirrored_with_them(uint8):
+    bank = Replay(2, torch.float32, flip=True, uint8=uint8)
+    for value in range(3):
+        columns = torch.arange(6).expand(2, 4, 6)
+        images = (columns + value)[:, None].repeat(1, 3, 1, 1).float()
+        bank.keep(Batch(images, columns + 100 * value), torch.zeros(2, 5, 2, 3))
+    again = Replay(2, torch.float32, flip=True, uint8=uint8)
+    again.restore(bank.state(), torch.device("cpu"))
+    drawn, _ = again.draw(32)
+    value = drawn.labels.min().item() // 100 * 100
+    assert drawn.labels.dtype == torch.int64 and set(range(value, value + 3)) <= set(drawn.labels.flatten().tolist())
+    mirrored = drawn.labels[:, 0, 0] % 100 > 0
+    assert mirrored.any() and not mirrored.all()
+    torch.testing.assert_close(drawn.images[:, 0], drawn.labels // 100 + drawn.labels % 100.0, rtol=0.01, atol=0.05)

@@ -6,9 +6,12 @@ import math
 import pytest
 import torch
 
-from segkd.foundation.errors import NumbersError, RecipeError
+from segkd.foundation.errors import NumbersError, RecipeError, UsageError
 from segkd.methods.base import View
+from segkd.methods.ddad import DDAD
+from segkd.synthesis.source import Batch, Move
 from segkd.training.distiller import FEWEST
+from tests.methods.test_common import players
 
 NAN = math.nan
 TWO_SIZES = ["synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0"]
@@ -25,10 +28,10 @@ def bytes_of(tiny, game):
     return {name: tiny.hash(part) for name, part in game.state().items() if name != "refusals"}
 
 
-@pytest.mark.parametrize("player", ["student", "synth"])
+@pytest.mark.parametrize("player", ["student", "source"])
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_move_with_a_nan_term_changes_nothing_and_is_named(tiny, player, ema):
-    term = {"student": "kd", "synth": "bn"}[player]
+    term = {"student": "kd", "source": "bn"}[player]
     game = tiny.game("ddad.segkd", f"student.ema={ema}", f"synth.ema={ema}")
     game.play(0)
     before = bytes_of(tiny, game)
@@ -37,32 +40,32 @@ def test_a_move_with_a_nan_term_changes_nothing_and_is_named(tiny, player, ema):
     assert bytes_of(tiny, game) == before
     assert game.notes == [f"step 1: {player} loss is nan (term {term} is nan): update refused, nothing changed"]
     assert game.refusals.total == 1
-    assert all(p.grad is None for p in (*game.student.network.parameters(), *game.synthesiser.parameters()))
+    assert all(p.grad is None for p in (*game.student.network.parameters(), *game.source.network.parameters()))
     cure()
     game._moves[player](1, 0)
     after = bytes_of(tiny, game)
     assert after[player] != before[player] and not game.refusals.in_a_row
 
 
-@pytest.mark.parametrize("player", ["student", "synth"])
-def test_running_statistics_that_a_nan_forward_wrote_are_put_back(tiny, player):
+@pytest.mark.parametrize("player", ["student", "source"])
+def test_running_statistics_that_a_nan_forward_wrote_are_put_back(tiny, player, monkeypatch):
     game = tiny.game("ddad.segkd", "synth.replay=0", "game.keep_moves=0")
     game.play(0)
     before = bytes_of(tiny, game)
     written = []
     if player == "student":
-        game.augment = lambda images, done: images * NAN
+        game.source.augment.forward = lambda images, done: images * NAN
         watch = game.student.network
-    else:  # the synthesiser's forward sees the NaN in its own latents
-        game._latents = lambda step, index: torch.full((2, 8), NAN)
-        watch = game.synthesiser
-    update = getattr(game, player).update
+    else:  # the generator's forward sees the NaN in its own latents
+        monkeypatch.setattr(Move, "latents", lambda *given: torch.full((2, 8), NAN))
+        watch = game.source.network
+    update = players(game)[player].update
 
     def look(*given):
         written.append(any(b.isnan().any() for b in watch.buffers()))
         return update(*given)
 
-    getattr(game, player).update = look
+    players(game)[player].update = look
     game._moves[player](1, 0)
     assert written == [True]
     assert bytes_of(tiny, game) == before and len(game.notes) == 1
@@ -83,7 +86,7 @@ def test_more_refusals_in_a_row_than_max_bad_end_the_run(tiny):
     poison(game, "bn")
     for step in range(3):
         game.play(step)
-    assert game.refusals.in_a_row == {"synth": 3, "student": 3}
+    assert game.refusals.in_a_row == {"source": 3, "student": 3}
     with pytest.raises(NumbersError, match=r"step 3: .*4 refused updates in a row \(run.max_bad 3\)") as caught:
         game.play(3)
     assert caught.value.exit_code == 4
@@ -103,8 +106,8 @@ def test_a_refused_synthesis_puts_nothing_into_the_bank(tiny):
     game = tiny.game("ddad.segkd", "run.max_bad=9", "game.keep_moves=0")
     poison(game, "adv")
     game.play(0)
-    assert len(game.replay) == 0
-    assert game.refusals.in_a_row == {"synth": 1}  # the student went on, with fresh images
+    assert len(game.bank) == 0
+    assert game.refusals.in_a_row == {"source": 1}  # the student went on, with fresh images
 
 
 def test_checkpointing_changes_no_byte_and_holds_less(tiny):
@@ -126,7 +129,7 @@ def test_checkpointing_changes_no_byte_and_holds_less(tiny):
 
         game = tiny.game("ddad.segkd", "student.options.decoder_aspp_dropout=0.5", *overrides)
         with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.value):
-            game._moves["synth"](0, 0)
+            game._moves["source"](0, 0)
         for step in range(2):
             game.play(step)
         return bytes_of(tiny, game), most
@@ -157,15 +160,15 @@ def test_a_bank_of_two_sizes_serves_the_student(tiny):
 
 def test_keep_moves_fill_the_bank_and_the_student_draws_from_it(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=2", "synth.replay=5")
-    assert game.method.moves(0) == ["synth", "keep", "keep", "student", "student"]
+    assert game.method.moves(0) == ["source", "keep", "keep", "student", "student"]
     lengths = []
     for step in range(3):
         with tiny.calls(game.teacher) as taught:
             game.play(step)
-        lengths.append(len(game.replay))
+        lengths.append(len(game.bank))
         assert len(taught) == 3  # one synthesis and two keeps; the student's come with their logits
     assert lengths == [3, 5, 5]
-    kept = torch.cat(game.replay.images)
+    kept = torch.cat(game.bank.images)
     assert len(torch.unique(kept.flatten(1), dim=0)) == len(kept)
 
 
@@ -173,7 +176,7 @@ def test_where_images_are_refined_no_raw_ones_are_kept(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=1")
     for step in range(2):
         game.play(step)
-    assert len(game.replay) == 2
+    assert len(game.bank) == 2
 
 
 def test_a_keep_move_changes_the_bank_alone(tiny):
@@ -195,12 +198,12 @@ def test_refined_images_are_nearer_to_the_judges_and_nobody_else_changes(tiny):
             game._keep_move(1, 1)
         after = bytes_of(tiny, game)
         assert {name for name in after if after[name] != before[name]} == {"replay"} and not asked
-        kept, logits = game.replay.images[-1].float(), game.replay.logits[-1].float()
+        kept, logits = game.bank.images[-1].float(), game.bank.logits[-1].float()
         with torch.no_grad():
             seen = game.networks.teach(kept, {"t", "statistics"})
             distances[steps] = float(game.method.bn(game.networks.view(seen, game.student.network)))
         torch.testing.assert_close(logits, seen["kept"].to(logits), rtol=0.02, atol=0.02)
-        assert all(p.grad is None for p in game.synthesiser.parameters())
+        assert all(p.grad is None for p in game.source.parameters())
     assert distances[8] < 0.9 * distances[0]
 
 
@@ -208,7 +211,7 @@ def test_refined_images_are_nearer_to_the_judges_and_nobody_else_changes(tiny):
 def test_kept_logits_are_those_of_the_teachers_head(tiny, logits):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", f"game.logits={logits}")
     game.play(0)
-    for images, kept in zip(game.replay.images, game.replay.logits, strict=True):
+    for images, kept in zip(game.bank.images, game.bank.logits, strict=True):
         assert kept.shape == (2, 11, 8, 16)
         with torch.no_grad():
             torch.testing.assert_close(game.teacher(images, at_head=True), kept, rtol=1e-4, atol=1e-4)
@@ -230,7 +233,7 @@ def test_drawn_logits_are_the_teachers_at_the_size_of_the_images(tiny, case):
     game.play(0)
     drawn = student_view(game)
     assert drawn.t.shape == drawn.s.shape == (8, 11, 32, 64)
-    kept = torch.cat(game.replay.images)
+    kept = torch.cat(game.bank.images)
     mirrored = [not any(torch.equal(x, image) for image in kept) for x in drawn.x]
     assert any(mirrored) and not all(mirrored)
     with torch.no_grad():
@@ -242,7 +245,7 @@ def test_drawn_logits_are_the_teachers_at_the_size_of_the_images(tiny, case):
 def test_logits_of_padded_images_are_kept_whole(tiny):
     game = tiny.game("ddad.segkd", "synth.size=[40, 64]")
     game.play(0)
-    assert game.replay.logits[0].shape == (2, 11, 40, 64)
+    assert game.bank.logits[0].shape == (2, 11, 40, 64)
     assert student_view(game).t.shape == (2, 11, 40, 64)
 
 
@@ -253,7 +256,7 @@ def test_a_head_of_another_stride_is_no_student_for_logits_at_the_head(tiny):
 
 def latents(tiny, *overrides, steps=2):
     game = tiny.game("ddad.paper", *overrides)
-    with tiny.calls(game.synthesiser) as made:
+    with tiny.calls(game.source.network) as made:
         for step in range(steps):
             game.play(step)
     return made
@@ -267,7 +270,7 @@ def test_every_move_of_every_step_and_seed_has_its_own_latents(tiny):
 
 def test_latents_do_not_depend_on_the_steps_before(tiny):
     game = tiny.game("ddad.paper")
-    with tiny.calls(game.synthesiser) as made:
+    with tiny.calls(game.source.network) as made:
         game.play(1)
     assert all(torch.equal(a, b) for a, b in zip(made, latents(tiny)[3:], strict=True))
 
@@ -331,7 +334,7 @@ def test_held_out_images_are_nobody_elses(tiny):
     game = tiny.game("ddad.paper")
     first = [tiny.hash(x) for x in game.held_out(2)]
     assert len(set(first)) == 2 and first == [tiny.hash(x) for x in game.held_out(2)]
-    with tiny.calls(game.synthesiser) as made:
+    with tiny.calls(game.source.network) as made:
         game.play(0)
         used = {tiny.hash(z) for z in made}
         made.clear()
@@ -342,7 +345,7 @@ def test_held_out_images_are_nobody_elses(tiny):
 def test_logits_at_the_head_are_smaller_and_reach_the_bank(tiny):
     game = tiny.game("ddad.segkd", "game.logits=head")
     values = game.play(0)
-    assert math.isfinite(values["kd"]) and game.replay.logits[0].shape == (2, 11, 8, 16)
+    assert math.isfinite(values["kd"]) and game.bank.logits[0].shape == (2, 11, 8, 16)
     with pytest.raises(RecipeError, match=r"\[40, 64\] must be a multiple of 16 .* such as \[48, 64\]"):
         tiny.game("ddad.segkd", "game.logits=head", "synth.size=[40, 64]")
 
@@ -385,16 +388,26 @@ def test_a_view_shows_what_there_is_and_remembers_what_was_looked_at():
     assert (view.x, view.teacher(view.x), view.student(view.x)) == (1, 2, 3) and view.touched == {"x", "teacher"}
     with pytest.raises(AttributeError, match=r"v\.labels, which this move does not make"):
         _ = view.labels
-    with pytest.raises(AttributeError, match=r"v\.logits: a term may look at z, x, t"):
+    with pytest.raises(AttributeError, match=r"v\.logits: a term may look at z, x, labels, t"):
         _ = view.logits
+
+
+def test_a_student_term_may_not_look_at_latents_that_no_bank_keeps(tiny, monkeypatch) -> None:
+    kd = DDAD.kd
+    monkeypatch.setattr(DDAD, "kd", lambda method, view: kd(method, view) + 0 * view.z.mean())
+    assert math.isfinite(tiny.game("ddad.paper").play(0)["kd"])
+    with pytest.raises(
+        UsageError, match="DDAD: a student term looks at v.z, which a bank does not keep; set synth.replay=0"
+    ):
+        tiny.game("ddad.segkd")
 
 
 def test_a_full_bank_gives_many_images_for_statistics(tiny) -> None:
     """The statistics of few images are rough: 48 of them cost a quickstart's student half a point of mIoU."""
     game = tiny.game("ddad.segkd", "synth.replay=40", "run.batch=8")
-    batch = torch.zeros(8, 3, 32, 64), torch.zeros(8, 11, 8, 16)
+    batch = Batch(torch.zeros(8, 3, 32, 64)), torch.zeros(8, 11, 8, 16)
     seen = {}
     for held in range(1, 41):
-        game.replay.keep(*batch)
+        game.bank.keep(*batch)
         seen[held] = sum(len(images) for images in game._familiar())
     assert (seen[1], seen[8], seen[20], seen[32], seen[40]) == (64, 64, 160, 256, 256)

@@ -9,15 +9,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from segkd.foundation.errors import NumbersError
 from segkd.machine.snapshot import Snapshot
 from segkd.synthesis.bank import Replay
+from segkd.synthesis.source import Batch
 from tests.methods.conftest import cases
 
-REFUSED = {"student": (1, 3), "synth": (0, 2, 3), "keep": (2, 3)}
+REFUSED = {"student": (1, 3), "source": (0, 2, 3), "keep": (2, 3)}
 """The steps at which a player's moves are spoilt."""
 
 
 def spoil(game):
     """Loss terms and kept images are NaN at the steps above."""
-    true, loss, augment = game._moves.copy(), game.method.loss, game.augment
+    true, loss, finished = game._moves.copy(), game.method.loss, game.source.finished
     now = []
 
     def bad():
@@ -35,7 +36,9 @@ def spoil(game):
         return true[player](step, index)
 
     game.method.loss = spoilt_loss
-    game.augment = lambda images, done: augment(images, done) * (math.nan if now[-1][0] == "keep" and bad() else 1)
+    game.source.finished = lambda images, move: (
+        finished(images, move) * (math.nan if now and now[-1][0] == "keep" and bad() else 1)
+    )
     game._moves = {player: lambda step, index, player=player: moved(player, step, index) for player in true}
 
 
@@ -59,12 +62,12 @@ def test_a_game_is_the_same_wherever_its_refusals_are_decided(tiny, far, capacit
     assert (
         at_once["refusals"]
         == on_the_device["refusals"]
-        == {"total": 9, "in_a_row": {"student": 2, "synth": 2, "keep": 2}}
+        == {"total": 9, "in_a_row": {"student": 2, "source": 2, "keep": 2}}
     )
     exact = capacity != 3  # a full bank of several places has left others of them as they were
     if exact:
         assert at_once["replay"]["next"] == on_the_device["replay"]["next"]
-    for part in ("student", "synth", "replay"):
+    for part in ("student", "source", "replay"):
         compare(at_once[part], on_the_device[part], exact)
 
 
@@ -131,10 +134,12 @@ def test_a_bank_leaves_its_place_as_it_is_where_a_batch_is_refused(far):
     bank = Replay(2, torch.float32, flip=False)
     batches = [(torch.full((1, 3, 4, 4), float(i)), torch.full((1, 2, 4, 4), float(i))) for i in range(4)]
     for (images, logits), refused in zip(batches, (True, False, False, True), strict=True):
-        bank.keep(images, logits, unless=torch.tensor(refused))
+        bank.keep(Batch(images), logits, unless=torch.tensor(refused))
     assert [float(images.mean()) for images in bank.images] == [float(x.mean()) for x in bank.logits] == [1.0, 2.0]
-    bank.keep(*(part * math.nan for part in batches[0]), unless=torch.tensor(True))
-    bank.keep(torch.full((1, 3, 8, 4), 5.0), torch.full((1, 2, 8, 4), 5.0), unless=torch.tensor(False))  # another size
+    bank.keep(Batch(batches[0][0] * math.nan), batches[0][1] * math.nan, unless=torch.tensor(True))
+    bank.keep(
+        Batch(torch.full((1, 3, 8, 4), 5.0)), torch.full((1, 2, 8, 4), 5.0), unless=torch.tensor(False)
+    )  # another size
     assert bank.images[0].shape == (1, 3, 8, 4) and float(bank.images[1].mean()) == 2
 
 

@@ -12,6 +12,7 @@ from segkd.losses.discrepancy import channel_wise
 from segkd.losses.statistics import batchnorm_distance
 from segkd.methods.ddad import DDAD
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
+from segkd.synthesis.source import Move
 from segkd.training import distiller, networks
 
 DROPOUT, STILL = (f"student.options.decoder_aspp_dropout={share}" for share in (0.5, 0))
@@ -20,7 +21,7 @@ CHANGED = "synth.augment=[flip, noise]"
 
 def drawn_at(game, step, index, seed=0):
     torch.manual_seed(seed_for(seed, step, index, "latent"))
-    return torch.randn(game.batch, game.latent)
+    return torch.randn(game.sampling.batch, game.source.latent)
 
 
 @torch.no_grad()
@@ -28,8 +29,8 @@ def images_at(game, maker, step, index, seed=0):
     """The images of a move, as whoever is to make them makes them."""
     z = drawn_at(game, step, index, seed)
     torch.manual_seed(seed_for(seed, step, index, "synthesis"))
-    x = maker.train()(z, game.sizes[step % len(game.sizes)])
-    return game.augment(x, step / game.method.rules.steps)
+    x = maker.train()(z, game.sampling.sizes[step % len(game.sampling.sizes)])
+    return game.source.augment(x, step / game.method.rules.steps)
 
 
 def views_of(game, play):
@@ -47,16 +48,16 @@ def apart(tiny, *overrides, case="ddad.segkd"):
     for game in pair:
         for step in range(2):
             game.play(step)
-        assert not torch.equal(game.synth.headline.project.weight, game.synthesiser.project.weight)
+        assert not torch.equal(game.source.player.headline.project.weight, game.source.network.project.weight)
     return pair
 
 
 def test_a_synthesis_is_by_the_live_generator_and_shown_to_a_student_that_stays_as_it_is(tiny):
     game, hand = apart(tiny, DROPOUT, CHANGED, "game.keep_moves=0")
     before = tiny.hash(game.student.network)
-    ((player, view, step),) = views_of(game, lambda: game._moves["synth"](2, 3))
-    assert (player, step) == ("synth", 2) and tiny.hash(game.student.network) == before
-    x = images_at(hand, hand.synthesiser, 2, 3)
+    ((player, view, step),) = views_of(game, lambda: game._moves["source"](2, 3))
+    assert (player, step) == ("source", 2) and tiny.hash(game.student.network) == before
+    x = images_at(hand, hand.source.network, 2, 3)
     assert torch.equal(view.z, drawn_at(hand, 2, 3)) and torch.equal(view.x, x)
     tap = BatchNormTap(hand.teacher.network)
     with torch.no_grad(), tap.open() as statistics:
@@ -67,10 +68,8 @@ def test_a_synthesis_is_by_the_live_generator_and_shown_to_a_student_that_stays_
     torch.manual_seed(seed_for(0, 2, 3, "student"))  # dropout
     with torch.no_grad():
         torch.testing.assert_close(view.s, hand.student.network.train()(x))
-    assert torch.equal(game.replay.images[game.replay.next - 1].float(), x)
-    torch.testing.assert_close(
-        hand.teacher.from_head(game.replay.logits[game.replay.next - 1]), t, rtol=1e-4, atol=1e-4
-    )
+    assert torch.equal(game.bank.images[game.bank.next - 1].float(), x)
+    torch.testing.assert_close(hand.teacher.from_head(game.bank.logits[game.bank.next - 1]), t, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("ema", [0.9, 0.0])
@@ -79,16 +78,16 @@ def test_images_that_are_only_kept_are_by_the_average_where_there_is_one(tiny, e
     for each in (game, hand):
         each.play(0)
         each.play(1)
-    maker = hand.synth.headline
-    assert (maker is hand.synthesiser) == (ema == 0)
+    maker = hand.source.player.headline
+    assert (maker is hand.source.network) == (ema == 0)
     before = tiny.hash(maker)
     assert game._moves["keep"](2, 1) == {}
-    kept = game.replay.images[game.replay.next - 1]
+    kept = game.bank.images[game.bank.next - 1]
     assert torch.equal(kept, images_at(hand, maker, 2, 1))
-    assert tiny.hash(game.synth.headline) == before  # making them moved no running statistics
+    assert tiny.hash(game.source.player.headline) == before  # making them moved no running statistics
     with torch.no_grad():
         wanted = hand.teacher(kept, at_head=True)
-    torch.testing.assert_close(game.replay.logits[game.replay.next - 1], wanted)
+    torch.testing.assert_close(game.bank.logits[game.bank.next - 1], wanted)
 
 
 def test_a_student_draws_from_the_bank_by_a_stream_of_its_own(tiny):
@@ -96,8 +95,9 @@ def test_a_student_draws_from_the_bank_by_a_stream_of_its_own(tiny):
     game, hand = apart(tiny, DROPOUT, "synth.replay=5", "run.batch=4")
     ((player, view, step),) = views_of(game, lambda: game._moves["student"](2, 4))
     torch.manual_seed(seed_for(0, 2, 4, "replay"))
-    x, kept = hand.replay.draw(4)
-    assert (player, step) == ("student", 2) and torch.equal(view.x, x) and torch.equal(view.z, drawn_at(hand, 2, 4))
+    batch, kept = hand.bank.draw(4)
+    x = batch.images
+    assert (player, step) == ("student", 2) and torch.equal(view.x, x)
     torch.testing.assert_close(view.t, hand.teacher.from_head(kept))
     torch.manual_seed(seed_for(0, 2, 4, "student"))
     torch.testing.assert_close(view.s, hand.student.network.train()(x))
@@ -105,19 +105,20 @@ def test_a_student_draws_from_the_bank_by_a_stream_of_its_own(tiny):
 
 def test_without_a_bank_images_are_made_for_the_student(tiny):
     game, hand = apart(tiny, CHANGED, "synth.replay=0", "game.keep_moves=0")
-    before = tiny.hash(game.synth.headline)
+    before = tiny.hash(game.source.player.headline)
     with tiny.calls(game.teacher) as taught:
         ((_, view, _),) = views_of(game, lambda: game._moves["student"](2, 4))
-    assert torch.equal(view.x, images_at(hand, hand.synthesiser, 2, 4)) and len(taught) == 1
+    assert torch.equal(view.z, drawn_at(hand, 2, 4)) and len(taught) == 1
+    assert torch.equal(view.x, images_at(hand, hand.source.player.headline, 2, 4))
     assert not view.x.requires_grad and not view.t.requires_grad and view.s.requires_grad
-    assert tiny.hash(game.synth.headline) == before
+    assert tiny.hash(game.source.player.headline) == before
 
 
 @pytest.mark.parametrize("case", ["kd", "noise"])
 def test_what_learns_nothing_makes_images_for_the_student_too(tiny, case):
     game, hand = tiny.game(case), tiny.game(case)
     ((player, view, _),) = views_of(game, lambda: game._moves["student"](1, 1))
-    assert player == "student" and torch.equal(view.x, images_at(hand, hand.synthesiser, 1, 1))
+    assert player == "student" and torch.equal(view.x, hand.source.draw(2, (32, 64), Move(0, 1, 1, 0.25)).images)
 
 
 def test_a_new_attempt_has_other_numbers_and_the_same_held_out_images(tiny):
@@ -127,19 +128,19 @@ def test_a_new_attempt_has_other_numbers_and_the_same_held_out_images(tiny):
     seed = seed_of_attempt(0, 3)
     assert game.seed == seed != 0
     assert all(torch.equal(a, b) for a, b in zip(first, game.held_out(2), strict=True))
-    ((_, view, _),) = views_of(game, lambda: game._moves["synth"](2, 0))
-    assert torch.equal(view.x, images_at(hand, hand.synthesiser, 2, 0, seed))
+    ((_, view, _),) = views_of(game, lambda: game._moves["source"](2, 0))
+    assert torch.equal(view.x, images_at(hand, hand.source.network, 2, 0, seed))
 
 
 def test_held_out_images_are_those_of_the_averaged_generator_at_the_first_size(tiny):
     game, hand = apart(tiny, "synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0")
     images = list(game.held_out(3))
-    assert len(images) == 3 and game.synth.headline.training
+    assert len(images) == 3 and game.source.player.headline.training
     for index, found in enumerate(images):
-        torch.manual_seed(seed_for(0, -1, index, "held-out"))
+        torch.manual_seed(seed_for(0, -1, index, "latent"))
         z = torch.randn(2, 8)
         with torch.no_grad():
-            assert torch.equal(found, hand.synth.headline.train()(z, (32, 64)))
+            assert torch.equal(found, hand.source.player.headline.train()(z, (32, 64)))
         assert found.is_contiguous(memory_format=torch.channels_last) and not found.requires_grad
 
 
@@ -151,7 +152,7 @@ def test_the_averaged_student_is_measured_with_statistics_of_what_students_are_s
     def shown():
         for index in range(8):  # each draws anew for its dropout
             torch.manual_seed(seed_for(0, -1, index, "statistics"))
-            yield hand.replay.draw(2)[0]
+            yield hand.bank.draw(2)[0].images
 
     with torch.no_grad():
         torch.optim.swa_utils.update_bn(shown() if bank else hand.held_out(8), twin)
@@ -198,12 +199,11 @@ def test_collages_end_where_the_recipe_says(tiny):
     collages = ["synth.augment=[collage]", "synth.collage_until=0.5", "run.steps=8", "run.batch=4"]
     game, hand = (tiny.game("ddad.paper", *collages) for _ in range(2))
     for step, cut in ((0, True), (3, True), (4, False), (7, False)):
-        x = game._images(drawn_at(game, step, 0), step, 0)
-        torch.manual_seed(seed_for(0, step, 0, "synthesis"))
+        ((_, view, _),) = views_of(game, lambda step=step: game._moves["source"](step, 0))
         with torch.no_grad():
-            whole = hand.synthesiser.train()(drawn_at(hand, step, 0))
-        assert torch.allclose(x, whole, atol=1e-5) != cut, step
-        hand.synthesiser.load_state_dict(game.synthesiser.state_dict())
+            whole = hand.source.network.train()(drawn_at(hand, step, 0))
+        assert torch.allclose(view.x, whole, atol=1e-5) != cut, step
+        hand.source.network.load_state_dict(game.source.network.state_dict())
 
 
 def test_a_student_whose_numbers_are_none_has_diverged(tiny):
@@ -227,8 +227,8 @@ def test_a_step_tells_the_last_value_of_each_term_and_the_rate(tiny):
     game = tiny.game("ddad.segkd", "student.optimizer.lr=0.03", "student.schedule.name=constant")
     values: dict[str, object] = {}
     views = views_of(game, lambda: values.update(game.play(0)))
-    assert [player for player, _, _ in views] == ["synth", "student", "student"]
-    assert values.keys() == {*game.method.terms("synth"), "kd", "lr"} and values["lr"] == pytest.approx(0.03)
+    assert [player for player, _, _ in views] == ["source", "student", "student"]
+    assert values.keys() == {*game.method.terms("source"), "kd", "lr"} and values["lr"] == pytest.approx(0.03)
     first, last = (game.method.kd(view).item() for _, view, _ in views[1:])
     assert values["kd"].item() == pytest.approx(last) != pytest.approx(first)
 
@@ -236,10 +236,10 @@ def test_a_step_tells_the_last_value_of_each_term_and_the_rate(tiny):
 def test_in_bf16_every_network_runs_in_it(tiny):
     """The generator for moves and for held-out images, teacher and student for views and for masks."""
     game, hand = (tiny.game("ddad.segkd", "synth.replay=0", "game.keep_moves=0", bf16=True) for _ in range(2))
-    ((_, view, _),) = views_of(game, lambda: game._moves["synth"](0, 0))
-    plain = images_at(hand, hand.synthesiser, 0, 0)
+    ((_, view, _),) = views_of(game, lambda: game._moves["source"](0, 0))
+    plain = images_at(hand, hand.source.network, 0, 0)
     with torch.autocast("cpu", torch.bfloat16):
-        x = images_at(hand, hand.synthesiser, 0, 0)
+        x = images_at(hand, hand.source.network, 0, 0)
         with torch.no_grad():
             t = hand.teacher(x)
             torch.manual_seed(seed_for(0, 0, 0, "student"))
@@ -250,11 +250,11 @@ def test_in_bf16_every_network_runs_in_it(tiny):
         assert not torch.equal(hand.teacher(x), t)
     game = tiny.game("ddad.segkd", bf16=True)
     held = next(game.held_out(1))
-    torch.manual_seed(seed_for(0, -1, 0, "held-out"))
+    torch.manual_seed(seed_for(0, -1, 0, "latent"))
     z = torch.randn(2, 8)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        with untouched_statistics(game.synth.headline):
-            assert torch.equal(held, game.synth.headline.train()(z).float())
+        with untouched_statistics(game.source.player.headline):
+            assert torch.equal(held, game.source.player.headline.train()(z).float())
         masks = game.teacher(held).argmax(1), game.student.headline.eval()(held).argmax(1)
     assert all(torch.equal(a, b) for a, b in zip(game.masks(held, game.student.headline), masks, strict=True))
     twin = copy.deepcopy(game.student.headline)
@@ -267,7 +267,7 @@ def test_in_bf16_every_network_runs_in_it(tiny):
 def test_a_term_that_looks_at_features_and_statistics_sees_them(tiny, bank):
     game = tiny.game("ddad.segkd", *([] if bank else ["synth.replay=0", "game.keep_moves=0"]))
     game.play(0)
-    for player in ("student", "synth"):
+    for player in ("student", "source"):
         game.needs[player] = {"x", "t", "s", "t_features", "s_features", "statistics"}
         ((_, view, _),) = views_of(game, lambda player=player: game._moves[player](1, 0))
         tap, features = BatchNormTap(game.teacher.network), FeatureTap(game.teacher.network)
@@ -286,11 +286,11 @@ def test_each_kind_is_there_for_a_term_that_looks_at_it_alone(tiny, kind):
     """Also where images come from the bank, which keeps the teacher's logits and nothing else of it."""
     game = tiny.game("ddad.segkd", "weights.bn=0")
     game.play(0)
-    for player in ("student", "synth"):
+    for player in ("student", "source"):
         game.needs[player] = {"t", "s", kind}
         with tiny.calls(game.teacher) as taught:
             ((_, view, _),) = views_of(game, lambda player=player: game._moves[player](1, 0))
-        assert len(taught) == (player == "synth" or kind != "s_features")
+        assert len(taught) == (player == "source" or kind != "s_features")
         assert len(getattr(view, kind)) > 1
         for other in {"t_features", "s_features", "statistics"} - {kind}:
             with pytest.raises(AttributeError, match="does not make"):
@@ -308,14 +308,14 @@ def test_terms_are_traced_on_two_images_of_the_first_size_that_the_seed_draws(ti
     )
     sizes = ["synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0"]
     game, hand = (tiny.game("ddad.segkd", STILL, *sizes, bf16=bf16) for _ in range(2))
-    assert game.needs["student"] == set(kinds) and game.needs["synth"] == {"t", "s", "statistics"}
+    assert game.needs["student"] == set(kinds) and game.needs["source"] == {"t", "s", "statistics"}
     view = shown[0]
     assert not any(view[kind].requires_grad for kind in ("x", "t", "s"))
-    torch.manual_seed(seed_for(0, 0, 0, "plan"))
+    torch.manual_seed(seed_for(0, -2, 0, "latent"))
     z, taps = torch.randn(2, 8), (BatchNormTap(hand.teacher.network), FeatureTap(hand.teacher.network))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        with untouched_statistics(hand.synthesiser):
-            made, x = hand.synthesiser.train()(z, (32, 64)).float(), view["x"]
+        with untouched_statistics(hand.source.network):
+            made, x = hand.source.network.train()(z, (32, 64)).float(), view["x"]
         with taps[0].open() as statistics, taps[1].open() as features:
             t = hand.teacher(x)
         s = hand.student.network.train()(x)
@@ -347,11 +347,11 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monke
     game.play(0)
     assert not used
     game.networks.recording = True
-    assert played("synth") == ["teacher", "student"]
-    assert played("synth", "statistics") == ["student"] and played("synth", "t_features", "s_features") == []
+    assert played("source") == ["teacher", "student"]
+    assert played("source", "statistics") == ["student"] and played("source", "t_features", "s_features") == []
     assert played("keep") == ["teacher"]
     assert played("student") == ["student"] and played("student", "s_features") == []
-    game.replay = None
+    game.bank = None
     assert played("student") == ["teacher", "student"] and played("student", "s_features") == ["teacher"]
     view, x = game.networks.view({}, game.student.network), torch.randn(2, 3, 32, 64)
     used.clear()
@@ -393,20 +393,11 @@ def test_looks_and_kept_images_keep_nothing_for_a_backward_pass(tiny):
         game._moves["keep"](1, 0)
 
 
-def test_held_out_images_leave_the_generator_in_its_mode(tiny):
-    game = tiny.game("ddad.segkd", "synth.ema=0")
-    first = [x.clone() for x in game.held_out(2)]
-    assert game.synthesiser.training and not any(x.requires_grad for x in first)
-    game.synthesiser.eval()
-    assert all(torch.equal(a, b) for a, b in zip(game.held_out(2), first, strict=True))
-    assert not game.synthesiser.training
-
-
 def test_each_network_computes_its_activations_again_where_it_is_asked_for(tiny):
     passes = {}
     for again in ("false", "true"):
         game = tiny.game("ddad.segkd", f"run.checkpointing={again}")
-        networks = (game.teacher, game.student.network, game.synthesiser)
+        networks = (game.teacher, game.student.network, game.source.network)
         passes[again] = [0, 0, 0]
 
         def count(module, given, at, counts=passes[again]):
@@ -415,13 +406,13 @@ def test_each_network_computes_its_activations_again_where_it_is_asked_for(tiny)
         for at, network in enumerate(networks):
             for module in network.modules():
                 module.register_forward_pre_hook(lambda module, given, at=at, count=count: count(module, given, at))
-        game._moves["synth"](0, 0)
+        game._moves["source"](0, 0)
     assert all(more > 1.2 * once for once, more in zip(*passes.values(), strict=True)), passes
 
 
 def test_building_a_game_moves_nothing(tiny):
     game = tiny.game("ddad.segkd", "student.ema=0.9")
-    for network in (game.student.network, game.student.headline, game.synthesiser, game.synth.headline):
+    for network in (game.student.network, game.student.headline, game.source.network, game.source.player.headline):
         counts = [buffer for name, buffer in network.named_buffers() if name.endswith("num_batches_tracked")]
         means = [buffer for name, buffer in network.named_buffers() if name.endswith("running_mean")]
         assert counts and not any(map(bool, counts)) and not any(mean.any() for mean in means)
@@ -435,7 +426,7 @@ def test_the_student_asks_for_no_gradient_while_the_generator_learns(tiny):
         or loss(player, view, step)
     )
     game.play(0)
-    assert asked == [("synth", False), ("student", True), ("student", True)]
+    assert asked == [("source", False), ("student", True), ("student", True)]
 
 
 def memory_of(game, term):
@@ -457,10 +448,10 @@ def test_what_is_not_sound_is_named_and_put_back(tiny):
     game.play(0)
     spoilt = memory_of(game, "bn")
     game._moves["keep"](1, 1)
-    assert game.method.memory == 2 and not game.notes and len(game.replay) == 2
+    assert game.method.memory == 2 and not game.notes and len(game.bank) == 2
     spoilt.append(True)
     game._moves["keep"](1, 1)
-    assert game.method.memory == 2 and len(game.replay) == 2
+    assert game.method.memory == 2 and len(game.bank) == 2
     assert game.notes == [
         "step 1: keep images and logits and judges are not finite (term bn is nan): update refused, nothing changed"
     ]
@@ -469,21 +460,21 @@ def test_what_is_not_sound_is_named_and_put_back(tiny):
 def test_images_without_judges_that_are_not_sound_are_named(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "run.max_bad=9", "weights.balance=0")
     game.play(0)
-    augment, length = game.augment, len(game.replay)
-    game.augment = lambda images, done: augment(images, done) * math.nan
+    finished, length = game.source.finished, len(game.bank)
+    game.source.finished = lambda images, move: finished(images, move) * math.nan
     game._moves["keep"](1, 1)
-    game._moves["synth"](2, 0)
-    assert len(game.replay) == length and game.notes == [
+    game._moves["source"](2, 0)
+    assert len(game.bank) == length and game.notes == [
         "step 1: keep images and logits are not finite: update refused, nothing changed",
-        "step 2: synth images and logits are not finite (term adv is nan, term bn is nan): update refused, nothing changed",
+        "step 2: source images and logits are not finite (term adv is nan, term bn is nan): update refused, nothing changed",
     ]
-    game.replay = None  # nobody asks for images that are not kept
-    game._moves["synth"](3, 0)
-    assert game.notes[-1].startswith("step 3: synth loss is nan (term adv is nan, term bn is nan)")
-    game.augment = augment
+    game.bank = None  # nobody asks for images that are not kept
+    game._moves["source"](3, 0)
+    assert game.notes[-1].startswith("step 3: source loss is nan (term adv is nan, term bn is nan)")
+    game.source.finished = finished
     game.method.adv = lambda view: (view.s * 0).abs().sqrt().mean()
-    game._moves["synth"](4, 0)
-    assert game.notes[-1].startswith("step 4: synth gradient norm is nan (term adv is 0, term bn is ")
+    game._moves["source"](4, 0)
+    assert game.notes[-1].startswith("step 4: source gradient norm is nan (term adv is 0, term bn is ")
 
 
 @pytest.mark.parametrize("case", ["ddad.segkd", "kd"])
@@ -502,13 +493,22 @@ def test_a_game_that_is_restored_goes_on_as_the_first(tiny, case):
         "method",
         "refusals",
         "attempt",
-        *(("synth", "replay") if one.synth is not None else ()),
+        *(("source", "replay") if one.source.player is not None else ()),
     }
     two.restore(copy.deepcopy(state))
     assert tiny.hash(two.state()) == tiny.hash(state) and two.attempt == 2 and two.refusals.total == 1
     for game in pair:
         game.play(1)
     assert tiny.hash(one.state()) == tiny.hash(two.state())
+
+
+def test_a_checkpoint_that_calls_the_source_by_its_old_name_goes_on(tiny):
+    one, two = tiny.game(), tiny.game()
+    one.play(0)
+    state = copy.deepcopy(one.state())
+    state["synth"] = state.pop("source")
+    two.restore(state)
+    assert tiny.hash(two.state()) == tiny.hash(one.state())
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -527,7 +527,7 @@ def test_vitals_are_those_of_the_live_student_in_eval_mode(tiny, training):
 
 def test_images_that_nobody_learns_to_make_do_not_collapse(tiny):
     game = tiny.game("noise")
-    game.synthesiser.forward = lambda z, size: torch.zeros(len(z), 3, *size)
+    game.source.range.forward = torch.zeros_like
     seen, wrong = game.vitals()
     assert seen["diversity"] == 0 and not (wrong or "").startswith("collapsed")
 
@@ -546,7 +546,7 @@ def test_a_collapse_is_told_before_a_divergence_that_may_come_of_it(tiny):
     with torch.no_grad():
         game.student.network.network.segmentation_head[0].weight.mul_(1e4)
         assert game.vitals()[1].startswith("diverged")
-        game.synth.headline.project.weight.zero_()
+        game.source.player.headline.project.weight.zero_()
     assert game.vitals()[1].startswith("collapsed")
 
 

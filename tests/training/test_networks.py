@@ -13,6 +13,7 @@ from segkd.methods.noise import Noise
 from segkd.models.teacher import Teacher
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
+from tests.methods.test_common import players
 
 RULES = Rules(steps=4, student_moves=2)
 
@@ -22,7 +23,7 @@ class Learned(DDAD):
 
     student = ("kd", "scaled")
     weights = DDAD.weights | {"scaled": 1.0, "outward": 0.0}
-    synth = (*DDAD.synth, "outward")
+    source = (*DDAD.source, "outward")
 
     def __init__(self, *given: object) -> None:
         super().__init__(*given)
@@ -38,16 +39,15 @@ class Learned(DDAD):
 def played_by(game: Distiller, method: nn.Module, networks: Networks | None = None) -> Distiller:
     """The game of another method, with the players and all else of `game`."""
     return Distiller(
-        method, networks or game.networks, game.student, game.synthesiser, game.synth if method.terms("synth") else None,
-        augment=game.augment, refine=game.refine, replay=game.replay, latent=game.latent,
-        sizes=game.sizes, batch=game.batch, seed=0, device=game.device, refusals=game.refusals, overlap=False,
+        method, networks or game.networks, game.student, game.source,
+        bank=game.bank, sampling=game.sampling, refusals=game.refusals,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("weights", "owner"), [({}, "student"), ({"scaled": 0.0, "outward": 1.0}, "synth")])
+@pytest.mark.parametrize(("weights", "owner"), [({}, "student"), ({"scaled": 0.0, "outward": 1.0}, "source")])
 def test_a_parameter_of_a_method_learns_with_the_player_whose_terms_use_it(tiny, weights, owner) -> None:
     game = played_by(tiny.game(), Learned(RULES, weights))
-    held = {player: getattr(game, player).optimizer.param_groups for player in ("student", "synth")}
+    held = {player: players(game)[player].optimizer.param_groups for player in ("student", "source")}
     assert {
         player for player, groups in held.items() for group in groups if group["params"] == [game.method.scale]
     } == {owner}
@@ -92,5 +92,5 @@ def test_no_teacher_is_refused_for_what_nobody_looks_at(tiny) -> None:
     game = tiny.game("noise")
     teacher = Teacher(Plain(), [str(i) for i in range(11)], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     found = played_by(game, Noise(RULES, {}), Networks(teacher, game.student.network))
-    assert found.needs == {"student": {"t", "s"}, "synth": set(), "refine": set()}
+    assert found.needs == {"student": {"t", "s"}, "source": set(), "pixels": set()}
     assert found.play(0)["kd"].isfinite()

@@ -55,7 +55,7 @@ def test_the_bank_once_it_is_full(tiny, uint8, pixel, logit, more):
     assert plan.bank_mb(game) == 0
     game.play(0)
     images = 2 * 3 * 32 * 64 * pixel
-    logits = game.replay.logits[0].numel() * logit
+    logits = game.bank.logits[0].numel() * logit
     assert plan.bank_mb(game) == pytest.approx((images + logits + more) * 7 / 2**20)
 
 

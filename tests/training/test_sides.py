@@ -82,20 +82,18 @@ def test_the_generator_moves_in_a_thread_of_its_own_where_there_are_two(tiny, th
     game._moves = {name: watched(name, move) for name, move in game._moves.items()}
     game.play(1)
     beside = {name for name, thread in where.items() if thread is not threading.main_thread()}
-    assert where.keys() == {"synth", "keep", "student"} and beside == ({"synth", "keep"} if count == 2 else set())
+    assert where.keys() == {"source", "keep", "student"} and beside == ({"source", "keep"} if count == 2 else set())
 
 
 def test_the_student_learns_from_what_was_kept_before_the_step(tiny, threads) -> None:
     for count in (1, 2):
         threads(count)
         game = played(tiny, STILL, steps=1)
-        held, drawn = len(game.replay), []
-        draw = game.replay.draw
-        game.replay.draw = lambda batch, game=game, draw=draw, drawn=drawn: (
-            drawn.append(len(game.replay)) or draw(batch)
-        )
+        held, drawn = len(game.bank), []
+        draw = game.bank.draw
+        game.bank.draw = lambda batch, game=game, draw=draw, drawn=drawn: drawn.append(len(game.bank)) or draw(batch)
         game.play(1)
-        assert drawn == [held, held] and len(game.replay) > held
+        assert drawn == [held, held] and len(game.bank) > held
 
 
 def test_the_generator_is_judged_by_the_student_before_the_step(tiny, threads) -> None:
@@ -154,12 +152,12 @@ def test_a_refused_move_of_either_side_changes_nothing_and_is_told_in_order(tiny
 
     def broken(player, view, step):
         total, values = loss(player, view, step)
-        return total * (float("nan") if player != "refine" else 1), values
+        return total * (float("nan") if player != "pixels" else 1), values
 
     game.method.loss = broken
-    state = [tiny.hash(player.state()) for player in (game.student, game.synth)]
-    held = len(game.replay)
+    state = [tiny.hash(player.state()) for player in (game.student, game.source.player)]
+    held = len(game.bank)
     game.play(2)
-    assert [tiny.hash(player.state()) for player in (game.student, game.synth)] == state
-    assert [note.split()[2] for note in game.notes] == ["synth", "student", "student"]
-    assert len(game.replay) == held + 1, "the batch of the keep move"
+    assert [tiny.hash(player.state()) for player in (game.student, game.source.player)] == state
+    assert [note.split()[2] for note in game.notes] == ["source", "student", "student"]
+    assert len(game.bank) == held + 1, "the batch of the keep move"

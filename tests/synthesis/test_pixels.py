@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.synthesis.refine import PACE, Refine
+from segkd.synthesis.noise import Noise
+from segkd.synthesis.pixels import PACE, Pixels
+from segkd.synthesis.source import Move
 
 LOW, HIGH = torch.tensor([-1.0, -2.0, 0.0]), torch.tensor([1.0, 2.0, 4.0])
 REACH = (HIGH - LOW).view(1, 3, 1, 1)
+
+
+def refined(steps, x, loss):
+    return Pixels(Noise(LOW, HIGH), steps, LOW, HIGH).refined(x, lambda batch: loss(batch.images))
 
 
 def images():
@@ -15,16 +21,11 @@ def images():
     return torch.rand(2, 3, 5, 7) * REACH + LOW.view(1, 3, 1, 1)
 
 
-def test_no_step_no_change():
-    x = images()
-    assert torch.equal(Refine(0, LOW, HIGH)(x, lambda x: x.sum()), x)
-
-
 def test_every_pixel_goes_down_its_own_gradient():
     x, pull = images(), torch.randn(2, 3, 5, 7)
-    refined = Refine(3, LOW, HIGH)(x, lambda x: (pull * x).sum())
-    assert ((refined - x) * pull < 0).float().mean() > 0.97  # all but those that stood at the ends
-    assert (refined - x).abs().max() < 3 * PACE / 4 * REACH.max() + 0.01 * REACH.max()
+    found = refined(3, x, lambda x: (pull * x).sum())
+    assert ((found - x) * pull < 0).float().mean() > 0.97  # all but those that stood at the ends
+    assert (found - x).abs().max() < 3 * PACE / 4 * REACH.max() + 0.01 * REACH.max()
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -39,35 +40,43 @@ def test_the_steps_are_those_of_adam_on_logits_of_the_unit_range(steps):
         slope = 2 * (unit * span + low - aimed) / aimed.size * span * unit * (1 - unit)
         m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
         logits = logits - 0.08 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
-    refined = Refine(steps, LOW, HIGH)(x, lambda x: (x - aim).square().mean())
+    found = refined(steps, x, lambda x: (x - aim).square().mean())
     wanted = torch.tensor(1 / (1 + np.exp(-logits)) * span + low, dtype=torch.float32)
-    torch.testing.assert_close(refined, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_it_has_no_state():
-    assert not Refine(3, LOW, HIGH).state_dict()
+    assert not Pixels(Noise(LOW, HIGH), 3, LOW, HIGH).state()
+
+
+def test_only_what_is_to_be_kept_follows_its_judge():
+    source, move = Pixels(Noise(LOW, HIGH), 2, LOW, HIGH), Move(0, 3, 1)
+    raw = source.draw(2, (5, 7), move).images
+    assert torch.equal(raw, Noise(LOW, HIGH).draw(2, (5, 7), move).images)
+    kept = source.draw(2, (5, 7), move, lambda batch: batch.images.square().sum()).images
+    assert kept.square().sum() < raw.square().sum() and not source.keeps
 
 
 def test_a_loss_falls():
     x, aim = images(), images().flip(0)
-    refined = Refine(40, LOW, HIGH)(x, lambda x: (x - aim).square().mean())
-    assert (refined - aim).square().mean() < 0.3 * (x - aim).square().mean()
+    found = refined(40, x, lambda x: (x - aim).square().mean())
+    assert (found - aim).square().mean() < 0.3 * (x - aim).square().mean()
 
 
 def test_images_stay_in_their_range():
-    refined = Refine(200, LOW, HIGH)(images(), lambda x: -x.sum())
+    found = refined(200, images(), lambda x: -x.sum())
     high = HIGH.view(1, 3, 1, 1)
-    assert (refined <= high).all() and (high - refined).max() < 0.02 * REACH.max()
+    assert (found <= high).all() and (high - found).max() < 0.02 * REACH.max()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_shows(bad):
     """Whoever would keep such images must see it."""
-    assert not Refine(2, LOW, HIGH)(images(), lambda x: (x * bad).sum()).isfinite().all()
+    assert not refined(2, images(), lambda x: (x * bad).sum()).isfinite().all()
 
 
 def test_it_works_where_gradients_are_off_and_leaves_none_behind():
     x = images()
     with torch.no_grad():
-        refined = Refine(2, LOW, HIGH)(x, lambda x: x.square().sum())
-    assert not refined.requires_grad and x.grad is None and not torch.equal(refined, x)
+        found = refined(2, x, lambda x: x.square().sum())
+    assert not found.requires_grad and x.grad is None and not torch.equal(found, x)

@@ -1,4 +1,4 @@
-"""Real images in the synthesiser's place: crops as they are, in the teacher's range, by the global seed."""
+"""Real images as a source: crops as they are, in the teacher's range, by the global seed."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,16 @@ import torch
 
 from segkd.data.samples import Sample
 from segkd.data.sets.camvid import CAMVID
-from segkd.data.stream import ImageStream
 from segkd.models.teacher import input_range
+from segkd.synthesis.images import Images
+from segkd.synthesis.source import Move
 
 MEAN, STD = (0.485, 0.456, 0.2), (0.229, 0.5, 0.1)
 LOW, HIGH = input_range(MEAN, STD)
-Z = torch.zeros(6, 1)
+
+
+def drawn(made, size, batch=6, seed=0):
+    return made.draw(batch, size, Move(seed, 0, 0)).images
 
 
 class Few(list):
@@ -26,7 +30,7 @@ def stream(*shapes, masks=True):
         Sample(str(i), random.integers(0, 256, (*shape, 3), np.uint8), np.zeros(shape, np.uint8) if masks else None)
         for i, shape in enumerate(shapes)
     ]
-    return ImageStream(Few(samples), LOW, HIGH), samples
+    return Images(Few(samples), LOW, HIGH), samples
 
 
 def pixels(images):
@@ -36,8 +40,7 @@ def pixels(images):
 
 def test_images_are_crops_of_the_set_normalised_as_the_teachers():
     made, samples = stream((20, 30), (16, 24))
-    torch.manual_seed(0)
-    found = pixels(made(Z, (12, 16)))
+    found = pixels(drawn(made, (12, 16)))
     assert found.shape == (6, 3, 12, 16) and len(made) == 2
     whole = [torch.from_numpy(s.image).permute(2, 0, 1).unfold(1, 12, 1).unfold(2, 16, 1) for s in samples]
     for image in found:
@@ -45,32 +48,28 @@ def test_images_are_crops_of_the_set_normalised_as_the_teachers():
         assert min(places) < 0.01
 
 
-def test_draws_follow_the_global_seed_and_nothing_else():
+def test_draws_follow_the_move_and_nothing_else():
     made, _ = stream((20, 30), (16, 24))
-    drawn = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        drawn.append(made(torch.randn(6, 1, generator=torch.Generator().manual_seed(seed)), (12, 16)))
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    found = [drawn(made, (12, 16), seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
 def test_the_whole_image_where_it_has_the_size_asked_for():
     made, samples = stream((12, 16))
     image = torch.from_numpy(samples[0].image).permute(2, 0, 1).float()
-    torch.testing.assert_close(pixels(made(Z[:1], (12, 16)))[0], image, rtol=0, atol=1e-3)
+    torch.testing.assert_close(pixels(drawn(made, (12, 16), 1))[0], image, rtol=0, atol=1e-3)
 
 
 def test_smaller_images_repeat_their_last_row_and_column():
     made, samples = stream((10, 13))
-    image = pixels(made(Z[:1], (12, 16)))[0]
+    image = pixels(drawn(made, (12, 16), 1))[0]
     wanted = np.pad(samples[0].image, ((0, 2), (0, 3), (0, 0)), mode="edge")
     torch.testing.assert_close(image, torch.from_numpy(wanted).permute(2, 0, 1).float(), rtol=0, atol=1e-3)
 
 
 def test_every_image_is_shown():
     made, samples = stream((8, 8), (8, 8), (8, 8))
-    torch.manual_seed(0)
-    shown = pixels(made(torch.zeros(60, 1), (8, 8))).round().to(torch.uint8)
+    shown = pixels(drawn(made, (8, 8), 60)).round().to(torch.uint8)
     counts = [sum(np.array_equal(image.permute(1, 2, 0).numpy(), s.image) for image in shown) for s in samples]
     assert sum(counts) == 60 and min(counts) > 8
 

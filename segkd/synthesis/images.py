@@ -1,17 +1,20 @@
-"""Real images in the synthesiser's place: what `synth.kind: images` shows, and what the run then owns up to."""
+"""Real images as a source: what `synth.kind: images` shows, and what the run then owns up to."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from segkd.data.resize import reduced
 from segkd.data.samples import Dataset
+from segkd.machine import ranks
+from segkd.synthesis.augment import Augment
+from segkd.synthesis.source import Batch, Judge, Move, Size, Source
 
 
-class ImageStream(nn.Module):
+class Images(Source):
     """Random crops of a set's images, without their labels, in the teacher's input range.
 
     Args:
@@ -19,8 +22,8 @@ class ImageStream(nn.Module):
         low, high: values (3,) that black and white take after the teacher's normalisation.
     """
 
-    def __init__(self, data: Dataset, low: Tensor, high: Tensor) -> None:
-        super().__init__()
+    def __init__(self, data: Dataset, low: Tensor, high: Tensor, augment: Augment | None = None) -> None:
+        super().__init__(augment)
         samples = (reduced(sample) for sample in data)
         self.images = [torch.from_numpy(np.ascontiguousarray(s.image)).permute(2, 0, 1) for s in samples]
         self.register_buffer("low", low.view(3, 1, 1), persistent=False)
@@ -29,12 +32,12 @@ class ImageStream(nn.Module):
     def __len__(self) -> int:
         return len(self.images)
 
-    def forward(self, z: Tensor, size: tuple[int, int]) -> Tensor:
-        """Images (N,3,H,W) of `size`, drawn by torch's global generator; `z` (N,latent) only counts them.
-
-        Where an image is smaller than `size`, its last row and column are repeated.
-        """
-        return torch.stack([self._crop(int(i), size) for i in torch.randint(len(self.images), (len(z),))])
+    @torch.no_grad()
+    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
+        """`batch` images of `size`; where a file is smaller, its last row and column are repeated."""
+        move.begin(ranks.stream("synthesis"))
+        chosen = torch.randint(len(self.images), (move.share(batch),))
+        return Batch(self.finished(torch.stack([self._crop(int(i), size) for i in chosen]), move))
 
     def _crop(self, index: int, size: tuple[int, int]) -> Tensor:
         image = self.images[index].to(self.low.device).float() / 255

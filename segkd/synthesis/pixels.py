@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from segkd.players.player import Player
+from segkd.synthesis.source import Batch, Judge, Move, Size, Source
 
 PACE = 0.08
 """Adam's learning rate, on logits of the unit range: a pixel moves by at most a fiftieth of the range a step.
@@ -13,8 +16,8 @@ PACE = 0.08
 Half or twice as much makes images on CamVid that a student learns less from (recipes/logs/trials_camvid_val.jsonl)."""
 
 
-class Refine(nn.Module):
-    """A few steps of Adam on the pixels of images (N,3,H,W) down a loss, within [low, high].
+class Pixels(Source):
+    """Images of another source, after a few steps of Adam on their pixels down a loss, within [low, high].
 
     A generator that has just begun cannot paint what its judges want; a few steps of the images themselves bring their
     statistics in the teacher nearer to those of its training images than hundreds of moves of the generator.
@@ -22,27 +25,42 @@ class Refine(nn.Module):
     images that already have borders and textures.
 
     Args:
-        steps: how many; 0 leaves the images as they are.
+        start: what they begin with; it also learns, if it can. What it makes meanwhile is not kept: students learn more
+            where no raw images are among the refined ones.
+        steps: how many.
         low, high: the teacher's input range (3,).
     """
 
-    def __init__(self, steps: int, low: Tensor, high: Tensor) -> None:
+    keeps = False
+
+    def __init__(self, start: Source, steps: int, low: Tensor, high: Tensor) -> None:
         super().__init__()
-        self.steps = steps
+        self.start, self.steps = start, steps
         self.register_buffer("low", low.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("span", (high - low).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def player(self) -> Player | None:
+        return self.start.player
+
+    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
+        """Images that have followed `judge`; without one, those that they would begin with."""
+        drawn = self.start.draw(batch, size, move)
+        return drawn if judge is None else replace(drawn, images=self.refined(drawn.images, judge))
+
+    def improve(self, batch: int, size: Size, judge: Judge) -> None:
+        """One move of the source that the images begin with."""
+        self.start.improve(batch, size, judge)
+
     @torch.enable_grad()
-    def forward(self, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """The images after their steps, detached; `loss` maps images to a scalar. Where it is not finite, they are neither."""
-        if not self.steps:
-            return images
+    def refined(self, images: Tensor, judge: Judge) -> Tensor:
+        """The images (N,3,H,W) after their steps, detached."""
         # logits keep the pixels in their range; the ends themselves have none
         logits = torch.logit(((images.detach() - self.low) / self.span).clamp(0.01, 0.99)).requires_grad_()
         optimizer = torch.optim.Adam([logits], lr=PACE)
         for _ in range(self.steps):
             optimizer.zero_grad()
-            loss(self._pixels(logits)).backward(inputs=[logits])
+            judge(Batch(self._pixels(logits))).backward(inputs=[logits])
             optimizer.step()
         return self._pixels(logits).detach()
 

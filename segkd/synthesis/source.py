@@ -1,0 +1,140 @@
+"""Where images come from: what is drawn, for which move, and how a source learns to draw better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from segkd.foundation.rng import seed_for
+from segkd.machine import ranks
+from segkd.players.player import Player
+from segkd.synthesis.augment import Augment
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N,3,H,W) in the teacher's input space, and what they were made from: class ids (N,H,W), latents (N,...)."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    latents: Tensor | None = None
+
+    def named(self) -> dict[str, Tensor]:
+        """What there is of it, by the names under which terms look at it."""
+        found = {"x": self.images, "labels": self.labels, "z": self.latents}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is drawn for a move: `batch` images over all processes, of `sizes` (H,W) in turn, one a step, by a seed."""
+
+    batch: int
+    sizes: tuple[Size, ...]
+    seed: int
+
+    def size(self, step: int) -> Size:
+        """That of a step's images."""
+        return self.sizes[step % len(self.sizes)]
+
+
+@dataclass(frozen=True)
+class Move:
+    """The place of a move in a run, of which alone its random numbers are a function.
+
+    Args:
+        done: the fraction of the run before it; None for images that teach nobody anything, which are neither changed nor
+            shared out to processes.
+        part: of a move of several updates, the one that comes.
+    """
+
+    seed: int
+    step: int
+    index: int
+    done: float | None = None
+    part: int = 0
+
+    def begin(self, stream: str) -> None:
+        """Go to the beginning of a stream of random numbers, one of torch's global generator."""
+        part = f".{self.part}" if self.part else ""
+        torch.manual_seed(seed_for(self.seed, self.step, self.index, stream + part))
+
+    def latents(self, batch: int, numbers: int) -> Tensor:
+        """(N,numbers) normal numbers: this process's share of those of `batch` images."""
+        self.begin("latent")
+        z = torch.randn(batch, numbers)
+        return z if self.done is None else ranks.own(z)
+
+    def share(self, batch: int) -> int:
+        """How many of a batch's images this process makes."""
+        return batch if self.done is None else ranks.share(batch)
+
+    def next(self) -> Move:
+        """The place of the move's next update."""
+        return replace(self, part=self.part + 1)
+
+
+class Judge(Protocol):
+    """The method's terms for images, weighted; teacher and student stand still inside.
+
+    Called with a batch it gives their loss (). `update` is one update of `player` on what `loss` computes: it is refused
+    where that, its gradients or the images last judged are not finite, and then changes nothing.
+    """
+
+    move: Move
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+    def update(self, player: Player, loss: Callable[[], Tensor]) -> None: ...
+
+
+class Source(nn.Module):
+    """Base of all sources. A subclass makes images; one that learns has a `player`, and improves.
+
+    Args:
+        augment: changes what is drawn for a move, before the teacher sees it.
+    """
+
+    player: Player | None = None
+    keeps = True
+    """Whether what it makes while it improves is worth keeping."""
+
+    def __init__(self, augment: Augment | None = None) -> None:
+        super().__init__()
+        self.augment = augment
+
+    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
+        """`batch` images of `size`, without a graph; with a `judge`, as they are to be kept."""
+        raise NotImplementedError
+
+    def improve(self, batch: int, size: Size, judge: Judge) -> Batch | None:
+        """One move of the source, however many updates it takes. Returns what is to be kept."""
+        raise NotImplementedError
+
+    def finished(self, images: Tensor, move: Move) -> Tensor:
+        """Images as a draw gives them: changed, unless they teach nobody."""
+        if self.augment is not None and move.done is not None:
+            images = self.augment(images, move.done)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def state(self) -> dict:
+        """All that goes on with a run: the player's state, and buffers or parameters that are not the player's."""
+        player, own = {} if self.player is None else self.player.state(), self._own()
+        return {**player, **({"own": own} if own else {})}
+
+    def restore(self, state: dict) -> None:
+        """Become what `state()` described. Raises KeyError, RuntimeError or ValueError if that was another source."""
+        if self.player is not None:
+            self.player.restore(state)
+        for name, value in self._own().items():
+            value.data.copy_(state["own"][name])
+
+    def _own(self) -> dict[str, Tensor]:
+        played = [] if self.player is None else self.player.network.state_dict(keep_vars=True).values()
+        taken = {id(value) for value in played}
+        return {name: value for name, value in self.state_dict(keep_vars=True).items() if id(value) not in taken}
