@@ -23,8 +23,8 @@ def reader(name: str) -> type[LabelledSet]:
     if name not in files:
         raise DataError(f"data.name: no data set {name!r}; there are {', '.join(files)}")
     module = importlib.import_module(f"segkd.data.sets.{name}")
-    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, LabelledSet)]
-    own = [value for value in classes if value.__module__ == module.__name__]
+    classes = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    own = [value for value in classes if isinstance(value, type) and issubclass(value, LabelledSet)]
     if not own:
         raise DataError(f"{files[name]}: holds no class of the kind segkd.data.definition.LabelledSet")
     return own[-1]
@@ -48,23 +48,18 @@ def _labellings() -> dict[Classes, Relabelling | None]:
     return {classes: ids for name in rooms.files(rooms.SETS) for classes, ids in reader(name).labellings.items()}
 
 
-def named(name: str) -> Classes:
-    """The classes called `name`, such as "camvid" or "nyuv2_13".
+def classes_of(value: str | Sequence[str] | int) -> Classes:
+    """The class list that a recipe's `classes` means: a named one, a list of names, or a number of unnamed ones.
 
     Raises:
-        DataError: for another name, listing the known ones.
+        DataError: no list has this name.
     """
+    if not isinstance(value, str):
+        return numbered(value) if isinstance(value, int) else listed("custom", value)
     lists = {classes.name: classes for classes in _labellings()}
-    if name not in lists:
-        raise DataError(f"no classes called '{name}'; known: {', '.join(sorted(lists))}")
-    return lists[name]
-
-
-def classes_of(value: str | Sequence[str] | int) -> Classes:
-    """The class list that a recipe's `classes` means: a named one, a list of names, or a number of unnamed ones."""
-    if isinstance(value, str):
-        return named(value)
-    return numbered(value) if isinstance(value, int) else listed("custom", value)
+    if value not in lists:
+        raise DataError(f"no classes called '{value}'; known: {', '.join(sorted(lists))}")
+    return lists[value]
 
 
 def known_as(names: Sequence[str]) -> Classes | None:

@@ -13,6 +13,7 @@ import numpy as np
 from segkd.data.classes import UNKNOWN, Classes
 from segkd.data.images import read_image, read_mask
 from segkd.data.samples import FileSet, Report, Sample, check_size, label_error, refuse
+from segkd.data.splits import Layout, Split
 from segkd.foundation.errors import DataError
 
 Relabelling = Callable[[str, np.ndarray], np.ndarray]
@@ -44,45 +45,74 @@ class Source:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How `segkd data prepare` makes a set of its public files.
-
-    Attributes:
-        public: where these are, by their names.
-        layout: the files and folders that are made, the lists last: a set without its lists is refused by its reader.
-        stage: makes them in a `Workplace`, of a `--from` (None: of the public files, whose addresses come third).
+    """How `segkd data prepare` makes a set: its public files by name, what is made (lists last, without which no reader
+    takes it), and by what: of a `Workplace`, what `--from` names (None: nothing), and the public files.
     """
 
     public: Mapping[str, Source]
-    layout: Sequence[str]
+    made: Sequence[str]
     stage: Callable[[Any, str | None, Mapping[str, Source]], None]
 
 
 class LabelledSet(FileSet):
     """A data set that recipes and commands know: the last class of this kind in `data/sets/NAME.py` is the set NAME.
 
-    As it stands it reads `pairs` of images and masks below `root`, with the ids of the chosen labelling.
+    Images and masks are found by its `layout`, read and checked when asked for.
 
     Attributes:
-        labellings: its class lists, the usual one first, with what the ids in the label files mean (None: there are none).
+        labellings: its class lists, the usual one first, with what the ids in label files mean (None: it has none).
         counts: the images of each split as published.
         unlabelled: splits whose labels are not public.
+        folders: what splits are called in paths, where that differs.
+        sign, places: a folder that is in the root of the set, and where below it archives leave that root.
         one_size: whether all images have one size.
         alone: whether nothing else may lie in the folders of its files.
         preparation: how it is made of its public files.
-        obtained: of a set that is not prepared, where its files are and how they must lie, in words; None: it has none.
+        obtained: of a set that is not prepared, where it is and how it must lie, in words; None: it has no files.
     """
 
     labellings: ClassVar[Mapping[Classes, Relabelling | None]] = {}
     counts: ClassVar[Mapping[str, int]] = {}
     unlabelled: ClassVar[Sequence[str]] = ()
+    folders: ClassVar[Mapping[str, str]] = {}
+    sign: ClassVar[str] = ""
+    places: ClassVar[Sequence[str]] = ()
     one_size: ClassVar[bool] = True
     alone: ClassVar[bool] = False
     preparation: ClassVar[Preparation | None] = None
-    obtained: ClassVar[str | None] = ""
+    obtained: ClassVar[str | None] = "is made there by segkd data prepare"
     root: Path
     pairs: Sequence[tuple[Path, Path]] = ()
 
-    def __init__(self, root: Path, split: str, report: Report = refuse) -> None:
+    def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
+        """Find the files of a split.
+
+        Args:
+            root, split: the folder, and which of its splits.
+            report: is told of every file without its partner, and the set goes on without it; by default it raises.
+
+        Raises:
+            DataError: no such folder or list, a split that is empty or has no public labels, or files that do not match.
+        """
+        self.root = self.unpacked(root, split)
+        found = Split(self.root, self.folders.get(split, split), self.layout(split), report)
+        self.pairs, self.notes = found.pairs(), tuple(found.notes())
+
+    @classmethod
+    def unpacked(cls, root: str | os.PathLike[str], split: str = "") -> Path:
+        """The folder that has `sign` in it. Raises DataError for none, or a split whose labels are not public."""
+        name = cls.__module__.rpartition(".")[2]
+        if split in cls.unlabelled:
+            instead = "measure on val: --split val, or data.final=val in a recipe"
+            raise DataError(f"{name}: the labels of its {split} images are not public; {instead}")
+        folders = [Path(root), *(Path(root, place) for place in cls.places)]
+        if (found := next((folder for folder in folders if (folder / cls.sign).is_dir()), None)) is None:
+            lacks = f"no {cls.sign} there" if cls.sign and Path(root).is_dir() else "no such folder"
+            raise DataError(f"{Path(root)}: {lacks}; {name} {cls.obtained}")
+        return found
+
+    def layout(self, split: str) -> Layout:
+        """Where images and masks of a split are below `root`."""
         raise NotImplementedError
 
     @classmethod
@@ -91,51 +121,20 @@ class LabelledSet(FileSet):
         return cls(root, split, report)
 
     @classmethod
-    def splits(cls, root: Path) -> list[str]:
+    def splits(cls, root: Path) -> Sequence[str]:
         """The splits that are to be verified in a folder."""
         return [*cls.counts]
 
     @classmethod
     def labellings_in(cls, root: Path) -> Sequence[Classes | None]:
-        """Those of its labellings that are to be verified in a folder."""
-        return [next(iter(cls.labellings), None)]
-
-    @classmethod
-    def check_split(cls, split: str) -> None:
-        """Raises DataError for a split that was not published, or not with its labels."""
-        name = cls.called()
-        if split in cls.unlabelled:
-            instead = "measure on val: --split val, or data.final=val in a recipe"
-            raise DataError(f"{name}: the labels of its {split} images are not public; {instead}")
-        if split not in cls.counts:
-            raise DataError(f"{name} has no split '{split}'; there are {', '.join(cls.counts)}")
-
-    @classmethod
-    def unpacked(cls, root: str | os.PathLike[str], sign: str, *places: str) -> Path:
-        """The folder that has `sign` in it: `root`, or the first of the places below it where archives leave it.
-
-        Raises:
-            DataError: none has, with how the set must lie.
-        """
-        folders = [Path(root), *(Path(root, place) for place in places)]
-        if (found := next((folder for folder in folders if (folder / sign).is_dir()), None)) is None:
-            raise DataError(f"{Path(root)}: no {sign} there; {cls.called()} {cls.obtained}")
-        return found
-
-    @classmethod
-    def called(cls) -> str:
-        """Its name: that of its file."""
-        return cls.__module__.rpartition(".")[2]
+        """The labellings that are to be verified in a folder; [None]: one of its own."""
+        return [*cls.labellings] or [None]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def read(self, index: int) -> Sample:
-        """Read one sample: image and mask of one size, with the ids of the classes and `IGNORE`.
-
-        Raises:
-            DataError: a damaged file, two sizes, or an id that means nothing (with the file, the id and the pixel).
-        """
+        """One sample: image and mask of one size. Raises DataError for a damaged file, two sizes, or an id without meaning."""
         path, mask_path = self.pairs[index]
         image, mask = self.image(path), self.mask(mask_path)
         check_size(mask_path, mask, image)

@@ -12,13 +12,14 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from segkd.data.classes import IGNORE, UNKNOWN, Classes, listed
 from segkd.data.image_files import MAX_PIXELS
 from segkd.data.pairing import NAME, SPLIT, whole
+from segkd.data.splits import Layout
 from segkd.foundation.errors import DataError, RecipeError
 from segkd.recipe.blocks import Block
 from segkd.recipe.messages import error_line, explain, shown
 from segkd.recipe.strict_yaml import MAX_BYTES, parse, plain
 
 FILE = "dataset.yaml"
-IMAGES, MASKS = "images/{split}", "masks/{split}"
+IMAGES, MASKS, _ = Layout()
 
 Colour = tuple[int, int, int]
 _TO_IGNORE = "ignore"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from segkd.data.image_files import SUFFIXES
@@ -31,53 +31,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, said
 
 
-def listed_pairs(
-    root: Path, listing: Path, report: Callable[[DataError], None],
-    named: Callable[[str], tuple[str, str]] | None = None,
-) -> list[tuple[Path, Path]]:  # fmt: skip
-    """The images and masks below `root` that a list pairs, "image mask" a line, told of each that is missing.
-
-    Of a path only the last two parts count, so that published lists with their absolute `/SegNet/CamVid/...` paths work
-    anywhere. A line of one word is a name, if `named` says the paths of its image and mask.
-
-    Raises:
-        DataError: the list cannot be read, or pairs nothing.
-    """
-    pairs = []
-    for number, line in read_lines(listing):
-        words = line.split()
-        try:
-            if len(words) != 2 and (len(words) != 1 or named is None):
-                raise DataError(f"{listing}:{number}: expected an image and a mask, found {len(words)} words")
-            paths = words if len(words) == 2 or named is None else named(words[0])
-            image, mask = (_last_two(path, f"{listing}:{number}") for path in paths)
-            pairs.append((_existing(root / image, "image"), _existing(root / mask, "mask")))
-        except DataError as error:
-            report(error)
-    if not pairs:
-        raise DataError(f"{listing}: lists no images")
-    return pairs
-
-
-def _last_two(path: str, where: str) -> PurePosixPath:
-    parts = PurePosixPath(path).parts[-2:]
-    if len(parts) != 2 or ".." in parts or "/" in parts:
-        raise DataError(f"{where}: '{path}' is not a file in a folder")
-    return PurePosixPath(*parts)
-
-
-def _existing(path: Path, kind: str) -> Path:
-    """The file, or the one of that name with another suffix: the published lists say .png, many copies are .jpg."""
-    for candidate in (path, *(path.with_suffix(suffix) for suffix in SUFFIXES)):
-        if candidate.is_file():
-            return candidate
-    raise DataError(f"{path}: missing {kind}")
+def is_image(name: str) -> bool:
+    """Whether a name has the ending of a kind of image."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def without_suffix(name: str) -> str:
     """The name, without the ending of a kind of image."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if f".{suffix}".lower() in SUFFIXES and stem else name
+    stem = name.rpartition(".")[0]
+    return stem if is_image(name) and stem else name
 
 
 class Known:
@@ -96,6 +58,9 @@ class Known:
             for end in _ends(place):
                 for key in (end, without_suffix(end)):
                     self._ends[key] = name if self._ends.get(key, name) == name else None
+
+    def __contains__(self, said: str) -> bool:
+        return said in self._whole
 
     def find(self, said: str) -> str | None:
         """The name of the file that is meant; None where there is none, or more than one."""

@@ -110,10 +110,14 @@ def paired(
         report(DataError(f"{masks.of[name]}: {told}"))
     chosen = {name: name for name in sorted(images.of)} if chosen is None else chosen
     for name, label in chosen.items():
-        if label not in masks.of:
+        if name not in images.of:
+            report(DataError(f"{images.folder / name}: missing image"))
+        elif label not in masks.of:
             told = f"image without a mask {masks.shown(label)}{beside(label, masks)}"
             report(DataError(f"{images.of[name]}: {told}"))
-    found = [(images.of[name], masks.of[label]) for name, label in chosen.items() if label in masks.of]
+    found = [
+        (images.of[name], masks.of[label]) for name, label in chosen.items() if name in images.of and label in masks.of
+    ]
     if not found:
         raise DataError(f"{images.folder}: no image with a mask")
     return found

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,12 +50,7 @@ Report = Callable[[DataError], None]
 
 
 class FileSet(Sequence[Sample]):
-    """A data set in files, which are read and checked when a sample is asked for.
-
-    Attributes:
-        classes: what its labels mean.
-        notes: lines for whoever uses the set: files that are there and do not belong to it.
-    """
+    """A `Dataset` in files, which are read and checked when a sample is asked for."""
 
     classes: Classes
     notes: Sequence[str] = ()
@@ -64,13 +59,7 @@ class FileSet(Sequence[Sample]):
     def read(self, index: int) -> Sample:
         """Read one sample: image and mask of one size. Raises DataError for a damaged file or a wrong id."""
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+    def __getitem__(self, index: int | slice) -> Any:
         """One sample, or a list of several; see `read`."""
         if isinstance(index, slice):
             return [self.read(i) for i in range(*index.indices(len(self)))]

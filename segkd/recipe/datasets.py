@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -27,15 +29,11 @@ def class_lists() -> tuple[str, ...]:
     return tuple(name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str))
 
 
-class Known:
-    """The JSON schema of a value that is one of the data sets; they are looked up when somebody asks."""
+@dataclass(frozen=True)
+class Schema:
+    """The JSON schema of a value, made when somebody asks for it."""
+
+    make: Callable[[], dict[str, Any]]
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"enum": data_sets()}
-
-
-class KnownClasses:
-    """The JSON schema, in words, of a value that may name a class list."""
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"words": f"{', '.join(class_lists())}, list of names, or their number"}
+        return self.make()

@@ -112,8 +112,12 @@ Range = Annotated[tuple[Scale, Scale], Field(strict=False)]
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]
 Deviation = Annotated[float, Field(ge=0.001)]
 Spread = Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False)]
-ClassNames = Annotated[str | tuple[str, ...] | int, BeforeValidator(_classes), datasets.KnownClasses()]
-DataName = Annotated[str, BeforeValidator(_data_set), datasets.Known()]
+ClassNames = Annotated[
+    str | tuple[str, ...] | int,
+    BeforeValidator(_classes),
+    datasets.Schema(lambda: {"words": f"{', '.join(datasets.class_lists())}, list of names, or their number"}),
+]
+DataName = Annotated[str, BeforeValidator(_data_set), datasets.Schema(lambda: {"enum": datasets.data_sets()})]
 Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
 Rhythm = Annotated[int | str, BeforeValidator(_rhythm), WithJsonSchema({"words": "whole number, or time such as 3m"})]
 Budget = Annotated[

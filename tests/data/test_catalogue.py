@@ -44,7 +44,7 @@ data: {name: %s, root: d, final: null}
 run: {steps: 1, batch: 2}
 """
 
-NAMED = [catalogue.named(name) for name in class_lists()]
+NAMED = [catalogue.classes_of(name) for name in class_lists()]
 
 
 @pytest.mark.parametrize("classes", [*NAMED, listed("mine", [f"c{i}" for i in range(40)])], ids=lambda c: c.name)
@@ -58,9 +58,9 @@ def test_class_lists_are_those_that_a_recipe_may_name():
     assert {classes.name: classes for classes in NAMED} == {
         classes.name: classes for name in rooms.files(rooms.SETS) for classes in catalogue.reader(name).labellings
     }
-    assert [len(catalogue.named(name)) for name in ("camvid", "nyuv2_13", "nyuv2_40", "scenes")] == [11, 13, 40, 9]
+    assert [len(catalogue.classes_of(name)) for name in ("camvid", "nyuv2_13", "nyuv2_40", "scenes")] == [11, 13, 40, 9]
     with pytest.raises(DataError, match="no classes called 'camvd'; known: .*camvid, .*nyuv2_13, nyuv2_40, scenes"):
-        catalogue.named("camvd")
+        catalogue.classes_of("camvd")
 
 
 def test_known_by_their_names():

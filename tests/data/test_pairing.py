@@ -8,9 +8,9 @@ import pytest
 
 from segkd.data.lists import Known, read_lines
 from segkd.data.pairing import compiled
-from segkd.data.sets.folder import Folder, splits_of
+from segkd.data.sets.folder import Folder
 from segkd.foundation.errors import DataError
-from tests.data.folders import NAMES, filled, ids, write
+from tests.data.folders import NAMES, filled, ids, picture, write
 
 
 def paired(data: Folder) -> list[tuple[str, ...]]:
@@ -32,7 +32,7 @@ def test_the_documented_layouts_are_read(tmp_path: Path, name: str, keys: str, f
         (tmp_path / "set" / place).write_text(text.replace(", ", "\n") + "\n")
     data = Folder(tmp_path / "set", "train")
     assert paired(data) == [tuple(pair) for pair in pairs] and len(list(data)) == len(pairs) > 0
-    assert splits_of(tmp_path / "set") in (["train"], ["all"])
+    assert Folder.splits(tmp_path / "set") in (["train"], ["all"])
 
 
 def test_the_page_shows_the_layouts_that_people_have():
@@ -160,7 +160,7 @@ def test_lists_as_people_and_tools_write_them(tmp_path: Path, kind: str):
     root = filled(tmp_path, "images/a.jpg", "images/b.jpg", "images/c.jpg", "masks/a.png", "masks/b.png", "masks/c.png")
     (root / "test.txt").write_bytes(LISTS[kind])
     assert paired(Folder(root, "test")) == [("images/b.jpg", "masks/b.png"), ("images/a.jpg", "masks/a.png")]
-    assert splits_of(root) == ["test"]
+    assert Folder.splits(root) == ["test"]
 
 
 def test_a_list_in_another_folder_and_pairs_of_other_names(tmp_path: Path):
@@ -170,7 +170,13 @@ def test_a_list_in_another_folder_and_pairs_of_other_names(tmp_path: Path):
     (root / "lists/test_pairs.txt").write_text("2.jpg x.png\n")
     (root / "lists/val_pairs.txt").write_text("1 one\n")
     assert paired(Folder(root, "test")) == [("rgb/2.jpg", "gt/x.png")]
-    assert splits_of(root) == ["test", "val"]
+    assert Folder.splits(root) == ["test", "val"]
+    (root / "lists/test_pairs.txt").write_text("rgb/1 one.jpg\nrgb/2.jpg gt/1.png\n")
+    write(root / "rgb/1.jpg", picture(0))
+    write(root / "gt/1.png", ids(0))
+    write(root / "gt/1 one.png", ids(0))
+    assert paired(Folder(root, "test")) == [("rgb/1 one.jpg", "gt/1 one.png"), ("rgb/2.jpg", "gt/1.png")]
+    (root / "gt/1 one.png").unlink()
     with pytest.raises(DataError, match=r"1 one\.jpg: image without a mask gt/1 one\.\*"):
         Folder(root, "val")
     with pytest.raises(DataError, match=r"lists/train_pairs\.txt: cannot be read: No such file"):
@@ -183,6 +189,7 @@ def test_a_list_in_another_folder_and_pairs_of_other_names(tmp_path: Path):
         ("a\nx.jpg\n", r"test\.txt:2: no image called 'x\.jpg' in .*images$"),
         ("g\n", r"test\.txt:1: no image called 'g' in .*images; g\.gif is of a kind that is not read"),
         ("a\na.jpg\n", r"test\.txt:2: 'a\.jpg' stands on line 1 already"),
+        ("images/x.jpg masks/a.png\n", r"test\.txt:1: no image called 'images/x\.jpg masks/a\.png'"),
         ("a.jpg z.png\n", r"test\.txt:1: no mask called 'a\.jpg z\.png' in .*masks"),
         ("elsewhere/b.jpg\n", "no image called 'elsewhere/b.jpg'"),
     ],

@@ -59,7 +59,7 @@ def test_the_legend_shows_every_colour_at_any_height(height: int, classes) -> No
     )
 
 
-@pytest.mark.parametrize("classes", [*(catalogue.named(name) for name in class_lists()), listed("two", ["a", "b"]), listed("many", [str(i) for i in range(60)])], ids=lambda c: c.name)  # fmt: skip
+@pytest.mark.parametrize("classes", [*(catalogue.classes_of(name) for name in class_lists()), listed("two", ["a", "b"]), listed("many", [str(i) for i in range(60)])], ids=lambda c: c.name)  # fmt: skip
 def test_no_class_looks_like_disagreement(classes) -> None:
     """The person of the street scenes was drawn in nearly its red."""
     distances = np.linalg.norm(np.array(classes.palette, float) - difference_colour(classes), axis=1)

@@ -49,7 +49,7 @@ def prepare(
     place.make()
     with RunLock(root, "--root"):
         place.sweep()
-        if not place.unfinished(preparation.layout):
+        if not place.unfinished(preparation.made):
             return False
         preparation.stage(place, source, preparation.public if public is None else public)
         found = verify(
@@ -58,7 +58,7 @@ def prepare(
         if found.problems:
             more = f" and {len(found.problems) - 1} more problems" if len(found.problems) > 1 else ""
             raise DataError(f"the source is not the whole {name}: {found.problems[0]}{more}")
-        place.publish(preparation.layout)
+        place.publish(preparation.made)
         for line in found.splits:
             say(line)
     return True

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from segkd.data.classes import IGNORE, coloured
 from segkd.data.definition import LabelledSet, relabelling
-from segkd.data.pairing import files_of, paired
-from segkd.data.samples import Report, refuse
+from segkd.data.splits import Layout
 
 # Of the synonyms in objectInfo150 the first, as networks name these classes; road and skyscraper have one colour there.
 ADE20K = coloured(
@@ -40,7 +37,6 @@ ADE20K = coloured(
     "0abed4 d6ff00 00ccff 1400ff ffff00 0099ff 0029ff 00ffcc 2900ff 29ff00 ad00ff 00f5ff 4700ff 7a00ff 00ffb8 005cff "
     "b8ff00 0085ff ffd600 19c2c2 66ff00 5c00ff",
 )  # fmt: skip
-FOLDERS = {"train": "training", "val": "validation"}
 
 
 class Ade20k(LabelledSet):
@@ -55,6 +51,8 @@ class Ade20k(LabelledSet):
         ADE20K: relabelling({0: IGNORE} | {i + 1: i for i in range(150)}, "ADE20K has 1 to 150, and 0 for other things")
     }
     counts = {"train": 20210, "val": 2000}
+    folders = {"train": "training", "val": "validation"}
+    sign, places = "annotations", ("ADEChallengeData2016",)
     unlabelled = ("test",)
     one_size = False
     obtained = (
@@ -62,13 +60,6 @@ class Ade20k(LabelledSet):
         " ADEChallengeData2016 in it, holds images/training and annotations/training"
     )
 
-    def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
-        """Find the files of "train" or "val"; every image needs its mask, and is told to `report` without.
-
-        Raises:
-            DataError: no such folder, another split, or an image or mask that is missing.
-        """
-        self.check_split(split)
-        self.root = self.unpacked(root, "annotations", "ADEChallengeData2016")
-        images = files_of(self.root, f"images/{FOLDERS[split]}/{{name}}.jpg")
-        self.pairs = paired(images, files_of(self.root, f"annotations/{FOLDERS[split]}/{{name}}.png"), report)
+    def layout(self, split: str) -> Layout:
+        """As the class says."""
+        return Layout("images/{split}/{name}.jpg", "annotations/{split}/{name}.png")

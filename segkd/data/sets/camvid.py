@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import TYPE_CHECKING
 
 from segkd.data.classes import IGNORE, coloured
 from segkd.data.definition import LabelledSet, Preparation, Source, relabelling
-from segkd.data.lists import listed_pairs
-from segkd.data.pairing import files_of, paired
-from segkd.data.samples import Report, refuse
+from segkd.data.splits import Layout
 from segkd.foundation.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,18 +58,14 @@ def _members(archive: Archive) -> dict[str, str]:
 
 
 class CamVid(LabelledSet):
-    """One split of CamVid; images are read and checked when asked for.
+    """One split of CamVid.
 
-    `root/SPLIT.txt` lists pairs "image mask", one a line. Without a list all images of `root/SPLIT/` are taken, with the
-    masks of the same names in `root/SPLITannot/`. Files are of the kinds that `images` reads.
+    Images are in `SPLIT/` and masks of the same names in `SPLITannot/`; the pairs of `SPLIT.txt`, where it is there, and
+    else all. The published lists have absolute paths, `/SegNet/CamVid/...`, and work anywhere.
     """
 
     classes = CAMVID
-    labellings = {
-        CAMVID: relabelling(
-            {i: i for i in range(11)} | {11: IGNORE}, f"CamVid has 0 to {len(CAMVID) - 1}, and {len(CAMVID)} for void"
-        )
-    }
+    labellings = {CAMVID: relabelling({i: i for i in range(11)} | {11: IGNORE}, "CamVid has 0 to 10, and 11 for void")}
     counts = SPLITS
     alone = True
     preparation = Preparation(
@@ -82,27 +75,6 @@ class CamVid(LabelledSet):
         _stage,
     )
 
-    def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
-        """Find the files of a split ("train", "val" or "test"); every image and mask must be there.
-
-        Args:
-            root, split: the folder, and which of its lists or folders.
-            report: is told of every file without its partner, and the set goes on without it; by default it raises.
-
-        Raises:
-            DataError: no such folder, an empty split, a malformed list, or an image or mask that is missing.
-        """
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise DataError(f"{self.root}: no such folder; CamVid is expected there, with {split}/ and {split}annot/")
-        listing = self.root / f"{split}.txt"
-        if listing.is_file():
-            self.pairs = listed_pairs(self.root, listing, report)
-            return
-        for folder in (split, f"{split}annot"):
-            if not (self.root / folder).is_dir():
-                raise DataError(f"{self.root / folder}: no such folder, and no list {listing}")
-        images, masks = (
-            files_of(self.root, f"{folder}/{{name}}.*", masks=folder != split) for folder in (split, f"{split}annot")
-        )
-        self.pairs = sorted(paired(images, masks, report))
+    def layout(self, split: str) -> Layout:
+        """As the class says."""
+        return Layout("{split}", "{split}annot", "{split}.txt" if (self.root / f"{split}.txt").is_file() else None)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
 from segkd.data.classes import IGNORE, coloured
 from segkd.data.definition import LabelledSet, relabelling
-from segkd.data.pairing import files_of, paired
-from segkd.data.samples import Report, refuse
+from segkd.data.splits import Layout
 
 CITYSCAPES = coloured(
     "cityscapes",
@@ -42,29 +39,21 @@ class Cityscapes(LabelledSet):
     """One split of Cityscapes, in the official folders.
 
     An image is `leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` and its labels `gtFine/SPLIT/CITY/NAME_gtFine_labelTrainIds.png`
-    where somebody made it, or else `..._labelIds.png`.
+    where somebody made these, or else `..._labelIds.png`.
     """
 
     classes = CITYSCAPES
     labellings = {CITYSCAPES: label_ids}
     counts = {"train": 2975, "val": 500}
+    sign = "leftImg8bit"
     unlabelled = ("test",)  # its label files hold void alone
     obtained = (
         "is at https://www.cityscapes-dataset.com for those with an account: unpack leftImg8bit_trainvaltest.zip and"
         " gtFine_trainvaltest.zip in DIR, so that it holds leftImg8bit/train/CITY and gtFine/train/CITY"
     )
 
-    def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
-        """Find the files of "train" or "val"; every image needs its labels, and is told to `report` without.
-
-        Raises:
-            DataError: no such folder, another split, or an image or mask that is missing.
-        """
-        self.check_split(split)
-        self.root = self.unpacked(root, "leftImg8bit")
-        images = files_of(self.root, f"leftImg8bit/{split}/{{name}}_leftImg8bit.png")
-        masks, made = (
-            files_of(self.root, f"gtFine/{split}/{{name}}_gtFine_{kind}.png") for kind in ("labelIds", "labelTrainIds")
-        )
-        masks.of |= made.of
-        self.pairs = paired(images, masks, report)
+    def layout(self, split: str) -> Layout:
+        """As the class says, for all images of the split alike."""
+        made = next((self.root / "gtFine" / split).glob("*/*_gtFine_labelTrainIds.png"), None)
+        kind = "labelIds" if made is None else "labelTrainIds"
+        return Layout("leftImg8bit/{split}/{name}_leftImg8bit.png", f"gtFine/{{split}}/{{name}}_gtFine_{kind}.png")

@@ -17,6 +17,7 @@ from segkd.data.classes import IGNORE, Classes, listed
 from segkd.data.definition import LabelledSet, Preparation, Source, relabelling
 from segkd.data.images import read_image, read_mask
 from segkd.data.lists import read_lines
+from segkd.data.pairing import files_of, paired
 from segkd.data.samples import Report, Sample, label_error, refuse
 from segkd.foundation.errors import DataError
 from segkd.foundation.files import sha256
@@ -49,7 +50,6 @@ PUBLIC = {
     MAP_13: Source("https://github.com/ankurhanda/nyuv2-meta-data/raw/master/class13Mapping.mat"),
 }  # fmt: skip
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 _SMALL = 16_000_000  # bytes; a mapping or split has a few thousand
 
 
@@ -65,6 +65,7 @@ class OfficialFiles:
     Attributes:
         count: how many frames there are.
         train, test: the numbers of the official split, sorted.
+        tables: of 0 and each kind, the one of 40 classes; of 0 and each of these, the one of 13.
     """
 
     def __init__(self, files: Mapping[str, Path], counts: tuple[int, ...] = (40, 13)) -> None:
@@ -94,14 +95,14 @@ class OfficialFiles:
         self.train, self.test = (self._split(files[SPLITS], name) for name in ("trainNdxs", "testNdxs"))
         if both := set(self.train) & set(self.test):
             raise DataError(f"{files[SPLITS]}: frame {min(both)} is in both splits")
-        self._classes = {40: _mapping(files[MAP_40], _variable(files[MAP_40], "mapClass"), 40)}
+        self.tables = {40: _mapping(files[MAP_40], _variable(files[MAP_40], "mapClass"), 40)}
         if 13 in counts:
             struct = _variable(files[MAP_13], "classMapping13")
             if struct.dtype.names is None or "labels13" not in struct.dtype.names or struct.size != 1:
                 raise DataError(f"{files[MAP_13]}: classMapping13 is no struct with labels13")
-            self._classes[13] = _mapping(files[MAP_13], struct["labels13"].item(), 13)
-            if len(self._classes[13]) != 41:
-                raise DataError(f"{files[MAP_13]}: maps {len(self._classes[13]) - 1} classes, not 40")
+            self.tables[13] = _mapping(files[MAP_13], struct["labels13"].item(), 13)
+            if len(self.tables[13]) != 41:
+                raise DataError(f"{files[MAP_13]}: maps {len(self.tables[13]) - 1} classes, not 40")
 
     def read(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H,W,3) uint8 RGB and labels (H,W) uint16 (0 unlabelled, kinds of things from 1) of a frame.
@@ -111,20 +112,15 @@ class OfficialFiles:
         """
         with self._opened() as (images, labels):
             image, kinds = images[frame - 1].transpose(2, 1, 0), labels[frame - 1].T
-        known = len(self._classes[40]) - 1
+        known = len(self.tables[40]) - 1
         if not (allowed := kinds <= known).all():
             raise label_error(f"{self.path}: frame {frame}", kinds, allowed, f"there are {known} kinds, and 0 for none")
         return np.ascontiguousarray(image), np.ascontiguousarray(kinds)
 
     def ids(self, kinds: np.ndarray, count: int) -> np.ndarray:
         """Labels (H,W) as `read` gives them, as ids (H,W) uint8 of 40 or 13 classes: 0 is void, classes count from 1."""
-        ids = self._classes[40][kinds]
-        return ids if count == 40 else self._classes[count][ids]
-
-    @property
-    def map_40_to_13(self) -> list[int]:
-        """Of void (0) and each of the 40 classes, the one of 13."""
-        return self._classes[13].tolist()
+        ids = self.tables[40][kinds]
+        return ids if count == 40 else self.tables[count][ids]
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
@@ -187,7 +183,7 @@ def _stage(place: Workplace, source: str | None, public: Mapping[str, Source]) -
             if not _holds(place.staging / folder / f"{frame:04d}.png", pixels):
                 place.stage(f"{folder}/{frame:04d}.png", _png(pixels))
         place.progress("frames", done, len(frames))
-    told = {"void": 0, "classes40": NYUV2_40.names, "classes13": NYUV2_13.names, "map40to13": data.map_40_to_13}
+    told = {"void": 0, "classes40": NYUV2_40.names, "classes13": NYUV2_13.names, "map40to13": data.tables[13].tolist()}
     place.stage("classes.json", json.dumps(told, indent=1).encode())
     for split, chosen in (("test", data.test), ("train", data.train)):
         place.stage(f"{split}.txt", "".join(f"{frame:04d}\n" for frame in chosen).encode())
@@ -267,10 +263,8 @@ class NYUv2(LabelledSet):
     """
 
     labellings = {
-        classes: relabelling(
-            {0: IGNORE} | {i + 1: i for i in range(len(classes))}, f"NYUv2 has 1 to {len(classes)}, and 0 for void"
-        )
-        for classes in (NYUV2_40, NYUV2_13)
+        NYUV2_40: relabelling({0: IGNORE} | {i + 1: i for i in range(40)}, "NYUv2 has 1 to 40, and 0 for void"),
+        NYUV2_13: relabelling({0: IGNORE} | {i + 1: i for i in range(13)}, "NYUv2 has 1 to 13, and 0 for void"),
     }
     counts = {"train": 700, "val": 95, "test": 654}  # the 795 published for training are held here as train and val
     alone = True
@@ -279,34 +273,23 @@ class NYUv2(LabelledSet):
     )
 
     def __init__(self, root: str | os.PathLike[str], split: str, classes: int = 40, report: Report = refuse) -> None:
-        """Find the frames of a split.
-
-        Args:
-            root: the folder.
-            split: "train", "val", "trainval" or "test".
-            classes: 13 or 40.
-            report: is told of every frame that lacks a file, and the set goes on without it; by default it raises.
-
-        Raises:
-            DataError: neither layout is there, a file is missing or damaged, or an impossible split or class count.
-        """
+        """As of every set; with 13 or 40 classes, which an official file may lack. Raises DataError."""
         if classes not in (13, 40):
             raise DataError(f"nyuv2 has 13 or 40 classes, not {classes}; set classes to nyuv2_13 or nyuv2_40")
         self.root, self.classes = Path(root), NYUV2_13 if classes == 13 else NYUV2_40
         self._official: OfficialFiles | None = None
         if (self.root / "images").is_dir() and (self.root / "train.txt").is_file():
-            train, test = self._prepared()
-            found = self._found(frames_of(split, train, test), report)
-            self.ids, self.pairs = [*found], [*found.values()]
+            chosen = {f"{frame:04d}": f"{frame:04d}" for frame in frames_of(split, *self._prepared())}
+            files = (files_of(self.root, pattern) for pattern in ("images/{name}.*", f"labels{classes}/{{name}}.png"))
+            self.pairs = paired(*files, report, chosen, strays=False)
+            self.ids = [int(image.stem) for image, _ in self.pairs]
         elif (self.root / FRAMES).is_file():
             files = {name: self.root / name for name in (FRAMES, SPLITS, MAP_40, MAP_13)}
             self._official = OfficialFiles(files, (classes,))
             self.ids = frames_of(split, self._official.train, self._official.test)
-        elif self.root.is_dir():
-            told = f"neither images/ and train.txt (see segkd data prepare) nor {FRAMES}"
-            raise DataError(f"{self.root}: no NYUv2: {told}")
         else:
-            raise DataError(f"{self.root}: no such folder; NYUv2 is expected there")
+            told = f"neither images/ and train.txt (see segkd data prepare) nor {FRAMES}"
+            raise DataError(f"{self.unpacked(root)}: no NYUv2: {told}")
 
     @classmethod
     def at(cls, root: Path, split: str, classes: Classes | None, report: Report = refuse) -> Self:
@@ -324,11 +307,7 @@ class NYUv2(LabelledSet):
         return len(self.ids)
 
     def read(self, index: int) -> Sample:
-        """Read one frame: image and mask of one size, void as `IGNORE`, classes from 0.
-
-        Raises:
-            DataError: a damaged file, two sizes, or an id that is no class (with the file, the id and the pixel).
-        """
+        """One frame, of whichever files there are; see `LabelledSet.read`."""
         if self._official is None:
             return super().read(index)
         frame, files = self.ids[index], self._official
@@ -345,23 +324,6 @@ class NYUv2(LabelledSet):
         if both := set(train) & set(test):
             raise DataError(f"{self.root / 'test.txt'}: frame {min(both)} is also in train.txt")
         return train, test
-
-    def _found(self, frames: Sequence[int], report: Report) -> dict[int, tuple[Path, Path]]:
-        """Image and mask of each frame of a prepared folder."""
-        found = {}
-        for frame in frames:
-            candidates = [self.root / "images" / f"{frame:04d}{suffix}" for suffix in _SUFFIXES]
-            images = [path for path in candidates if path.is_file()]
-            mask = self.root / f"labels{len(self.classes)}" / f"{frame:04d}.png"
-            if not images:
-                report(DataError(f"{candidates[0]}: missing image"))
-            elif len(images) > 1:
-                report(DataError(f"{images[1]}: a second image of frame {frame}, beside {images[0].name}"))
-            elif not mask.is_file():
-                report(DataError(f"{mask}: missing mask"))
-            else:
-                found[frame] = (images[0], mask)
-        return found
 
 
 def frames_of(split: str, train: Sequence[int], test: Sequence[int]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self, cast, get_args
+from typing import Self
 
 from segkd.data.classes import Classes
 from segkd.data.definition import LabelledSet
@@ -14,8 +14,7 @@ from segkd.procedural.scenes import STREET_NAMES, STREET_PALETTE, render
 
 SCENES = Classes("scenes", tuple(STREET_NAMES), tuple((int(r), int(g), int(b)) for r, g, b in STREET_PALETTE))
 
-Split = Literal["train", "val", "test"]
-
+SPLITS = ("train", "val", "test")
 SPLIT_SEEDS = 1_000_000
 """Seeds that belong to each split, one range after the other: the most scenes that a split can have."""
 
@@ -37,19 +36,19 @@ class SceneSet(LabelledSet):
     counts = {"train": 4000, "val": 500, "test": 500}  # 4000: half a minute of rendering and 200 MB
     obtained = None
 
-    def __init__(self, split: Split, count: int = 500, size: tuple[int, int] = (96, 128)) -> None:
-        if split not in get_args(Split):
-            raise DataError(f"scenes have no split '{split}'; known: {', '.join(get_args(Split))}")
+    def __init__(self, split: str, count: int = 500, size: tuple[int, int] = (96, 128)) -> None:
+        if split not in SPLITS:
+            raise DataError(f"scenes have no split '{split}'; known: {', '.join(SPLITS)}")
         if not 1 <= count <= SPLIT_SEEDS:
             raise DataError(f"a split of scenes holds 1 to {SPLIT_SEEDS} pictures, not {count}")
-        first = get_args(Split).index(split) * SPLIT_SEEDS
+        first = SPLITS.index(split) * SPLIT_SEEDS
         self.split, self.size = split, size
         self.seeds = range(first, first + count)
 
     @classmethod
     def at(cls, root: Path | None, split: str, classes: Classes | None, report: Report = refuse) -> Self:
         """The pictures of a split, as many as a teacher trains on and is measured with; in no folder."""
-        return cls(cast(Split, split), cls.counts.get(split, 1))
+        return cls(split, cls.counts.get(split, 1))
 
     def __len__(self) -> int:
         return len(self.seeds)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from segkd.data.classes import IGNORE, coloured
 from segkd.data.definition import LabelledSet, relabelling
-from segkd.data.lists import listed_pairs
-from segkd.data.samples import Report, refuse
-from segkd.foundation.errors import DataError
+from segkd.data.splits import Layout
 
 VOC = coloured(
     "voc",
@@ -36,6 +33,7 @@ class Voc(LabelledSet):
         VOC: relabelling({i: i for i in range(21)} | {255: IGNORE}, "VOC has 0 to 20, and 255 for void"),
     }
     counts = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582}
+    sign, places = "JPEGImages", ("VOCdevkit/VOC2012", "VOC2012")
     unlabelled = ("test",)
     one_size = False
     obtained = (
@@ -43,28 +41,13 @@ class Voc(LabelledSet):
         " VOCdevkit/VOC2012 in it, holds JPEGImages, SegmentationClass and ImageSets/Segmentation"
     )
 
-    def __init__(self, root: str | os.PathLike[str], split: str, report: Report = refuse) -> None:
-        """Find the files of a split; each that is missing is told to `report`.
-
-        Raises:
-            DataError: no such folder or list, another split, or an image or mask that is missing.
-        """
-        self.check_split(split)
-        self.root = self._folder(root)
-        listing = self.root / LISTS / f"{split}.txt"
-        if not listing.is_file():
-            raise DataError(f"{listing}: no such list of images")
+    def layout(self, split: str) -> Layout:
+        """As the class says."""
         masks = "SegmentationClassAug" if split == "trainaug" else "SegmentationClass"
-        self.pairs = listed_pairs(
-            self.root, listing, report, lambda name: (f"JPEGImages/{name}.jpg", f"{masks}/{name}.png")
-        )
+        return Layout("JPEGImages/{name}.jpg", f"{masks}/{{name}}.png", f"{LISTS}/{{split}}.txt")
 
     @classmethod
     def splits(cls, root: Path) -> list[str]:
         """train and val, and trainaug where it is listed; trainval is the first two again."""
-        augmented = (cls._folder(root) / LISTS / "trainaug.txt").is_file()
+        augmented = (cls.unpacked(root) / LISTS / "trainaug.txt").is_file()
         return ["train", "val", *(["trainaug"] if augmented else [])]
-
-    @classmethod
-    def _folder(cls, root: str | os.PathLike[str]) -> Path:
-        return cls.unpacked(root, "JPEGImages", "VOCdevkit/VOC2012", "VOC2012")

@@ -7,7 +7,7 @@ import pytest
 
 from segkd.data import catalogue
 from segkd.data.classes import IGNORE
-from segkd.data.sets.ade20k import ADE20K, FOLDERS, Ade20k
+from segkd.data.sets.ade20k import ADE20K, Ade20k
 from segkd.data.verify import verify
 from segkd.foundation.errors import DataError
 from tests.data.folders import picture, write
@@ -25,8 +25,8 @@ def root(tmp_path: Path) -> Path:
     for split, count in FEW.items():
         for i in range(count):
             stem, size = f"ADE_{split}_{i + 1:08d}", (6 + i % 2, 8)
-            write(tmp_path / f"ADEChallengeData2016/images/{FOLDERS[split]}/{stem}.jpg", picture(i, *size))
-            write(tmp_path / f"ADEChallengeData2016/annotations/{FOLDERS[split]}/{stem}.png", labels(i, *size))
+            write(tmp_path / f"ADEChallengeData2016/images/{Ade20k.folders[split]}/{stem}.jpg", picture(i, *size))
+            write(tmp_path / f"ADEChallengeData2016/annotations/{Ade20k.folders[split]}/{stem}.png", labels(i, *size))
     return tmp_path
 
 
@@ -69,7 +69,7 @@ def test_verification_names_every_fault(root: Path):
 def test_what_cannot_be_had(root: Path):
     for split, words in (
         ("test", "the labels of its test images are not public"),
-        ("validation", "no split 'validation'; there are train, val"),
+        ("valid", "images/valid: no such folder"),
     ):
         with pytest.raises(DataError, match=words) as caught:
             Ade20k(root, split)

@@ -32,12 +32,11 @@ def place(root: Path, kind: str, name: str, split: str = "train") -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three frames of two cities, in train; the last has train ids too."""
+    """Three frames of two cities, in train, with label ids."""
     for seed, name in enumerate(("aachen_000000_000019", "bochum_000000_000313", "bochum_000000_000600")):
         write(place(tmp_path, "leftImg8bit", name), picture(seed))
         for kind, pixels in (("labelIds", label_ids(seed)), ("instanceIds", label_ids(seed)), ("color", picture(seed))):
             write(place(tmp_path, f"gtFine_{kind}", name), pixels)
-    write(place(tmp_path, "gtFine_labelTrainIds", name), train_ids(label_ids(seed)))
     return tmp_path
 
 
@@ -48,7 +47,15 @@ def test_label_ids_become_train_ids_and_train_ids_are_taken_where_they_are(root:
     ]
     for seed, sample in enumerate(data):
         assert np.array_equal(sample.image, picture(seed)) and np.array_equal(sample.mask, train_ids(label_ids(seed)))
-    assert [path.name.rpartition("_")[2] for _, path in data.pairs] == ["labelIds.png"] * 2 + ["labelTrainIds.png"]
+        write(data.pairs[seed][1].with_name(data.pairs[seed][1].name.replace("labelIds", "labelTrainIds")), sample.mask)
+    made = Cityscapes(root, "train")
+    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(made, data, strict=True))
+    assert {path.name.rpartition("_")[2] for _, path in made.pairs} == {"labelTrainIds.png"}
+    made.pairs[0][1].unlink()
+    with pytest.raises(
+        DataError, match="019_leftImg8bit.png: image without a mask gtFine/train/aachen/.*_labelTrainIds.png"
+    ):
+        Cityscapes(root, "train")
 
 
 def test_the_published_classes():
@@ -60,30 +67,31 @@ def test_the_published_classes():
 
 def test_verification_names_every_fault(root: Path):
     assert verify("cityscapes", root, ["train"], counts={"train": 3}).problems == []
-    wrong = train_ids(label_ids(2))
-    wrong[2, 3] = 19
-    write(place(root, "gtFine_labelTrainIds", "bochum_000000_000600"), wrong)
     write(place(root, "gtFine_labelIds", "aachen_000000_000019"), label_ids(0) + 34)
     write(place(root, "leftImg8bit", "ulm_000000_000019"), picture(0))
     write(place(root, "gtFine_labelIds", "zurich_000000_000019"), label_ids(0))
     write(place(root, "leftImg8bit", "bochum_000000_000313"), picture(0, 12, 16))
     told = "\n".join(verify("cityscapes", root, ["train"]).problems)
     for words in (
-        "600_gtFine_labelTrainIds.png: label 19 at pixel (row 2, column 3); Cityscapes has train ids from 0 to 18",
         "019_gtFine_labelIds.png: label", "Cityscapes has label ids from 0 to 33", "train: 3 images, where 2975 were",
         "ulm_000000_000019_leftImg8bit.png: image without a mask gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png",
         "zurich_000000_000019_gtFine_labelIds.png: mask without an image",
         "313_gtFine_labelIds.png: the mask has 8x6 but its image 16x12",
     ):  # fmt: skip
         assert words in told, told
-    assert len(told.splitlines()) == 6
+    assert len(told.splitlines()) == 5
+    wrong = train_ids(label_ids(2))
+    wrong[2, 3] = 19
+    write(place(root, "leftImg8bit", "ulm_000000_000019", "val"), picture(0))
+    write(place(root, "gtFine_labelTrainIds", "ulm_000000_000019", "val"), wrong)
+    told = verify("cityscapes", root, ["val"]).problems[0]
+    assert "labelTrainIds.png: label 19 at pixel (row 2, column 3); Cityscapes has train ids from 0 to 18" in told
 
 
 @pytest.mark.parametrize(
     ("split", "words"),
     [
         ("test", "labels of its test images are not public; measure on val"),
-        ("trainval", "no split 'trainval'; there are train, val"),
         ("val", "leftImg8bit/val: no such folder"),
     ],
 )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segkd.data.classes import IGNORE, listed
 from segkd.data.description import Description, read_description
-from segkd.data.sets.folder import Folder, splits_of
+from segkd.data.sets.folder import Folder
 from segkd.foundation.errors import DataError
 from tests.data.folders import NAMES, ids, picture, write
 
@@ -58,7 +58,7 @@ def test_folders_matched_by_stem(root: Path):
         assert np.array_equal(sample.mask, ids(seed)) and sample.mask.dtype == np.uint8
     with pytest.raises(IndexError):
         data[3]
-    assert splits_of(root) == ["train"]
+    assert Folder.splits(root) == ["train"]
     (root / "images" / "train" / "._b.png").write_bytes(b"of a Mac")
     (root / "images" / "train" / "notes.txt").write_text("not an image")
     assert len(Folder(root, "train")) == 3
@@ -68,7 +68,7 @@ def test_lists_of_stems(root: Path):
     flat(root)
     assert [sample.name for sample in Folder(root, "train")] == ["images/c.d.png", "images/b.png"]
     assert [sample.name for sample in Folder(root, "val")] == ["images/a.jpg"]
-    assert splits_of(root) == ["train", "val"]
+    assert Folder.splits(root) == ["train", "val"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_other_folders(root: Path, images: str, masks: str, target: str):
         assert Folder(root, "any").notes[0].endswith("has no splits: 'any' is all that is there")
         (root / "train.txt").write_text("b\na\n")
     assert [sample.name for sample in Folder(root, "train")][-2:] == [f"{target}/{n}" for n in (["b.png", "a.jpg"] if images == "rgb" else ["b.png", "c.d.png"])]  # fmt: skip
-    assert splits_of(root) == ["train"]
+    assert Folder.splits(root) == ["train"]
 
 
 def test_255_is_ignored_by_default_and_other_ids_where_declared(root: Path):

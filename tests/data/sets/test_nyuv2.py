@@ -110,9 +110,15 @@ def test_splits_that_are_not_there(prepared: Path):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (lambda root: (root / "images" / "0003.png").unlink(), r"images/0003\.png: missing image"),
-        (lambda root: (root / "labels40" / "0005.png").unlink(), r"labels40/0005\.png: missing mask"),
-        (lambda root: (root / "images" / "0003.jpg").write_bytes(b""), r"images/0003\.jpg: a second image of frame 3"),
+        (lambda root: (root / "images" / "0003.png").unlink(), r"images/0003: missing image"),
+        (
+            lambda root: (root / "labels40" / "0005.png").unlink(),
+            r"images/0005\.png: image without a mask labels40/0005\.png",
+        ),
+        (
+            lambda root: (root / "images" / "0003.jpg").write_bytes(b""),
+            r"images/0003\.png: a second image called '0003', beside 0003\.jpg",
+        ),
         (lambda root: (root / "labels40").rename(root / "labels894"), "labels40: no such folder"),
         (lambda root: (root / "test.txt").unlink(), r"test\.txt: cannot be read"),
         (lambda root: (root / "test.txt").write_text("1\n5\n"), r"test\.txt: frame 5 is also in train\.txt"),
