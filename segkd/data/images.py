@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from segkd.data.formats.header import CMYK, GREY, GREY_ALPHA, RGB, RGBA, Header
 from segkd.data.image_files import MAX_PIXELS, read_checked
@@ -107,12 +107,12 @@ def read_mask(
 def _decode(path: Path, data: bytes, header: Header) -> tuple[Image.Image, int]:
     """The picture and its EXIF orientation, every failure of the decoder turned into one line that names the file."""
     try:
-        with _unlimited(header):
+        with _strict(header):
             image = Image.open(io.BytesIO(data), formats=(header.format,))
         declared = (header.width, header.height)
         if image.size != (declared if header.orientation < 5 else declared[::-1]):  # Pillow turns a TIFF by itself
             raise ValueError(f"two sizes, {header.width}x{header.height} and {image.width}x{image.height}")
-        with _unlimited(header):
+        with _strict(header):
             image.load()
         turn = image.getexif().get(_ORIENTATION, header.orientation)
     except MemoryError:
@@ -124,18 +124,18 @@ def _decode(path: Path, data: bytes, header: Header) -> tuple[Image.Image, int]:
 
 
 @contextmanager
-def _unlimited(header: Header) -> Iterator[None]:
-    """Without Pillow's own limit, where the header has been held against a higher one."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is None or header.width * header.height <= limit:
+def _strict(header: Header) -> Iterator[None]:
+    """Pillow without its own limit, where a header has been held against a higher one, and with whole files only."""
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    if not before[1] and (before[0] is None or header.width * header.height <= before[0]):
         yield
         return
     with _PILLOW:
-        Image.MAX_IMAGE_PIXELS = None
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _channels(path: Path, data: bytes, header: Header, decoded: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

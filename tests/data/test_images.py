@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from segkd.data.images import read_image, read_mask
 from segkd.foundation import audit
@@ -107,7 +107,18 @@ def test_truncated_jpeg(write: Callable[..., Path], share: float):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded(noise, "JPEG", quality=90)
     refused(read_image, write(data[: int(share * len(data))]), "JPEG|PNG")
-    refused(read_image, write(data[:-2]), "truncated JPEG")
+    refused(read_image, write(data[:-2]), "truncated")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "BMP"])
+def test_what_is_cut_is_refused_whatever_somebody_lets_pillow_load(
+    write: Callable[..., Path], monkeypatch, format: str
+):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = encoded(photo(), format)
+    for end in range(len(data) - 5, 0, -37):
+        refused(read_image, write(data[:end]), "truncated|damaged|empty|neither")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_thumbnails_end_marker_does_not_hide_a_cut(write: Callable[..., Path]):
@@ -115,7 +126,7 @@ def test_thumbnails_end_marker_does_not_hide_a_cut(write: Callable[..., Path]):
     thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + 40) + b"\xff\xd8" + b"\x00" * 36 + b"\xff\xd9"
     whole = data[:2] + thumbnail + data[2:]
     assert read_image(write(whole)).shape == (24, 32, 3)
-    refused(read_image, write(whole[:-2]), "truncated JPEG")
+    refused(read_image, write(whole[:-2]), "truncated")
 
 
 def test_wrong_checksum(write: Callable[..., Path]):

@@ -180,7 +180,7 @@ BOMBS = {
     "16-bit RGBA": (png(20_000, 20_000, 16, RGBA, bytes(10)), "declares"),
     "JPEG": (declaring(JPEG, 60_000, 60_000), "declares"),
     "progressive JPEG": (declaring(PROGRESSIVE, 60_000, 60_000), "declares"),
-    "JPEG without height": (declaring(JPEG, 32, 0), "declares"),
+    "JPEG without height": (declaring(JPEG, 32, 0), "no size"),
     "animated PNG": (animated("PNG"), "animated"),
     "animated GIF": (animated("GIF"), "neither PNG nor JPEG"),
     "animated WebP": (animated("WEBP"), "animated"),

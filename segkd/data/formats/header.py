@@ -20,7 +20,6 @@ class Header:
 
     Attributes:
         interlaced: of a PNG.
-        body: where a JPEG's pixels begin.
         lossy: decoding gives other pixels than were encoded, so that it can hold no ids.
         inverted: 0 is white, in grey levels of a TIFF.
         orientation: of a TIFF, as in EXIF; other formats tell it in their EXIF.
@@ -32,7 +31,6 @@ class Header:
     depth: int
     colour: int
     interlaced: bool = False
-    body: int = 0
     lossy: bool = False
     inverted: bool = False
     orientation: int = 1
