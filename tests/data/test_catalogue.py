@@ -17,28 +17,9 @@ from segkd.foundation.errors import DataError
 from segkd.recipe.datasets import class_lists
 
 PACKAGE = Path(segkd.__file__).parent
-PLUSH = '''
-"""Toys on a shelf."""
-
-from segkd.data.classes import IGNORE, listed
-from segkd.data.definition import LabelledSet, relabelling
-from segkd.data.pairing import files_of, paired
-from segkd.data.samples import refuse
-
-PLUSH = listed("plush_2", ["shelf", "toy"])
-
-
-class Plush(LabelledSet):
-    classes, counts = PLUSH, {"train": 2}
-    labellings = {PLUSH: relabelling({1: 0, 2: 1, 0: IGNORE}, "toys have 1 and 2, and 0 for void")}
-    obtained = "is in a box in the attic"
-
-    def __init__(self, root, split, report=refuse):
-        self.root = root
-        self.pairs = paired(files_of(root, f"{split}/{{name}}.jpg"), files_of(root, f"{split}/{{name}}.png"), report)
-'''
+PAGE = Path(__file__).parents[2] / "docs/data.md"
 RECIPE = """
-model: {arch: Unet, encoder: resnet18, classes: plush_2}
+model: {arch: Unet, encoder: resnet18, classes: toys_2}
 train: {loss: cross_entropy, crop: [32, 32], optimizer: {name: sgd, lr: 0.1}}
 data: {name: %s, root: d, final: null}
 run: {steps: 1, batch: 2}
@@ -70,14 +51,15 @@ def test_known_by_their_names():
 
 
 def test_a_new_set_is_one_file(tmp_path: Path):
-    """In a copy of the package; recipes, commands and the catalogue know it, and nothing else is written."""
+    """That of the page, in a copy of the package; recipes, commands and the catalogue know it, and nothing else is written."""
     shutil.copytree(PACKAGE, tmp_path / "segkd", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "segkd/data/sets/plush.py").write_text(PLUSH)
+    file = PAGE.read_text("utf-8").partition("## A further set")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "segkd/data/sets/toys.py").write_text(file)
     (tmp_path / "d/train").mkdir(parents=True)
     for i in (1, 2):
         Image.fromarray(np.full((6, 8), i, np.uint8)).save(tmp_path / f"d/train/{i}.png")
         Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / f"d/train/{i}.jpg")
-    for name in ("plush", "plish"):
+    for name in ("toys", "tpys"):
         (tmp_path / f"{name}.yaml").write_text(RECIPE % name)
 
     def said(*arguments: str, code: str = "from segkd.cli.main import main; sys.exit(main())") -> tuple[int, str]:
@@ -85,16 +67,14 @@ def test_a_new_set_is_one_file(tmp_path: Path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
-    assert said("recipes", "validate", "plush.yaml") == (0, "plush.yaml: valid (teach)\n")
-    assert "data.name: unknown value \"plish\", did you mean 'plush'?" in said("recipes", "validate", "plish.yaml")[1]
-    assert said("data", "verify", "plush", "--root", "d") == (0, "train: 2 images of 8x6 pixels\n")
-    assert said("data", "prepare", "plush", "--root", "d") == (2, "segkd: plush is in a box in the attic\n")
-    assert "plush" in said("eval", "--help")[1]
-    code = (
-        "from segkd.data import catalogue as c; sample = c.dataset('plush', 'd', 'train', c.classes_of('plush_2'))[1]"
-    )
+    assert said("recipes", "validate", "toys.yaml") == (0, "toys.yaml: valid (teach)\n")
+    assert "data.name: unknown value \"tpys\", did you mean 'toys'?" in said("recipes", "validate", "tpys.yaml")[1]
+    assert said("data", "verify", "toys", "--root", "d") == (0, "train: 2 images of 8x6 pixels\n")
+    assert said("data", "prepare", "toys", "--root", "d") == (2, "segkd: toys is in a box in the attic\n")
+    assert "toys" in said("eval", "--help")[1]
+    code = "from segkd.data import catalogue as c; sample = c.dataset('toys', 'd', 'train', c.classes_of('toys_2'))[1]"
     code += "; print(len(sample.mask[0]), set(sample.mask.ravel().tolist()))"
     assert said(code=code) == (0, "8 {1}\n")
     Image.fromarray(np.full((6, 8), 3, np.uint8)).save(tmp_path / "d/train/2.png")
-    status, lines = said("data", "verify", "plush", "--root", "d")
+    status, lines = said("data", "verify", "toys", "--root", "d")
     assert status == 3 and "d/train/2.png: label 3 at pixel (row 0, column 0) and 47 more; toys have 1 and 2" in lines
