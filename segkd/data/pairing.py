@@ -98,10 +98,8 @@ def paired(
         strays: masks without an image are reported too.
 
     Raises:
-        DataError: no images, or none with a mask.
+        DataError: there is no pair.
     """
-    if not images.of:
-        raise DataError(f"{images.folder}: no images {images.pattern}")
     for files, kind in ((images, "image"), (masks, "mask")):
         for path, name in files.twice:
             report(DataError(f"{path}: a second {kind} called '{name}', beside {files.of[name].name}"))

@@ -95,13 +95,10 @@ class Split:
     def pairs(self) -> list[tuple[Path, Path]]:
         """Images with their masks, in the order of their names or of their list."""
         images, masks = self.images, self.masks
-        if self.listing is not None:
-            chosen = self._listed(self.listing)
-        elif images.of.keys() & masks.of.keys():
-            chosen = {name: name for name in sorted(images.of)}
-        else:
+        chosen = None if self.listing is None else self._listed(self.listing)
+        if chosen is None and not images.of.keys() & masks.of.keys():
             raise DataError(self._why())
-        if not chosen:
+        if chosen == {}:
             raise DataError(f"{self.listing}: no image with a mask")
         strays = self.listing is None and (SPLIT in self.declared[1] or not self.parted)
         return paired(images, masks, self.report, chosen, strays)
