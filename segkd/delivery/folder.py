@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Annotated, Any, Literal, Self, overload
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, TypeAdapter, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
@@ -31,8 +31,43 @@ from segkd.models.masks import as_images, class_ids, judging, normalised, number
 from segkd.models.tensors import load_safetensors
 from segkd.models.weights import load_weights
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_CONFIG = TypeAdapter(dict[str, Any], config=ConfigDict(title="config.json"))
 MOST_JSON = 1_000_000
 """Bytes of `config.json` and of `preprocess.json`."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Size(_Strict):
+    shorter_side: int | None = Field(PROTOCOL_SIDE, ge=1, le=LARGEST_SIDE)
+    reduce: str = "images whose shorter side is longer, bilinear and antialiased; null: none"
+    multiple_of: int = Field(ge=1, le=1024)
+    pad: str = "bottom and right, replicate"
+    crop: str = "the logits back to the image"
+    enlarge: str = "the logits to the image's own size, bilinear"
+
+
+class Preprocess(_Strict):
+    """What a network is shown and what it answers, in numbers and in words."""
+
+    model_config = ConfigDict(title="preprocess.json")
+    channels: Literal["RGB"] = "RGB"
+    range: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    size: _Size
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=254)]
+    palette: tuple[tuple[_Byte, _Byte, _Byte], ...]
+    ignore: int = 255
+
+    @model_validator(mode="after")
+    def _as_drawn(self) -> Self:
+        if self.range != (0, 1) or not len(self.classes) == len(set(self.classes)) == len(self.palette):
+            raise ValueError("another range than 0 to 1, a class twice, or not as many classes as colours")
+        return self
 
 
 def save_network(
@@ -52,23 +87,9 @@ def save_network(
     Raises:
         StorageError: the folder cannot be written.
     """
-    preprocess = {
-        "channels": "RGB",
-        "range": [0.0, 1.0],
-        "mean": list(mean),
-        "std": list(std),
-        "size": {
-            "shorter_side": shorter_side,
-            "reduce": "images whose shorter side is longer, bilinear and antialiased; null: none",
-            "multiple_of": stride,
-            "pad": "bottom and right, replicate",
-            "crop": "the logits back to the image",
-            "enlarge": "the logits to the image's own size, bilinear",
-        },
-        "classes": list(names),
-        "palette": [list(colour) for colour in palette],
-        "ignore": 255,
-    }
+    size = {"shorter_side": shorter_side, "multiple_of": stride}
+    about = {"mean": mean, "std": std, "size": size, "classes": names, "palette": palette}
+    preprocess = Preprocess.model_validate(about, strict=False).model_dump()
     fresh = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -133,14 +154,11 @@ class LoadedStudent(Adapter):
             is False; before November 2026 none did), it is 256, as `segkd eval` always had it.
     """
 
-    def __init__(self, network: nn.Module, preprocess: dict) -> None:
-        size = preprocess["size"]
-        super().__init__(network, classes=len(preprocess["classes"]), stride=size["multiple_of"])
-        self.names: tuple[str, ...] = tuple(preprocess["classes"])
-        self.palette: tuple[tuple[int, int, int], ...] = tuple(tuple(c) for c in preprocess["palette"])
-        self.mean, self.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
-        self.size_known = "shorter_side" in size
-        self.shorter_side: int | None = size.get("shorter_side", PROTOCOL_SIDE)
+    def __init__(self, network: nn.Module, about: Preprocess) -> None:
+        super().__init__(network, classes=len(about.classes), stride=about.size.multiple_of)
+        self.names, self.palette, self.mean, self.std = about.classes, about.palette, about.mean, about.std
+        self.size_known = "shorter_side" in about.size.model_fields_set
+        self.shorter_side = about.size.shorter_side
         self.eval()
 
     @overload
@@ -198,52 +216,33 @@ def load_student(folder: str | Path) -> LoadedStudent:
         if not os.path.isfile(folder / name):
             raise TeacherError(f"{folder}: no {name}; name a student folder or the folder of a finished run")
     try:
-        preprocess = _checked(_read_json(folder / "preprocess.json"))
+        about = Preprocess.model_validate_json(_text(folder / "preprocess.json"))
         state = load_safetensors(folder / "model.safetensors")
-        network = _network_of(_read_json(folder / "config.json"), preprocess, fitting_mb(state))
+        config = _CONFIG.validate_json(_text(folder / "config.json"))
+        network = _network_of(config, about, fitting_mb(state))
         load_weights(network, state, str(folder / "model.safetensors"))
-        return LoadedStudent(network, preprocess)
+        return LoadedStudent(network, about)
     except TeacherError:
         raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (error.title, *first["loc"])))
+        raise TeacherError(f"{folder}: not a readable student ({where}: {one_line(first['msg'])})") from error
     except Exception as error:  # a damaged folder fails in many ways; all mean the same to the user
         if out_of_memory(error):
             raise
         raise TeacherError(f"{folder}: not a readable student ({type(error).__name__}: {one_line(error)})") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     if path.stat().st_size > MOST_JSON:
         raise ValueError(f"{path.name}: larger than {MOST_JSON} bytes")
-    value = json.loads(path.read_text())
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name}: expected an object")
-    return value
+    return path.read_text()
 
 
-def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
-    """`preprocess.json` once every value that is used is what it should be."""
-    names, palette, mean, std = (preprocess[key] for key in ("classes", "palette", "mean", "std"))
-    multiple, side = preprocess["size"]["multiple_of"], preprocess["size"].get("shorter_side")
-    triples = [value for value in (mean, std) if isinstance(value, list) and len(value) == 3]
-    numbers = [number for triple in triples for number in triple if type(number) in (int, float)]
-    right = {
-        "classes": isinstance(names, list) and 0 < len(names) < 255 and all(isinstance(name, str) for name in names)
-        and len(set(names)) == len(names),
-        "palette": isinstance(palette, list) and [len(colour) for colour in palette] == [3] * len(names)
-        and all(type(part) is int and 0 <= part <= 255 for colour in palette for part in colour),
-        "mean and std": len(numbers) == 6 and all(map(math.isfinite, numbers)) and min(std) > 0,
-        "size.multiple_of": type(multiple) is int and 1 <= multiple <= 1024,
-        "size.shorter_side": side is None or (type(side) is int and 1 <= side <= LARGEST_SIDE),
-    }  # fmt: skip
-    wrong = [key for key, holds in right.items() if not holds]
-    if wrong:
-        raise ValueError(f"preprocess.json: {wrong[0]}: not what a student's folder says")
-    return preprocess
-
-
-def _network_of(config: dict[str, Any], preprocess: dict[str, Any], megabytes: float) -> nn.Module:
+def _network_of(config: dict[str, Any], about: Preprocess, megabytes: float) -> nn.Module:
     """The network that `config.json` describes; it is data from anybody, and must not lead to any other call."""
-    classes, multiple = len(preprocess["classes"]), preprocess["size"]["multiple_of"]
+    classes, multiple = len(about.classes), about.size.multiple_of
     if config.get("classes") != classes:
         raise ValueError(f"config.json: {config.get('classes')} classes, but preprocess.json names {classes}")
     name, encoder = config.pop("_model_class"), config.get("encoder_name")

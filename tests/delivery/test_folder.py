@@ -351,6 +351,9 @@ def test_a_damaged_folder_is_one_line(folders, tmp_path, name, damage):
         ("preprocess.json", {"size": {"multiple_of": 32, "shorter_side": "256"}}),
         ("preprocess.json", {"size": {"multiple_of": 32, "shorter_side": 1e9}}),
         ("preprocess.json", {"classes": 3}),
+        ("preprocess.json", {"channels": "BGR"}),
+        ("preprocess.json", {"range": [0.0, 255.0]}),
+        ("preprocess.json", {"mean": [True, 0.5, 0.5]}),
     ],
 )
 def test_a_changed_file_is_one_line(folders, tmp_path, name, change):

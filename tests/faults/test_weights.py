@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = create_network("FPN", "tu-resnet10t", 3, {"channels": [8, 8, 8, 8], "decoder_pyramid_channels": 8})
     place = tmp_path_factory.mktemp("student") / "student"
     return save_network(
-        network, place, names="abc", palette=[(1, 2, 3)] * 3, mean=[0.5] * 3, std=[0.5] * 3, stride=32, shorter_side=256
+        network, place, names=[*"abc"], palette=[(1, 2, 3)] * 3, mean=[0] * 3, std=[1] * 3, stride=32, shorter_side=256
     )
 
 
