@@ -254,7 +254,7 @@ class RunLock:
     def __enter__(self) -> RunLock:
         from filelock import Timeout, UnixFileLock, has_fcntl  # its import takes a tenth of what --help may
 
-        path = self.folder / ".lock"
+        path, self._said = self.folder / ".lock", f"{os.getpid()} {self.mark}".rstrip() + "\n"
         refuse_irregular(path)
         if not has_fcntl:
             raise StorageError(
@@ -270,13 +270,12 @@ class RunLock:
                 f"{self.folder}: in use by process {holder}; wait for it, or choose another {self.chosen_by}"
             ) from error
         except OSError as error:
-            raise StorageError(write_failure(path, len(self.mark), error)) from error
+            raise StorageError(write_failure(path, len(self._said), error)) from error
         return self
 
     def _taken(self, descriptor: int) -> None:
-        said = f"{os.getpid()} {self.mark}".rstrip() + "\n"
-        os.pwrite(descriptor, said.encode(), 0)  # before the cut: who is killed between leaves the mark
-        os.ftruncate(descriptor, len(said))
+        os.pwrite(descriptor, self._said.encode(), 0)  # before the cut: who is killed between leaves the mark
+        os.ftruncate(descriptor, len(self._said))
         self._descriptor = descriptor
 
     def check(self) -> None:
