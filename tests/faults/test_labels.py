@@ -14,9 +14,12 @@ from segkd import build
 from segkd.cli.main import main
 from segkd.data.classes import IGNORE
 from segkd.data.samples import FileSet, check_labels
+from segkd.data.sets.ade20k import Ade20k
 from segkd.data.sets.camvid import CamVid
+from segkd.data.sets.cityscapes import Cityscapes
 from segkd.data.sets.folder import Folder
 from segkd.data.sets.nyuv2 import NYUv2
+from segkd.data.sets.voc import Voc
 from segkd.evaluation.metrics import ConfusionMatrix, Scores, scores
 from segkd.foundation.errors import DataError
 from segkd.models.adapters import create_network
@@ -60,6 +63,12 @@ def prepared(root: Path, classes: int) -> NYUv2:
     return NYUv2(root, "test", classes)
 
 
+def listed(root: Path) -> Voc:
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/val.txt").write_text("1\n")
+    return Voc(root, "val")
+
+
 @pytest.fixture
 def sets(tmp_path: Path) -> dict[str, Set]:
     def at(name: str) -> Path:
@@ -71,6 +80,14 @@ def sets(tmp_path: Path) -> dict[str, Set]:
             at(f"n{count}/images/0001.png"), at(f"n{count}/labels{count}/0001.png"), [*range(count + 1)],
             lambda count=count: prepared(at(f"n{count}"), count),
         ) for count in (13, 40)},
+        "cityscapes": Set(
+            at("s/leftImg8bit/val/ulm/1_leftImg8bit.png"), at("s/gtFine/val/ulm/1_gtFine_labelIds.png"), [*range(34)],
+            lambda: Cityscapes(at("s"), "val"),
+        ),
+        "voc": Set(at("v/JPEGImages/1.jpg"), at("v/SegmentationClass/1.png"), [*range(21), 255], lambda: listed(at("v"))),
+        "ade20k": Set(
+            at("a/images/validation/1.jpg"), at("a/annotations/validation/1.png"), [*range(151)], lambda: Ade20k(at("a"), "val")
+        ),
         "folder": Set(at("f/images/val/1.png"), at("f/masks/val/1.png"), [*range(5), 255], lambda: described(at("f"), FIVE)),
         "remapped": Set(
             at("r/images/val/1.png"), at("r/masks/val/1.png"), [0, 1, 2, 4, 8, 1000, 255], lambda: described(at("r"), REMAPPED)
