@@ -113,7 +113,7 @@ def unmeasured(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
     else:
         why = "there were no labelled images"
     name = data.name or "NAME"
-    fetched = data.name is not None and catalogue.reader(data.name).preparation is not None
+    fetched = data.name is not None and catalogue.reader(data.name).public
     prepare = [f"segkd data prepare {name} --root DIR"] if fetched else []
     commands = " && ".join([*prepare, f"segkd eval {folder} --data {name} --root DIR"])
     return [f"  not measured: mIoU, since {why}; this measures it: {commands}"]

@@ -43,17 +43,6 @@ class Source:
     sha256: str | None = None
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """How `segkd data prepare` makes a set: its public files by name, what is made (lists last, without which no reader
-    takes it), and by what: of a `Workplace`, what `--from` names (None: nothing), and the public files.
-    """
-
-    public: Mapping[str, Source]
-    made: Sequence[str]
-    stage: Callable[[Any, str | None, Mapping[str, Source]], None]
-
-
 class LabelledSet(FileSet):
     """A data set that recipes and commands know: the last class of this kind in `data/sets/NAME.py` is the set NAME.
 
@@ -67,7 +56,8 @@ class LabelledSet(FileSet):
         sign, places: a folder that is in the root of the set, and where below it archives leave that root.
         one_size: whether all images have one size.
         alone: whether nothing else may lie in the folders of its files.
-        preparation: how it is made of its public files.
+        public, made: the public files by name, and what `stage` makes of them for `segkd data prepare`: lists last, without
+            which no reader takes it.
         obtained: of a set that is not prepared, where it is and how it must lie, in words; None: it has no files.
     """
 
@@ -79,7 +69,8 @@ class LabelledSet(FileSet):
     places: ClassVar[Sequence[str]] = ()
     one_size: ClassVar[bool] = True
     alone: ClassVar[bool] = False
-    preparation: ClassVar[Preparation | None] = None
+    public: ClassVar[Mapping[str, Source]] = {}
+    made: ClassVar[Sequence[str]] = ()
     obtained: ClassVar[str | None] = "is made there by segkd data prepare"
     root: Path
     pairs: Sequence[tuple[Path, Path]] = ()
@@ -88,7 +79,6 @@ class LabelledSet(FileSet):
         """Find the files of a split.
 
         Args:
-            root, split: the folder, and which of its splits.
             report: is told of every file without its partner, and the set goes on without it; by default it raises.
 
         Raises:
@@ -110,6 +100,11 @@ class LabelledSet(FileSet):
             lacks = f"no {cls.sign} there" if cls.sign and Path(root).is_dir() else "no such folder"
             raise DataError(f"{Path(root)}: {lacks}; {name} {cls.obtained}")
         return found
+
+    @staticmethod
+    def stage(place: Any, source: str | None, public: Mapping[str, Source]) -> None:
+        """Make the set in a `Workplace`, of what `--from` names, or of the public files. Raises as `prepare` does."""
+        raise NotImplementedError
 
     def layout(self, split: str) -> Layout:
         """Where images and masks of a split are below `root`."""
@@ -146,6 +141,4 @@ class LabelledSet(FileSet):
 
     def mask(self, path: Path) -> np.ndarray:
         """The mask (H,W) uint8 in a label file. Raises DataError."""
-        relabelled = self.labellings[self.classes]
-        assert relabelled is not None
-        return relabelled(str(path), read_mask(path))
+        return self.labellings[self.classes](str(path), read_mask(path))  # type: ignore[misc]

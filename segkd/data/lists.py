@@ -31,15 +31,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, said
 
 
-def is_image(name: str) -> bool:
-    """Whether a name has the ending of a kind of image."""
-    return name.lower().endswith(SUFFIXES)
-
-
 def without_suffix(name: str) -> str:
     """The name, without the ending of a kind of image."""
     stem = name.rpartition(".")[0]
-    return stem if is_image(name) and stem else name
+    return stem if stem and name.lower().endswith(SUFFIXES) else name
 
 
 class Known:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from segkd.data.lists import Known, is_image, read_lines
+from segkd.data.lists import Known, read_lines, without_suffix
 from segkd.data.pairing import ANY_KIND, SPLIT, below, beside, compiled, files_of, paired, start, suggestion, whole
 from segkd.data.samples import Report
 from segkd.foundation.errors import DataError
@@ -81,7 +81,7 @@ class Split:
         if not split or split in (".", "..") or set(split) & set("/\\*?[]{}"):
             raise DataError(f"{root}: '{split}' is no name of a split")
         self.root, self.split, self.layout, self.report = root, split, layout, report
-        patterns = [whole(self._filled(pattern)) for pattern in layout[:2]]
+        patterns = [whole(pattern.replace(SPLIT, split)) for pattern in layout[:2]]
         self.flat = layout[:2] == Layout()[:2] and not any((root / start(pattern)).is_dir() for pattern in patterns)
         self.declared = ("images", "masks") if self.flat else layout[:2]
         images, masks = map(whole, self.declared) if self.flat else patterns
@@ -115,7 +115,7 @@ class Split:
         """The split's list, if it has one."""
         said = self.layout
         if said.list is not None or SPLIT in self.declared[0]:
-            return None if said.list is None else self.root / self._filled(said.list)
+            return None if said.list is None else self.root / said.list.replace(SPLIT, self.split)
         listing = self.root / f"{self.split}.txt"
         if listing.is_file():
             return listing
@@ -126,9 +126,6 @@ class Split:
             raise DataError(f"{listing}: no such list of images{folders}; {there}")
         return None
 
-    def _filled(self, pattern: str) -> str:
-        return pattern.replace(SPLIT, self.split)
-
     def _listed(self, listing: Path) -> dict[str, str]:
         """The names of a list's images, each with that of its mask: its own, or the one that stands beside it."""
         known, labels = Known(self.images.of, self.root), Known(self.masks.of, self.root)
@@ -137,7 +134,9 @@ class Split:
         for number, said in read_lines(listing):
             words = _words(said)
             # The end of a pair may be an image's name too; and names may hold spaces.
-            pair = len(words) == 2 and said not in known and (known.find(words[0]) or is_image(words[0]))
+            pair = (
+                len(words) == 2 and said not in known and (known.find(words[0]) or without_suffix(words[0]) != words[0])
+            )
             name, label = (known.find(words[0]), labels.find(words[1])) if pair else [known.find(said)] * 2
             if name is None or label is None:
                 kind, files = ("image", self.images) if name is None else ("mask", self.masks)

@@ -56,7 +56,7 @@ def unmeasured(recipe: Recipe) -> list[str]:
     lines = [
         f"not measured: mIoU on {data.name}: its folder is {data.root}, and SEGKD_DATA is not set; all else is done. Measure it with"
     ]
-    if catalogue.reader(data.name).preparation is not None:
+    if catalogue.reader(data.name).public:
         lines.append(f"  segkd data prepare {data.name} --root {quote(root)}")
     return [
         *lines,

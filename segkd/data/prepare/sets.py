@@ -42,23 +42,22 @@ def prepare(
         StorageError: a download failed (its part stays), a source changed, or the disk is full.
     """
     kind = catalogue.reader(name)
-    preparation = kind.preparation
-    if preparation is None:
+    if not kind.public:
         raise UsageError(f"{name} {kind.obtained or 'is rendered: there are no files to prepare'}")
     place = Workplace(root, say, progress or (lambda what, done, total: None), patience or Patience())
     place.make()
     with RunLock(root, "--root"):
         place.sweep()
-        if not place.unfinished(preparation.made):
+        if not place.unfinished(kind.made):
             return False
-        preparation.stage(place, source, preparation.public if public is None else public)
+        kind.stage(place, source, kind.public if public is None else public)
         found = verify(
             name, place.staging, counts=counts, progress=lambda done, total: place.progress("check", done, total)
         )
         if found.problems:
             more = f" and {len(found.problems) - 1} more problems" if len(found.problems) > 1 else ""
             raise DataError(f"the source is not the whole {name}: {found.problems[0]}{more}")
-        place.publish(preparation.made)
+        place.publish(kind.made)
         for line in found.splits:
             say(line)
     return True

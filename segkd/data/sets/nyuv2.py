@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from segkd.data.classes import IGNORE, Classes, listed
-from segkd.data.definition import LabelledSet, Preparation, Source, relabelling
-from segkd.data.images import read_image, read_mask
+from segkd.data.definition import LabelledSet, Source, relabelling
 from segkd.data.lists import read_lines
 from segkd.data.pairing import files_of, paired
 from segkd.data.samples import Report, Sample, label_error, refuse
@@ -174,18 +173,24 @@ def _mapping(path: Path, values: Any, count: int) -> np.ndarray:
 
 def _stage(place: Workplace, source: str | None, public: Mapping[str, Source]) -> None:
     """Each frame as three PNG files of its own size, with the lists and the names of the classes."""
-    data = OfficialFiles(_official_files(place, source, public))
-    frames = [*data.train, *data.test]
+    official = OfficialFiles(_official_files(place, source, public))
+    frames = [*official.train, *official.test]
     for done, frame in enumerate(frames, start=1):
-        image, kinds = data.read(frame)
-        made = {"images": image, "labels40": data.ids(kinds, 40), "labels13": data.ids(kinds, 13)}
+        image, kinds = official.read(frame)
+        made = {"images": image, "labels40": official.ids(kinds, 40), "labels13": official.ids(kinds, 13)}
         for folder, pixels in made.items():
-            if not _holds(place.staging / folder / f"{frame:04d}.png", pixels):
-                place.stage(f"{folder}/{frame:04d}.png", _png(pixels))
+            target, data = place.staging / folder / f"{frame:04d}.png", _png(pixels)
+            if not target.is_file() or target.read_bytes() != data:
+                place.stage(f"{folder}/{frame:04d}.png", data)
         place.progress("frames", done, len(frames))
-    told = {"void": 0, "classes40": NYUV2_40.names, "classes13": NYUV2_13.names, "map40to13": data.tables[13].tolist()}
+    told = {
+        "void": 0,
+        "classes40": NYUV2_40.names,
+        "classes13": NYUV2_13.names,
+        "map40to13": official.tables[13].tolist(),
+    }
     place.stage("classes.json", json.dumps(told, indent=1).encode())
-    for split, chosen in (("test", data.test), ("train", data.train)):
+    for split, chosen in (("test", official.test), ("train", official.train)):
         place.stage(f"{split}.txt", "".join(f"{frame:04d}\n" for frame in chosen).encode())
 
 
@@ -231,16 +236,6 @@ def _members_called(place: Workplace, path: Path, names: list[str]) -> dict[str,
     return found
 
 
-def _holds(path: Path, pixels: np.ndarray) -> bool:
-    """Whether a file, perhaps of an earlier and interrupted time, holds these pixels."""
-    if not path.is_file():
-        return False
-    try:
-        return np.array_equal(read_image(path) if pixels.ndim == 3 else read_mask(path), pixels)
-    except DataError:
-        return False
-
-
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
@@ -268,9 +263,8 @@ class NYUv2(LabelledSet):
     }
     counts = {"train": 700, "val": 95, "test": 654}  # the 795 published for training are held here as train and val
     alone = True
-    preparation = Preparation(
-        PUBLIC, ["labels40", "labels13", "images", "classes.json", "test.txt", "train.txt"], _stage
-    )
+    public, made = PUBLIC, ["labels40", "labels13", "images", "classes.json", "test.txt", "train.txt"]
+    stage = staticmethod(_stage)
 
     def __init__(self, root: str | os.PathLike[str], split: str, classes: int = 40, report: Report = refuse) -> None:
         """As of every set; with 13 or 40 classes, which an official file may lack. Raises DataError."""

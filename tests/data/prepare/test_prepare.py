@@ -261,7 +261,7 @@ def test_a_known_hash_is_checked(archive: Path, root: Path, server: Any):
 
 
 def test_the_public_addresses():
-    camvid, nyuv2 = CamVid.preparation.public, NYUv2.preparation.public
+    camvid, nyuv2 = CamVid.public, NYUv2.public
     assert camvid.keys() == {"CamVid.zip"} and nyuv2.keys() == {MAT, *SMALL}
     for source in (*camvid.values(), *nyuv2.values()):
         assert source.url.startswith(("https://github.com/", "https://horatio.cs.nyu.edu/"))
@@ -269,7 +269,7 @@ def test_the_public_addresses():
 
 @pytest.mark.realdata
 def test_the_known_hash_of_the_split_is_that_of_the_file(real: Path):
-    known = NYUv2.preparation.public["splits.mat"]
+    known = NYUv2.public["splits.mat"]
     data = (real / "nyuv2_meta" / "splits.mat").read_bytes()
     assert (known.bytes, known.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
