@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any, ClassVar, NoReturn
 
-from ruamel.yaml import YAML, MappingNode, SafeLoader, SafeRepresenter, SequenceNode, VersionedResolver
+from ruamel.yaml import YAML, MappingNode, SafeLoader, SafeRepresenter, ScalarNode, SequenceNode, VersionedResolver
 from ruamel.yaml.docinfo import DocInfo
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, MappingEndEvent
@@ -29,6 +29,7 @@ MAX_ERRORS = 100
 Scalar = str | int | float | bool | None
 
 _NEVER = re.compile("[\0\ud800-\udfff]")
+_TEXT = "tag:yaml.org,2002:str"
 _MAX_DIGITS = 400  # more would not fit a float, and turning thousands of digits into an integer is slow
 
 
@@ -229,13 +230,21 @@ def _short(value: object) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Lists on one line, no aliases, and escapes for what a terminal would not show."""
+    """Lists on one line, no aliases, quotes and points that YAML 1.1 needs, escapes for what no terminal would show."""
+
+    older = VersionedResolver((1, 1))
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_text(self, text: str) -> Any:
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+        # With other signs ruamel.yaml leaves text in brackets that nobody reads back, such as `[?0: 1]`.
+        plain = re.fullmatch(r"[\w./ +-]*", text) and self.older.resolve(ScalarNode, text, (True, False)) == _TEXT
+        return self.represent_scalar(_TEXT, text, style=None if plain else '"')
+
+    def represent_float(self, number: float) -> ScalarNode:
+        text = super().represent_float(number).value
+        return self.represent_scalar("tag:yaml.org,2002:float", text if "." in text else text.replace("e", ".0e"))
 
     def represent_row(self, items: list[Any]) -> SequenceNode:
         return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
@@ -243,3 +252,4 @@ class _Representer(SafeRepresenter):
 
 _Representer.add_representer(str, _Representer.represent_text)
 _Representer.add_representer(list, _Representer.represent_row)
+_Representer.add_representer(float, _Representer.represent_float)

@@ -115,7 +115,7 @@ TYPES = {
     "teacher": [3, "x", []],
     "teacher.arch": [1, 2.5],
     "teacher.weights": [3, ["x"]],
-    "teacher.classes": [1.5, {"a": 1}, True, "cityscapes", [1, 2], ["a"], ["a", "a"], [], 1, 256],
+    "teacher.classes": [1.5, {"a": 1}, True, "mapillary", [1, 2], ["a"], ["a", "a"], [], 1, 256],
     "teacher.mean": [0.5, "0.5", [0.5, 0.5], [0.5] * 4, ["a", 0.5, 0.5], [True, 0.5, 0.5]],
     "teacher.options": [1, [1]],
     "student.ema": ["0.9", True],

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from segkd.foundation.errors import RecipeError
 from segkd.recipe.strict_yaml import dump, parse, plain
@@ -158,16 +159,22 @@ def test_mistakes_before_a_syntax_error_are_kept() -> None:
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
-    | st.sampled_from(["1e-4", "yes", "null", "~", "0x1", "010", ".5", "1_0", " a ", "a: b", "#x", "-", "?", "\n", "="])
+    | st.sampled_from([1e-5, 2e20, "on", "1:30", "2001-01-01", "1e-4", "yes", "null", "~", "0x1", "010", ".5", "1_0", " a ", "a: b", "#x", "-", "?", "\n", "="])
 )  # fmt: skip
-TEXT_KEYS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=8)
+TEXT_KEYS = st.sampled_from(["?0", "0?", ":b", "a:", ",c", "no", "1"]) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=8
+)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(TEXT_KEYS, st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3)
                        | st.dictionaries(TEXT_KEYS, inner, max_size=3), max_leaves=8), max_size=4))  # fmt: skip
 def test_dump_and_parse_are_inverse(data: dict[str, Any]) -> None:
-    assert read(dump(data)) == data
+    text = dump(data)
+    assert read(text) == data
+    older = YAML(typ="safe", pure=True)
+    older.version = "1.1"
+    assert older.load(text) == data, "in programs that know no newer YAML too"
 
 
 @settings(max_examples=200, deadline=None)
