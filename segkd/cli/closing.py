@@ -27,7 +27,7 @@ def closing(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
         places.append(("samples", f"{folder}/samples: synthetic image | teacher | student | where they differ"))
     elif recipe.output is not None:
         places.append(("weights", recipe.output))
-    places += [("figures", f"{folder}/summary.json"), ("audit", audited(summary))]
+    places += [("figures", f"{folder}/summary.json"), ("audit", audited(recipe, summary))]
     return [
         f"{folder}: {took(summary)}", "",
         *columns(rows), "",
@@ -119,13 +119,19 @@ def unmeasured(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
     return [f"  not measured: mIoU, since {why}; this measures it: {commands}"]
 
 
-def audited(summary: dict[str, Any]) -> str:
-    """What the run opened: the files of images and data sets are counted, and procedural scenes that it trained on."""
-    trained, measured = summary["real_images_for_training"], summary["real_images_for_evaluation"]
+def audited(recipe: Recipe, summary: dict[str, Any]) -> str:
+    """What the run opened: the files of images and data sets are counted; procedural pictures that measured are no files."""
+    from segkd.data import catalogue
+
+    trained, measured = summary["real_images_for_training"], f"{summary['real_images_for_evaluation']} to measure"
+    data = recipe.data
+    if summary.get("student_miou") is not None and catalogue.reader(data.name).obtained is None:
+        counts = catalogue.reader(data.name).counts
+        measured = f"{sum(counts.get(split, 0) for split in {data.watch, data.final}):,} procedural pictures to measure"
     free = (
         f"not data-free: {trained} real images trained" if trained else "data-free: no real image was opened to train"
     )
-    return f"{free}; {measured} to measure"
+    return f"{free}; {measured}"
 
 
 def following(recipe: Recipe, made: str, measured: bool) -> list[str]:

@@ -18,7 +18,9 @@ from segkd.foundation import terminal
 @OVERRIDES
 @click.option("--data", type=DATA_SETS, help="Data set; default: as in the recipe.")
 @click.option("--root", metavar="DIR", help="Its folder; scenes need none.")
-@click.option("--split", metavar="NAME", help="Default: the recipe's data.final, or test.")
+@click.option(
+    "--split", metavar="NAME", help="Default: the recipe's data.final, or test (val where test has no labels)."
+)
 @SIZE
 @click.option(
     "--against", metavar="MODEL",

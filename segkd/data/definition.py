@@ -51,6 +51,7 @@ class LabelledSet(FileSet):
     Attributes:
         labellings: its class lists, the usual one first, with what the ids in label files mean (None: it has none).
         counts: the images of each split as published.
+        final: the split that is measured in the end where nobody says which; a literal, since recipes read it without NumPy.
         unlabelled: splits whose labels are not public.
         folders: what splits are called in paths, where that differs.
         sign, places: a folder that is in the root of the set, and where below it archives leave that root.
@@ -63,6 +64,7 @@ class LabelledSet(FileSet):
 
     labellings: ClassVar[Mapping[Classes, Relabelling | None]] = {}
     counts: ClassVar[Mapping[str, int]] = {}
+    final: ClassVar[str] = "test"
     unlabelled: ClassVar[Sequence[str]] = ()
     folders: ClassVar[Mapping[str, str]] = {}
     sign: ClassVar[str] = ""
@@ -93,7 +95,7 @@ class LabelledSet(FileSet):
         """The folder that has `sign` in it. Raises DataError for none, or a split whose labels are not public."""
         name = cls.__module__.rpartition(".")[2]
         if split in cls.unlabelled:
-            instead = "measure on val: --split val, or data.final=val in a recipe"
+            instead = f"measure on {cls.final}: --split {cls.final}, or data.final={cls.final} in a recipe"
             raise DataError(f"{name}: the labels of its {split} images are not public; {instead}")
         folders = [Path(root), *(Path(root, place) for place in cls.places)]
         if (found := next((folder for folder in folders if (folder / cls.sign).is_dir()), None)) is None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from segkd.recipe import networks, strict_yaml
+from segkd.recipe.datasets import final_split
 from segkd.recipe.options import Options
 from segkd.recipe.values import (
     IMAGENET,
@@ -266,10 +267,20 @@ class Data(Block):
     root: Text | None = Field(None, description="its folder, relative to the working directory; ${SEGKD_DATA} allowed")
     train: Text = Field("train", description="split that a teacher trains on")
     watch: Text | None = Field(None, description="split to follow during training; null: none")
-    final: Text | None = Field("test", description="split measured once, after the last step; null: none")
+    final: Text | None = Field(
+        "test",
+        description="split measured once, after the last step (val, where the set has no public test labels); null: none",
+    )
     size: Literal["protocol", "original"] = Field(
         "protocol", description="taught and measured with a shorter side of 256 at most, or at the files' own size"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _final(cls, given: Any) -> Any:
+        """A set states which of its splits is the final one."""
+        named = isinstance(given, dict) and isinstance(given.get("name"), str)
+        return {"final": final_split(given["name"]), **given} if named else given
 
 
 class TeachData(Data):

@@ -29,6 +29,15 @@ def class_lists() -> tuple[str, ...]:
     return tuple(name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str))
 
 
+@cache
+def final_split(name: str | None) -> str:
+    """The split of a set that is measured in the end: `final = "val"` in its class says so; else, or of no set, test."""
+    path = rooms.files(rooms.SETS).get(name or "")
+    kinds = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)] if path else []
+    said = [node for node in kinds[-1].body if isinstance(node, ast.Assign)] if kinds else []
+    return next((ast.literal_eval(node.value) for node in said if ast.unparse(node.targets[0]) == "final"), "test")
+
+
 @dataclass(frozen=True)
 class Schema:
     """The JSON schema of a value, made when somebody asks for it."""

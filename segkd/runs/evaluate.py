@@ -103,7 +103,7 @@ def _images(
         return name, None, Photos(folder)
     if own is not None and own.name == name:
         root, split = root or own.root, split or own.final
-    split = split or "test"
+    split = split or catalogue.reader(name).final
     labelled = catalogue.dataset(name, root, split, model.classes)
     if wrong := disagreement(model.classes.names, labelled.classes, "model"):
         raise DataError(wrong)

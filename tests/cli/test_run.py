@@ -89,7 +89,7 @@ def test_the_closing_sets_teacher_and_student_side_by_side(here):
         "  student: runs/quickstart-s0/student",
         "  samples: runs/quickstart-s0/samples: synthetic image | teacher | student | where they differ",
         "  figures: runs/quickstart-s0/summary.json",
-        "  audit: data-free: no real image was opened to train; 0 to measure",
+        "  audit: data-free: no real image was opened to train; 500 procedural pictures to measure",
         "",
         "next:",
         "  segkd eval runs/quickstart-s0",
@@ -119,7 +119,12 @@ def test_the_closing_says_what_was_not_measured_and_what_would(here, monkeypatch
 def test_the_closing_tells_of_troubles_and_of_images_that_trained(here):
     lines = closing(load("quickstart"), SUMMARY | {"refused_moves": 3, "rollbacks": 1, "real_images_for_training": 367})
     assert lines[0].endswith(", 3 updates refused, 1 rollback")
-    assert "  audit: not data-free: 367 real images trained; 0 to measure" in lines
+    assert "  audit: not data-free: 367 real images trained; 500 procedural pictures to measure" in lines
+    files = load("quickstart", ["data.name=camvid", "data.root=d"])
+    assert "; 233 to measure" in "\n".join(closing(files, SUMMARY | {"real_images_for_evaluation": 233}))
+    assert "; 0 to measure" in "\n".join(
+        closing(load("quickstart", ["data.name=null"]), SUMMARY | {"student_miou": None})
+    )
 
 
 def test_the_closing_of_a_network_that_was_taught(here):

@@ -14,7 +14,7 @@ from segkd.data import catalogue
 from segkd.data.classes import Classes, listed
 from segkd.foundation import rooms
 from segkd.foundation.errors import DataError
-from segkd.recipe.datasets import class_lists
+from segkd.recipe.datasets import class_lists, final_split
 
 PACKAGE = Path(segkd.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs/data.md"
@@ -42,6 +42,14 @@ def test_class_lists_are_those_that_a_recipe_may_name():
     assert [len(catalogue.classes_of(name)) for name in ("camvid", "nyuv2_13", "nyuv2_40", "scenes")] == [11, 13, 40, 9]
     with pytest.raises(DataError, match="no classes called 'camvd'; known: .*camvid, .*nyuv2_13, nyuv2_40, scenes"):
         catalogue.classes_of("camvd")
+
+
+def test_the_split_that_is_measured_in_the_end_is_read_without_the_set_and_has_labels():
+    for name in rooms.files(rooms.SETS):
+        kind = catalogue.reader(name)
+        assert final_split(name) == kind.final and kind.final not in kind.unlabelled
+        assert kind.final in kind.counts or name == "folder"
+    assert final_split(None) == final_split("no set") == "test"
 
 
 def test_known_by_their_names():

@@ -54,7 +54,11 @@ def test_a_teach_recipe(write: Write, teach: dict[str, Any], methods: dict[str, 
 def test_data_sets(write: Write, errors_of: Errors, distill: dict[str, Any], teach: dict[str, Any], methods: dict[str, Terms], name: str) -> None:  # fmt: skip
     for told in (distill, teach):
         told["data"] = {"name": name, "root": "d"}
-        assert load(write(told), methods=methods).data.name == name
+        recipe = load(write(told), methods=methods)
+        assert recipe.data.name == name and recipe.data.final == (
+            "val" if name in ("ade20k", "cityscapes", "voc") else "test"
+        )
+        assert load(write(told), ["data.final=mine"], methods=methods).data.final == "mine"
         told["data"]["name"] = f"{name}s"
         [line] = errors_of(told)
         assert line.endswith(f"did you mean {name!r}? (known: {', '.join(data_sets())})")

@@ -53,6 +53,7 @@ class Ade20k(LabelledSet):
     counts = {"train": 20210, "val": 2000}
     folders = {"train": "training", "val": "validation"}
     sign, places = "annotations", ("ADEChallengeData2016",)
+    final = "val"
     unlabelled = ("test",)
     one_size = False
     obtained = (

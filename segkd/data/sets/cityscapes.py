@@ -46,6 +46,7 @@ class Cityscapes(LabelledSet):
     labellings = {CITYSCAPES: label_ids}
     counts = {"train": 2975, "val": 500}
     sign = "leftImg8bit"
+    final = "val"
     unlabelled = ("test",)  # its label files hold void alone
     obtained = (
         "is at https://www.cityscapes-dataset.com for those with an account: unpack leftImg8bit_trainvaltest.zip and"

@@ -34,6 +34,7 @@ class Voc(LabelledSet):
     }
     counts = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582}
     sign, places = "JPEGImages", ("VOCdevkit/VOC2012", "VOC2012")
+    final = "val"
     unlabelled = ("test",)
     one_size = False
     obtained = (
