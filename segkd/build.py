@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from segkd.machine import ranks
 from segkd.machine.batchnorm import synced
 from segkd.machine.passes import Passes
 from segkd.methods.base import Method, Rules
+from segkd.methods.finding import method_class, term_class
 from segkd.models.adapters import Adapter, create_network
 from segkd.models.building import fitting_mb
 from segkd.models.selection import select_weights
@@ -175,16 +175,15 @@ def _check_held_out(recipe: TeachRecipe, data: Dataset) -> None:
 
 
 def method_of(recipe: DistillRecipe) -> Method:
-    """The method of a recipe: the class of `segkd/methods/METHOD.py` that has student terms."""
-    module = importlib.import_module(f"segkd.methods.{recipe.method}")
-    kinds = [
-        k
-        for k in vars(module).values()
-        if isinstance(k, type) and issubclass(k, Method) and k.__module__ == module.__name__
-    ]
+    """The method of a recipe, with the further student terms that have weight."""
     names = {field.name for field in dataclasses.fields(Rules)}
-    rules = {key: value for key, value in recipe.game.model_dump().items() if key in names}
-    return kinds[-1](Rules(steps=recipe.run.steps, **rules), recipe.weights, recipe.terms)
+    rules = Rules(recipe.run.steps, **{key: value for key, value in recipe.game.model_dump().items() if key in names})
+    method = method_class(recipe.method)(rules, recipe.weights, recipe.options)
+    for name, settings in recipe.terms.items():
+        options = {key: value for key, value in settings.items() if key != "weight"}
+        if settings["weight"] > 0:
+            method.take(name, term_class(name)(options), settings["weight"])
+    return method
 
 
 def generator_network_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:

@@ -1,15 +1,15 @@
-"""What a method is: two lists of loss terms, one for each player, and a schedule of moves."""
+"""What a method is: lists of loss terms, one for each player, with weights and options, and a schedule of moves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from segkd.losses.discrepancy import channel_wise
+from segkd.foundation.errors import UsageError
 
 FIELDS = ("z", "x", "labels", "t", "s", "t_features", "s_features", "statistics")
 
@@ -25,11 +25,6 @@ class Rules:
     student_moves: int = 5
     synth_moves: int = 1
     keep_moves: int = 0
-    discrepancy: str = "l1"
-    temperature: float = 1.0
-    log: bool = True
-    bn: str = "mean"
-    ramp: float = 0.0
     overlap: bool = False
 
 
@@ -81,25 +76,58 @@ class View:
         return self._networks["student"](images)
 
 
+class Term(nn.Module):
+    """A further student term, which any method may be played with: one file in `segkd/methods/terms/`.
+
+    Its `forward` takes a View and returns a number () that the student minimises. `options` and `allowed` are as a
+    method's; it may own parameters, which the student's optimiser moves, and buffers.
+    """
+
+    options: dict[str, Any] = {}
+    allowed: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.options = {**self.options, **(options or {})}
+
+
 class Method(nn.Module):
     """Base of all methods. A subclass names its terms, gives each a default weight and one function of a View.
 
-    `source` names the terms of whoever makes the images, `pixels` those that images answer to by themselves before they are kept. A term returns a scalar that its
-    player, or such images, minimise. `further` are student terms that every method has, without weight unless a recipe's
-    `terms` gives them one. Buffers that a subclass registers are checkpointed.
+    `source` names the terms of whoever makes the images, `pixels` those that images answer to by themselves before they
+    are kept. A term returns a number () that its player, or such images, minimise. `options` are the method's own settings
+    with their defaults, `allowed` the words or the bounds of each (see `recipe.own_options.Option`). Parameters that a
+    subclass registers learn with the player whose terms use them; they and its buffers are checkpointed.
     """
 
     student: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[tuple[str, ...]] = ()
     pixels: ClassVar[tuple[str, ...]] = ()
-    further: ClassVar[tuple[str, ...]] = ("cwd",)
     weights: ClassVar[dict[str, float]] = {}
+    options: dict[str, Any] = {}
+    allowed: ClassVar[dict[str, Any]] = {}
     variants: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, rules: Rules, weights: Mapping[str, float], terms: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, rules: Rules, weights: Mapping[str, float] | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.rules = rules
-        self.chosen = {**self.weights, **weights, **dict.fromkeys(self.further, 0.0), **(terms or {})}
+        self.chosen = {**self.weights, **(weights or {})}
+        self.options = {**self.options, **(options or {})}
+        self.further: tuple[str, ...] = ()
+
+    def take(self, name: str, term: Term, weight: float) -> None:
+        """Let the student answer to a further term, too.
+
+        Raises:
+            UsageError: the method has something of its own that is called so.
+        """
+        if hasattr(self, name):
+            raise UsageError(f"terms.{name}: {type(self).__name__} has a {name} of its own; leave this one out")
+        self.add_module(name, term)
+        self.chosen[name] = weight
+        self.further += (name,)
 
     def moves(self, step: int) -> list[str]:
         """The moves of a step, in order: synthesis first, so that the student's images are the newest."""
@@ -112,18 +140,9 @@ class Method(nn.Module):
         names = getattr(self, player) + (self.further if player == "student" else ())
         return [name for name in names if self.chosen[name] > 0]
 
-    def cwd(self, v: View) -> Tensor:
-        """Student: each class should stand out at the same places as for the teacher (temperature 4)."""
-        return channel_wise(v.s, v.t)
-
     def weight(self, name: str, step: int) -> float:
-        """The weight of a term at a step. The adversary rises linearly over the first `ramp` of the run."""
-        rise = (
-            min(1.0, (step + 1) / (self.rules.ramp * self.rules.steps))
-            if name == "adv" and self.rules.ramp > 0
-            else 1.0
-        )
-        return self.chosen[name] * rise
+        """The weight of a term at a step."""
+        return self.chosen[name]
 
     def loss(self, player: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of a player's terms, and each term's own value by name."""

@@ -21,25 +21,41 @@ class DDAD(Method):
     `balance` and `one_hot` (arXiv:1904.01186) are ours and 0 by default; so is `synth.refine`, by which images follow the
     first judge themselves before they are kept (arXiv:1912.08795 makes whole images so, and `tv` is its prior for them).
     `variant: paper` is the plain form, `segkd` the tuned one: both are presets in recipes/base/ddad.yaml.
+
+    Options:
+        discrepancy: how student and teacher are compared.
+        temperature: temperature of kl.
+        log: the generator's reward is log(1 + discrepancy), natural logarithm.
+        bn: how BatchNorm distances add up over layers.
+        ramp: fraction of the run over which the adversary's weight rises from 0.
     """
 
     student, source = ("kd",), ("adv", "bn", "balance", "one_hot")
     pixels = ("bn", "balance", "one_hot", "tv")
     weights = {"kd": 1.0, "adv": 1.0, "bn": 1.0, "balance": 0.0, "one_hot": 0.0, "tv": 0.0}
+    options = {"discrepancy": "l1", "temperature": 1.0, "log": True, "bn": "mean", "ramp": 0.0}
+    allowed = {
+        "discrepancy": ("l1", "kl", "l1+kl"), "temperature": "> 0", "bn": ("mean", "sum", "scaled"), "ramp": ">= 0, <= 1",
+    }  # fmt: skip
     variants = ("segkd", "paper")
 
+    def weight(self, name: str, step: int) -> float:
+        """The adversary's rises linearly over the first `options.ramp` of the run."""
+        ramp = self.options["ramp"] * self.rules.steps if name == "adv" else 0.0
+        return super().weight(name, step) * (min(1.0, (step + 1) / ramp) if ramp > 0 else 1.0)
+
     def kd(self, v: View) -> Tensor:
-        """Student: distance to the teacher's logits, as `game.discrepancy` says."""
-        return discrepancy(v.s, v.t, self.rules.discrepancy, self.rules.temperature)
+        """Student: distance to the teacher's logits, as `options.discrepancy` says."""
+        return discrepancy(v.s, v.t, self.options["discrepancy"], self.options["temperature"])
 
     def adv(self, v: View) -> Tensor:
-        """Generator against the student: -log(1 + MAE), or -MAE without `game.log`; natural logarithm."""
+        """Generator against the student: -log(1 + MAE), or -MAE without `options.log`; natural logarithm."""
         gap = mean_over_ranks(l1(v.s, v.t))
-        return -torch.log1p(gap) if self.rules.log else -gap
+        return -torch.log1p(gap) if self.options["log"] else -gap
 
     def bn(self, v: View) -> Tensor:
-        """Generator against the teacher's memory: distance to its running statistics, as `game.bn` says."""
-        return batchnorm_distance(v.statistics, self.rules.bn)
+        """Generator against the teacher's memory: distance to its running statistics, as `options.bn` says."""
+        return batchnorm_distance(v.statistics, self.options["bn"])
 
     def balance(self, v: View) -> Tensor:
         """Generator: all classes should appear, over batch and pixels."""

@@ -13,4 +13,5 @@ class DFAD(DDAD):
 
     student, source, pixels = ("kd",), ("adv",), ()
     weights = {"kd": 1.0, "adv": 1.0}
+    options = {"discrepancy": "l1", "temperature": 1.0, "log": True, "ramp": 0.0}
     variants = ()

@@ -17,7 +17,7 @@ from segkd.recipe.blocks import (
 )
 from segkd.recipe.loading import differences, expand_root, load, presets, unset_root, with_values
 from segkd.recipe.sources import find, named, shipped
-from segkd.recipe.terms import Terms, method_terms, read_terms
+from segkd.recipe.terms import Terms, further_terms, method_terms, read_terms
 from segkd.recipe.versions import filled, recalled
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "expand_root",
     "filled",
     "find",
+    "further_terms",
     "load",
     "method_terms",
     "named",

@@ -27,6 +27,7 @@ from segkd.recipe.values import (
     DataName,
     Decay,
     Fraction,
+    FurtherTerms,
     NotNegative,
     Place,
     Positive,
@@ -228,11 +229,6 @@ class Game(Block):
     keep_moves: Annotated[int, Field(ge=0, le=15)] = Field(
         0, description="batches in a step that are made for the image bank only"
     )
-    discrepancy: Literal["l1", "kl", "l1+kl"] = Field("l1", description="how teacher and student are compared")
-    temperature: Positive = Field(1.0, description="temperature of kl")
-    log: bool = Field(True, description="the generator's reward is log(1 + discrepancy), natural logarithm")
-    bn: Literal["mean", "sum", "scaled"] = Field("mean", description="how BatchNorm distances add up over layers")
-    ramp: Fraction = Field(0.0, description="fraction of the run over which the adversary's weight rises from 0")
     logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")
 
     overlap: bool = Field(
@@ -383,7 +379,10 @@ class DistillRecipe(Recipe):
     method: Text = Field(description="the method: a file in segkd/methods")
     variant: Text | None = Field(None, description="a form of the method: V of a preset METHOD.V")
     weights: Weights = Field({}, description="weight of each of the method's terms; 0 removes its cost")
-    terms: Weights = Field({}, description="weight of each further student term; 0: off")
+    options: dict[str, Any] = Field({}, description="the method's own options")
+    terms: FurtherTerms = Field(
+        {}, description="further student terms: each one's weight and options; `cwd: 1.0` is its weight alone"
+    )
     game: Game = Field(Game(), description="how student and generator are trained in turn")
     teacher: Teacher = Field(description="the frozen network")
     student: Student = Field(description="the network to be trained")

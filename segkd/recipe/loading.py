@@ -15,18 +15,26 @@ from segkd.foundation.errors import RecipeError, UsageError
 from segkd.recipe.blocks import DistillRecipe, TeachRecipe
 from segkd.recipe.given import RECIPE
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
-from segkd.recipe.precedence import Layer, choice, held_back, layer_of, resolved, without_foreign_terms
+from segkd.recipe.own_options import Option, Options, filled_in
+from segkd.recipe.precedence import (
+    Layer,
+    choice,
+    held_back,
+    layer_of,
+    resolved,
+    with_weights_of_terms,
+    without_foreign_names,
+)
 from segkd.recipe.sources import Overrides, find, read_chain, read_overrides, scalar, shown_path, tell
 from segkd.recipe.strict_yaml import MAX_ERRORS, Node, plain
-from segkd.recipe.terms import Terms, method_terms
+from segkd.recipe.terms import Further, Terms, further_terms, method_terms
+from segkd.recipe.versions import with_new_names
 
 Kind = Literal["distill", "teach"]
 Source = str | Path | Mapping[str, Any]
-FURTHER_TERMS = ("cwd",)
-"""The student terms that `terms:` may name, next to the method's own: those of `methods.base.Method`."""
-
 _MODELS: dict[Kind, type[DistillRecipe] | type[TeachRecipe]] = {"distill": DistillRecipe, "teach": TeachRecipe}
 _VARIANTS = ("segkd", "paper")
+WEIGHT = Option(0.0, ">= 0", "weight; 0: off")
 
 
 def load(
@@ -81,14 +89,17 @@ def read(
     notes: list[str] = []
     if chosen.method is not None or kind == "distill":
         known = methods if methods is not None else method_terms()
-        layers, notes = without_foreign_terms(layers, chosen, known)
-        notes += held_back(layers, chosen)
+        layers, notes, wrong = with_new_names(with_weights_of_terms(layers), chosen, known)
+        errors += wrong
+        layers, lines = without_foreign_names(layers, chosen, known)
+        notes += lines + held_back(layers, chosen)
     tree = resolved(layers[:-1], layers[-1], chosen.presets)
 
     kind, wrong = _kind(tree, kind, path)
     errors += wrong
+    further = further_terms() if kind == "distill" else {}
     if kind == "distill":
-        errors += _preset_errors(files, known) + _method_errors(tree, files, known)
+        errors += _preset_errors(files, known) + _method_errors(tree, files, known, further)
     recipe, wrong = _typed(tree, _MODELS[kind])
     errors += wrong
     if errors or recipe is None:
@@ -96,7 +107,7 @@ def read(
         more = [f"{shown_path(path)}: and more mistakes than these {MAX_ERRORS}"] if len(errors) > MAX_ERRORS else []
         raise RecipeError(errors[:MAX_ERRORS] + more)
     name = run_name(path if isinstance(source, Mapping) else Path(source), given)
-    return Loaded(_completed(recipe, known, name), tree, notes)
+    return Loaded(_completed(recipe, known, further, name), tree, notes)
 
 
 def presets(source: str | Path, own: bool = False) -> list[str]:
@@ -203,8 +214,10 @@ def _preset_errors(files: Sequence[Layer], known: Mapping[str, Terms]) -> list[s
     ]
 
 
-def _method_errors(tree: Node, files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:
-    """Unknown methods, variants and terms: what the types cannot know."""
+def _method_errors(
+    tree: Node, files: Sequence[Layer], known: Mapping[str, Terms], further: Mapping[str, Further]
+) -> list[str]:
+    """Unknown methods, variants, terms and options: what the types cannot know."""
     method, variant = scalar(tree, "method"), scalar(tree, "variant")
     if method is None:
         return []  # missing, or no text: the types say so
@@ -217,17 +230,37 @@ def _method_errors(tree: Node, files: Sequence[Layer], known: Mapping[str, Terms
     if variant is not None and variant not in variants:
         message = f"unknown variant {shown(variant)}{suggestion(variant, dict.fromkeys(variants))}"
         errors.append(error_line(tree, ("variant",), message))
-    errors += _term_errors(tree, "weights", known[method].names, f"term of {method}")
-    return errors + _term_errors(tree, "terms", FURTHER_TERMS, "further term")
+    errors += _name_errors(tree, ("weights",), known[method].names, f"term of {method}")
+    errors += _option_errors(tree, ("options",), known[method].options, f"option of {method}")
+    errors += _name_errors(tree, ("terms",), further, "further term")
+    for name, term in further.items():
+        errors += _option_errors(tree, ("terms", name), {"weight": WEIGHT, **term.options}, f"option of {name}")
+        said = _entries(tree, ("terms", name))
+        if said is not None and ("weight" not in said or said["weight"].value is None):
+            errors.append(error_line(tree, ("terms", name), f"missing: terms.{name}.weight"))
+    return errors
 
 
-def _term_errors(tree: Node, block: str, known: Sequence[str], what: str) -> list[str]:
-    assert isinstance(tree.value, dict)
-    node = tree.value.get(block)
-    if node is None or not isinstance(node.value, dict):
+def _name_errors(tree: Node, block: Sequence[str], known: Iterable[str], what: str) -> list[str]:
+    wrong = _first(name for name in _entries(tree, block) or () if name not in known)
+    return [error_line(tree, (*block, name), f"unknown {what}{suggestion(name, known)}") for name in wrong]
+
+
+def _option_errors(tree: Node, block: Sequence[str], options: Options, what: str) -> list[str]:
+    said = _entries(tree, block)
+    if said is None:
         return []
-    wrong = _first(term for term in node.value if term not in known)
-    return [error_line(tree, (block, term), f"unknown {what}{suggestion(term, known)}") for term in wrong]
+    _, wrong = filled_in(options, {name: plain(node) for name, node in said.items() if name in options})
+    lines = [error_line(tree, (*block, *path), message) for path, message in _first(wrong)]
+    return _name_errors(tree, block, options, what) + lines
+
+
+def _entries(tree: Node, block: Sequence[str]) -> dict[str, Node] | None:
+    """The keys of a block; None where it is not there, or no mapping."""
+    node: Node | None = tree
+    for name in block:
+        node = node.value.get(name) if node is not None and isinstance(node.value, dict) else None
+    return node.value if node is not None and isinstance(node.value, dict) else None
 
 
 def _first(mistakes: Iterable[Any]) -> list[Any]:
@@ -246,12 +279,17 @@ def _typed(
 
 
 def _completed(
-    recipe: DistillRecipe | TeachRecipe, methods: Mapping[str, Terms], name: str
+    recipe: DistillRecipe | TeachRecipe, methods: Mapping[str, Terms], further: Mapping[str, Further], name: str
 ) -> DistillRecipe | TeachRecipe:
     """The recipe with the values that follow from others."""
     values: dict[str, Any] = {}
     if recipe.run.dir is None:
         values["run.dir"] = f"runs/{name}-s{recipe.run.seed}"
     if isinstance(recipe, DistillRecipe):
-        values["weights"] = {**methods[recipe.method].weights, **recipe.weights}
+        method = methods[recipe.method]
+        values["weights"] = {**method.weights, **recipe.weights}
+        values["options"], _ = filled_in(method.options, recipe.options)
+        values["terms"] = {
+            term: filled_in({"weight": WEIGHT, **further[term].options}, said)[0] for term, said in recipe.terms.items()
+        }
     return with_values(recipe, values)

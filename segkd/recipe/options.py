@@ -21,9 +21,19 @@ _IDLE = {"in_channels": 3, "activation": "identity", "pretrained": False}
 """Values that change nothing."""
 
 
-def _option(value: Any) -> Any:
-    scalars = (bool, int, float, str, type(None))
-    if type(value) in scalars or (isinstance(value, list) and all(type(item) in scalars for item in value)):
+_SCALARS = (bool, int, float, str, type(None))
+
+
+def scalar(value: Any) -> Any:
+    """The value; ValueError unless it is a scalar."""
+    if type(value) in _SCALARS:
+        return value
+    raise ValueError("expected a scalar")
+
+
+def scalar_or_list(value: Any) -> Any:
+    """The value; ValueError unless it is a scalar or a list of scalars."""
+    if type(value) in _SCALARS or (isinstance(value, list) and all(type(item) in _SCALARS for item in value)):
         return value
     raise ValueError("expected a scalar or a list of scalars")
 
@@ -42,4 +52,4 @@ def _possible(options: Any) -> Any:
     return options
 
 
-Options = Annotated[dict[str, Annotated[Any, BeforeValidator(_option)]], BeforeValidator(_possible)]
+Options = Annotated[dict[str, Annotated[Any, BeforeValidator(scalar_or_list)]], BeforeValidator(_possible)]

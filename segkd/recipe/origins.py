@@ -45,7 +45,7 @@ def _origin(found: Loaded, key: tuple[str, ...], value: Any) -> str:
     node = found.tree
     for part in key:
         if not isinstance(node.value, dict) or part not in node.value:
-            of_method = key[0] == "weights" and len(key) == 2
+            of_method = key[0] in ("weights", "options") and len(key) == 2
             return f"default of {found.recipe.method}" if of_method else "default"  # type: ignore[union-attr]
         node = node.value[part]
     if node.value is None and value is not None:

@@ -7,7 +7,7 @@ lists replace; null takes back what lay below. So a key in a file of one's own b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from segkd.recipe.messages import key_name, shown
@@ -30,6 +30,15 @@ class Layer:
     def value(self, key: Key) -> Node | None:
         """What the blocks say at a key; None: nothing."""
         return _at(self.blocks, key)
+
+    def with_blocks(self, blocks: Mapping[str, Node]) -> Layer:
+        """The layer with some of its blocks replaced."""
+        assert isinstance(self.blocks.value, dict)
+        return Layer(Node({**self.blocks.value, **blocks}, self.blocks.where), self.presets)
+
+    def changed(self, change: Callable[[Node], Node]) -> Layer:
+        """The layer with its blocks, and each of its presets, changed alike."""
+        return Layer(change(self.blocks), {name: change(node) for name, node in self.presets.items()})
 
 
 @dataclass(frozen=True)
@@ -104,34 +113,51 @@ def _over(tree: Node, nearer: Node) -> Node:
     return merge(tree, nearer)
 
 
-def without_foreign_terms(
+def without_foreign_names(
     layers: Sequence[Layer], chosen: Choice, known: Mapping[str, Terms]
 ) -> tuple[list[Layer], list[str]]:
-    """The layers without the weights of terms that only other methods have, and a line for each that was left out.
+    """The layers without the weights and options that only other methods have, and a line for each that was left out.
 
-    A recipe that weighs the terms of its own method can so be played by another one, which a nearer layer chooses. What is
+    A recipe that says something to its own method can so be played by another one, which a nearer layer chooses. What is
     written beside that choice, or nearer, stays: there it is a mistake.
     """
     if chosen.method not in known:
         return list(layers), []
-    own = known[chosen.method].names
-    foreign = {term for terms in known.values() for term in terms.names} - set(own)
-    found: list[Layer] = []
-    lines: list[str] = []
-    for number, layer in enumerate(layers):
-        weights = layer.value(("weights",))
-        if number < chosen.method_layer and weights is not None and isinstance(weights.value, dict):
-            kept = {term: node for term, node in weights.value.items() if term not in foreign}
+    found, lines = list(layers), []
+    for block, what in (("weights", "term"), ("options", "option")):
+        names = {method: terms.names if block == "weights" else tuple(terms.options) for method, terms in known.items()}
+        own = names[chosen.method]
+        foreign = {name for of_one in names.values() for name in of_one} - set(own)
+        has = f"it has {', '.join(own)}" if own else "it has none"
+        for number, layer in enumerate(found[: max(chosen.method_layer, 0)]):
+            said = layer.value((block,))
+            if said is None or not isinstance(said.value, dict):
+                continue
             lines += [
-                f"{node.where}: weights.{term}: left out, since {chosen.method} has no such term (it has {', '.join(own)})"
-                for term, node in weights.value.items()
-                if term in foreign and node.value
+                f"{node.where}: {block}.{name}: left out, since {chosen.method} has no such {what} ({has})"
+                for name, node in said.value.items()
+                if name in foreign and (node.value if block == "weights" else node.value is not None)
             ]
-            assert isinstance(layer.blocks.value, dict)
-            blocks = {**layer.blocks.value, "weights": Node(kept, weights.where)}
-            layer = Layer(Node(blocks, layer.blocks.where), layer.presets)
-        found.append(layer)
+            kept = {name: node for name, node in said.value.items() if name not in foreign}
+            found[number] = layer.with_blocks({block: Node(kept, said.where)})
     return found, lines
+
+
+def with_weights_of_terms(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers with `terms: {cwd: 1.0}` written as `terms: {cwd: {weight: 1.0}}`, so that options lie beside a weight."""
+
+    def long(tree: Node) -> Node:
+        terms = _at(tree, ("terms",))
+        if terms is None or not isinstance(tree.value, dict) or not isinstance(terms.value, dict):
+            return tree
+        said = {
+            name: node if isinstance(node.value, dict) or node.value is None
+            else Node({"weight": node}, node.where, node.preset)
+            for name, node in terms.value.items()
+        }  # fmt: skip
+        return Node({**tree.value, "terms": Node(said, terms.where, terms.preset)}, tree.where, tree.preset)
+
+    return [layer.changed(long) for layer in layers]
 
 
 def held_back(layers: Sequence[Layer], chosen: Choice) -> list[str]:

@@ -11,9 +11,10 @@ from pydantic.fields import FieldInfo
 
 from segkd.foundation.errors import UsageError
 from segkd.recipe.blocks import DistillRecipe, Recipe, TeachRecipe
-from segkd.recipe.loading import FURTHER_TERMS
+from segkd.recipe.loading import WEIGHT
 from segkd.recipe.messages import block_type, nearest, shown
-from segkd.recipe.terms import Terms, method_terms
+from segkd.recipe.own_options import Option
+from segkd.recipe.terms import Terms, further_terms, method_terms
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def blocks() -> dict[str, str]:
     """The names of a recipe's blocks, and what each is."""
     fields = {**DistillRecipe.model_fields, **TeachRecipe.model_fields}
     whole = {
-        name: field for name, field in fields.items() if block_type(field.annotation) or name in ("weights", "terms")
+        name: field
+        for name, field in fields.items()
+        if block_type(field.annotation) or name in ("weights", "options", "terms")
     }
     return {name: field.description or "" for name, field in whole.items()}
 
@@ -67,8 +70,13 @@ def _keys(model: type[Recipe]) -> Iterator[Key]:
         elif name == "weights":
             yield from _method_weights(methods)
         elif name == "terms":
-            docs = next(iter(methods.values())).docs
-            yield from (Key(f"terms.{term}", "number ≥ 0", "0.0", docs.get(term, "")) for term in FURTHER_TERMS)
+            for term, found in further_terms().items():
+                yield _of_option(f"terms.{term}.weight", WEIGHT, found.doc)
+                yield from (
+                    _of_option(f"terms.{term}.{key}", option, option.doc) for key, option in found.options.items()
+                )
+        elif name == "options":
+            yield from _method_options(methods)
         else:
             yield from _of_field(name, field, schema["properties"][name], schema)
 
@@ -91,6 +99,21 @@ def _method_weights(methods: dict[str, Terms]) -> Iterator[Key]:
         defaults = dict.fromkeys(str(terms.weights.get(term, 0.0)) for terms in having.values())
         said = next((terms.docs[term] for terms in having.values() if term in terms.docs), "")
         yield Key(f"weights.{term}", "number ≥ 0", " or ".join(defaults), f"{', '.join(having)}: {said}")
+
+
+def _method_options(methods: dict[str, Terms]) -> Iterator[Key]:
+    """The options of all methods; one that several have alike is told once."""
+    having: dict[tuple[str, str], list[tuple[str, Option]]] = {}
+    for method, terms in methods.items():
+        for name, option in terms.options.items():
+            having.setdefault((name, repr((option.default, option.allowed))), []).append((method, option))
+    for (name, _), found in having.items():
+        option = found[0][1]
+        yield _of_option(f"options.{name}", option, f"{', '.join(method for method, _ in found)}: {option.doc}")
+
+
+def _of_option(name: str, option: Option, doc: str) -> Key:
+    return Key(name, _words(option.values.json_schema()), _as_yaml(option.default), doc)
 
 
 def _as_yaml(value: Any) -> str:

@@ -94,6 +94,16 @@ def _without_nulls(value: Any) -> Any:
     return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
+def _with_weights(value: Any) -> Any:
+    """Further terms: a number alone is a weight."""
+    value = _without_nulls(value)
+    return (
+        {key: item if isinstance(item, dict) else {"weight": item} for key, item in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
+
+
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Place = Annotated[Text, AfterValidator(_place)]
 Architecture = Annotated[Text, AfterValidator(_architecture)]
@@ -119,6 +129,7 @@ ClassNames = Annotated[
 ]
 DataName = Annotated[str, BeforeValidator(_data_set), datasets.Schema(lambda: {"enum": datasets.data_sets()})]
 Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
+FurtherTerms = Annotated[dict[str, dict[str, Any]], BeforeValidator(_with_weights)]
 Rhythm = Annotated[int | str, BeforeValidator(_rhythm), WithJsonSchema({"words": "whole number, or time such as 3m"})]
 Budget = Annotated[
     float | None,

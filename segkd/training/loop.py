@@ -155,7 +155,7 @@ def resume(
     if "run.steps" in different:
         done, long, now = state["step"], state["recipe"]["run"]["steps"], recipe["run"]["steps"]
         say(
-            f"{folder}: {now} steps instead of {long}: what changes over a run (learning rates, game.ramp, synth.collage_until)"
+            f"{folder}: {now} steps instead of {long}: what changes over a run (learning rates, options.ramp, synth.collage_until)"
             f" stood at {done / long:.0%} of its way after {done} steps, and goes on from {done / now:.0%}; a learning rate that"
             " had fallen rises again"
         )

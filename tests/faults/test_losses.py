@@ -15,8 +15,8 @@ from segkd import build, losses
 from segkd.data.classes import IGNORE
 from segkd.losses import discrepancy, priors, reduce, statistics
 from segkd.methods.base import View
-from segkd.recipe import load, method_terms
-from segkd.recipe.loading import FURTHER_TERMS
+from segkd.methods.finding import term_class
+from segkd.recipe import further_terms, load, method_terms
 from segkd.training.teaching import Objective
 from tests.losses.test_statistics import Layer
 from tests.methods.conftest import cases
@@ -109,8 +109,10 @@ def terms() -> dict[str, Loss]:
         method, _, variant = case.partition("+")[0].partition(".")
         recipe = load("quickstart", [f"method={method}", *([f"variant={variant}"] if variant else [])])
         made = build.method_of(recipe)
-        for name in (*method_terms()[method].names, *FURTHER_TERMS):
+        for name in method_terms()[method].names:
             found[f"{case}: {name}"] = lambda s, t, f=getattr(made, name): f(view_of(s, t))
+    for name in further_terms():
+        found[name] = lambda s, t, f=term_class(name)(): f(view_of(s, t))
     return found
 
 

@@ -18,8 +18,7 @@ from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
-from segkd.recipe import method_terms
-from segkd.recipe.loading import FURTHER_TERMS
+from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.source import Move, Source
 from segkd.training.teaching import Objective, Teaching
 from tests.methods.conftest import tiers
@@ -101,13 +100,19 @@ PLACES: dict[str, Fault] = {
 
 
 def term(name: str) -> Fault:
-    return lambda game, value: patched(game.method, name, lambda f: lambda view: spoilt(f(view), value))
+    def fault(game: Any, value: float) -> Any:
+        thing, function = (
+            (getattr(game.method, name), "forward") if name in game.method.further else (game.method, name)
+        )
+        return patched(thing, function, lambda f: lambda view: spoilt(f(view), value))
+
+    return fault
 
 
 def weighed(case: str) -> list[str]:
     """Every term of the method has weight, and each that all methods have."""
     own = [f"weights.{name}=1.0" for name in method_terms()[case.partition(".")[0]].names]
-    return own + [f"terms.{name}=1.0" for name in FURTHER_TERMS]
+    return own + [f"terms.{name}=1.0" for name in further_terms()]
 
 
 Injection = tuple[str, str, Fault, list[str]]

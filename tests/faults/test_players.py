@@ -7,8 +7,7 @@ import torch
 
 from segkd.foundation.files import sha256
 from segkd.players.refusals import Verdict
-from segkd.recipe import method_terms
-from segkd.recipe.loading import FURTHER_TERMS
+from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.pixels import Pixels
 from tests.methods.conftest import cases, tiers
 from tests.methods.test_common import modules, only, players
@@ -21,21 +20,21 @@ def refines(case):
 
 
 def spoil(game):
-    """Every move is refused: its last term is NaN."""
+    """Every move is refused: its first term is NaN."""
     for player in (*players(game), *(["pixels"] if isinstance(game.source, Pixels) else [])):
-        name = game.method.terms(player)[-1]
+        name = game.method.terms(player)[0]
         true = getattr(game.method, name)
         setattr(game.method, name, lambda view, f=true: f(view) * float("nan"))
 
 
 def break_down(game, step):
-    """The last term of every player raises in its move."""
+    """The first term of every player raises in its move."""
 
     def broken(view):
         raise ArithmeticError("on purpose")
 
     for player in players(game):
-        setattr(game.method, game.method.terms(player)[-1], broken)
+        setattr(game.method, game.method.terms(player)[0], broken)
     for player in players(game):
         with pytest.raises(ArithmeticError, match="on purpose"):
             game._moves[player](step, 0)
@@ -74,7 +73,7 @@ def test_the_teacher_is_not_touched(row, tiny, case):
 @pytest.mark.row("T1-3")
 def test_each_term_reaches_only_its_own_player(row, tiny, case):
     terms = method_terms()[case.partition(".")[0]]
-    for owner, names in (("student", (*terms.student, *FURTHER_TERMS)), ("source", terms.source)):
+    for owner, names in (("student", (*terms.student, *further_terms())), ("source", terms.source)):
         for name in names:
             game = tiny.game(case, *only(case, name))
             sides = {"teacher": game.teacher, "student": game.student.network, "source": game.source}

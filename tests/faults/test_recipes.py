@@ -97,7 +97,7 @@ def typos() -> Iterator[Fault]:
             prefix, dot, key = dotted.rpartition(".")
             typo = slip(key, chance)
             yield Fault("typo", dump(rename(recipe, dotted, typo)), prefix + dot + typo, f"did you mean {key!r}?", verb)
-    for dotted in ("method", "game.discrepancy", "student.schedule.name", "synth.kind", "data.name", "run.headline"):
+    for dotted in ("method", "options.discrepancy", "student.schedule.name", "synth.kind", "data.name", "run.headline"):
         value = DISTILL
         for part in dotted.split("."):
             value = value[part]
@@ -111,7 +111,7 @@ TYPES = {
     "weights": [1, ["kd"], "kd"],
     "weights.kd": ["1", True, [1]],
     "game.student_moves": [1.5, "5", True, 5.0],
-    "game.log": ["yes", 1, "on", "True "],
+    "options.log": ["yes", 1, "on", "True "],
     "teacher": [3, "x", []],
     "teacher.arch": [1, 2.5],
     "teacher.weights": [3, ["x"]],
@@ -134,8 +134,8 @@ RANGES = {
     "game.keep_moves": [-1, 16, 12],
     "student.schedule.every": [0, 1e-310, 1.5],
     "run.dir": ["x" * 300, "a/" * 2000],
-    "game.temperature": [0, -1.0, float("inf")],
-    "game.ramp": [-0.1, 1.1],
+    "options.temperature": [0, -1.0, float("inf")],
+    "options.ramp": [-0.1, 1.1],
     "student.ema": [1.0, -0.1, float("nan")],
     "student.optimizer.lr": [0, -0.1, float("inf")],
     "student.optimizer.momentum": [1, -0.5],

@@ -55,14 +55,17 @@ def toy_game(steps: int) -> Distiller:
     stage = nn.Sequential(nn.Upsample(scale_factor=2), *block(4, 4))
     last = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.Tanh())
     painter = GeneratorNetwork(4, SIZE, [stage], 4, last, LOW, HIGH)
-    rules = Rules(steps, student_moves=1, synth_moves=1, keep_moves=1, discrepancy="l1+kl", bn="scaled", ramp=0.3)
+    rules, options = (
+        Rules(steps, student_moves=1, synth_moves=1, keep_moves=1),
+        {"discrepancy": "l1+kl", "bn": "scaled", "ramp": 0.3},
+    )
 
     def player(name: str, module: nn.Module) -> Player:
         return Player(name, module, Optimizer("adamw", 1e-3), Schedule("cosine"), steps, 0.99)
 
     student = Adapter(Toy(), 3, stride=4)
     return Distiller(
-        DDAD(rules, {"balance": 0.3}), Networks(teacher, student, keeps_heads=True), player("student", student),
+        DDAD(rules, {"balance": 0.3}, options), Networks(teacher, student, keeps_heads=True), player("student", student),
         Generator(painter, 4, player("source", painter), Augment(("flip",), LOW, HIGH)),
         bank=Replay(5, torch.float32, True), sampling=Sampling(2, (SIZE,), 0), refusals=Refusals(5),
     )  # fmt: skip

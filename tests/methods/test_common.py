@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from segkd.recipe import method_terms
-from segkd.recipe.loading import FURTHER_TERMS
+from segkd.recipe import further_terms, method_terms
 from tests.methods.conftest import tiers
 
 
@@ -22,9 +21,9 @@ def modules(game):
 def only(case, term):
     """Overrides that leave a synthesiser one term, and the student one: its own, or its first where a judge is asked."""
     terms = method_terms()[case.partition(".")[0]]
-    kept = {term} if term in (*terms.student, *FURTHER_TERMS) else {term, terms.student[0]}
+    kept = {term} if term in (*terms.student, *further_terms()) else {term, terms.student[0]}
     weights = [f"weights.{name}={float(name in kept)}" for name in terms.names]
-    return [*weights, *(f"terms.{name}={float(name in kept)}" for name in FURTHER_TERMS)]
+    return [*weights, *(f"terms.{name}={float(name in kept)}" for name in further_terms())]
 
 
 def judges(case):
@@ -36,7 +35,7 @@ def test_terms_read_without_torch_are_those_of_the_class(tiny, case):
     terms = method_terms()[case.partition(".")[0]]
     own = type(method)
     assert (own.student, own.source, own.pixels) == (terms.student, terms.source, terms.pixels)
-    assert own.weights == terms.weights and own.further == FURTHER_TERMS
+    assert own.weights == terms.weights and own.options == {name: o.default for name, o in terms.options.items()}
     assert set(terms.weights) == set(terms.names)
 
 

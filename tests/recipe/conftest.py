@@ -8,18 +8,22 @@ from typing import Any
 import pytest
 
 from segkd.foundation.errors import RecipeError
-from segkd.recipe import Terms, load
+from segkd.recipe import Terms, load, method_terms
 from segkd.recipe.strict_yaml import dump
 
+OPTIONS = {name: terms.options for name, terms in method_terms().items()}
 METHODS = {
-    "ddad": Terms(("kd",), ("adv", "bn", "balance"), {"kd": 1.0, "adv": 1.0, "bn": 1.0, "balance": 0.0}),
-    "dfad": Terms(("kd",), ("adv",), {"kd": 1.0, "adv": 1.0}),
+    "ddad": Terms(
+        ("kd",), ("adv", "bn", "balance"), {"kd": 1.0, "adv": 1.0, "bn": 1.0, "balance": 0.0}, options=OPTIONS["ddad"]
+    ),
+    "dfad": Terms(("kd",), ("adv",), {"kd": 1.0, "adv": 1.0}, options=OPTIONS["dfad"]),
 }
 DISTILL: dict[str, Any] = {
     "method": "ddad",
     "variant": "segkd",
     "weights": {"kd": 1.0, "adv": 0.5, "bn": 1.0},
-    "game": {"student_moves": 5, "synth_moves": 1, "discrepancy": "l1", "temperature": 2.0, "log": True},
+    "options": {"discrepancy": "l1", "temperature": 2.0, "log": True},
+    "game": {"student_moves": 5, "synth_moves": 1},
     "teacher": {"arch": "FPN", "encoder": "resnet18", "classes": "camvid", "weights": "/t.safetensors",
                 "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "options": {"decoder_channels": [64, 32]}},
     "student": {"arch": "FPN", "encoder": "mobilenet_v2", "weights": "none", "ema": 0.99,

@@ -36,7 +36,7 @@ def test_a_distil_recipe(write: Write, distill: dict[str, Any], methods: dict[st
     assert recipe.synth.size == (128, 160)
     assert recipe.synth.sizes == ((96, 96),)
     assert recipe.student.optimizer.betas == (0.9, 0.999)
-    assert recipe.game.ramp == 0.0
+    assert recipe.options["ramp"] == 0.0
     assert recipe.run.dir == "runs/recipe-s1"
     assert load(write(distill), kind="distill", methods=methods) == recipe
 

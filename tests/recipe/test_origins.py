@@ -30,9 +30,9 @@ def test_it_says_where_each_value_was_written(write: Write) -> None:
     text = annotated("recipe.yaml", ["run.seed=3", "game.logits=null"])
     assert text.startswith("# recipe.yaml, as it would run")
     found = said(text)
-    assert found["student_moves: 3"] == "recipe.yaml:5"
+    assert found["student_moves: 3"] == "recipe.yaml:6"
     assert found["adv: 2.0"] == "recipe.yaml:4"
-    assert found["width: 8"] == "preset ddad, recipe.yaml:9"
+    assert found["width: 8"] == "preset ddad, recipe.yaml:10"
     assert found["seed: 3"] == "command line"
     assert found["logits: full"] == "default (null at command line)"
     assert found["tv: 0.0"] == "default of ddad"

@@ -26,7 +26,8 @@ extends: base/ddad.yaml
 teacher: {arch: Unet, encoder: resnet18, classes: [a, b], weights: x.safetensors}
 student: {arch: Unet, encoder: resnet18, ema: 0.9, optimizer: {name: adamw, lr: 1.0e-4}}
 weights: {bn: 0.0, adv: 2.0}
-game: {student_moves: 3, discrepancy: kl}
+options: {discrepancy: kl}
+game: {student_moves: 3}
 synth: {size: [64, 64], replay: 8, augment: []}
 data: {name: null}
 run: {steps: 10, batch: 2}
@@ -36,7 +37,7 @@ run: {steps: 10, batch: 2}
 def test_a_recipe_of_ones_own_beats_the_presets_that_it_inherits(write: Write) -> None:
     recipe = load(write(OWN))
     assert (recipe.weights["bn"], recipe.weights["adv"]) == (0.0, 2.0)
-    assert (recipe.game.student_moves, recipe.game.discrepancy) == (3, "kl")
+    assert (recipe.game.student_moves, recipe.options["discrepancy"]) == (3, "kl")
     assert (recipe.synth.replay, recipe.synth.augment) == (8, ())
     assert (recipe.student.ema, recipe.student.optimizer.lr) == (0.9, 1e-4)
     assert recipe.student.schedule.name == "cosine", "what it does not say is the preset's"
@@ -44,7 +45,7 @@ def test_a_recipe_of_ones_own_beats_the_presets_that_it_inherits(write: Write) -
 
 
 KEYS = {  # key: whether a number is a fraction, and what holds where nobody says anything
-    "game.ramp": (True, 0.0), "student.ema": (True, 0.999), "synth.collage_until": (True, 1.0), "run.keep": (False, 2),
+    "options.ramp": (True, 0.0), "student.ema": (True, 0.999), "synth.collage_until": (True, 1.0), "run.keep": (False, 2),
     "synth.replay": (False, 0),
 }  # fmt: skip
 PLACES = ("blocks", "ddad", "ddad.segkd", "ddad.paper", "dfad")
@@ -126,9 +127,9 @@ def test_whoever_chooses_another_method_is_told_what_holds(write: Write, capsys:
     assert (recipe.game.student_moves, recipe.synth.kind) == (3, "dcgan")
     assert capsys.readouterr().err.splitlines() == [
         "recipe.yaml:4: weights.adv: 2.0 holds, where preset dfad would say 1.0",
-        "recipe.yaml:5: game.student_moves: 3 holds, where preset dfad would say 5",
-        'recipe.yaml:5: game.discrepancy: "kl" holds, where preset dfad would say "l1"',
-        "recipe.yaml:6: synth.replay: 8 holds, where preset dfad would say 0",
+        'recipe.yaml:5: options.discrepancy: "kl" holds, where preset dfad would say "l1"',
+        "recipe.yaml:6: game.student_moves: 3 holds, where preset dfad would say 5",
+        "recipe.yaml:7: synth.replay: 8 holds, where preset dfad would say 0",
     ], "a weight of nothing needs no word"
     write(OWN.replace("bn: 0.0", "bn: 0.5"))
     assert load(path, ["method=dfad", "game.student_moves=5"]).game.student_moves == 5
@@ -186,13 +187,13 @@ def test_validate_does_not_judge_a_recipe_by_other_methods(write: Write, capsys:
 def test_a_preset_of_ones_own_is_checked(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     from segkd.cli.main import main
 
-    more = "presets: {dfad: {game: {ramp: 2}}, ddad: {run: {keep: 0}}, ddad.quick: {run: {sed: 1}}}\n"
+    more = "presets: {dfad: {options: {ramp: 2}}, ddad: {run: {keep: 0}}, ddad.quick: {run: {sed: 1}}}\n"
     write(OWN.replace("steps: 10", "stepz: 10") + more)
     assert main(["recipes", "validate", "recipe.yaml"]) == 2
     err = capsys.readouterr().err
-    assert "recipe.yaml:8: run.stepz: unknown key, did you mean 'steps'?" in err
+    assert "recipe.yaml:9: run.stepz: unknown key, did you mean 'steps'?" in err
     assert (
-        "recipe.yaml:9: game.ramp: must be at most 1.0, got 2" in err
+        "recipe.yaml:10: options.ramp: must be at most 1.0, got 2" in err
         and "run.sed: unknown key" in err
         and "run.keep: must be" in err
     )

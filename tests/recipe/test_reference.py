@@ -24,7 +24,7 @@ def leaves(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
 def test_every_key_of_the_shipped_recipes_is_told() -> None:
     known = {key.name for key in keys()}
     for name in shipped():
-        assert {key for key in leaves(load(name).as_dict()) if key != "terms"} <= known, name
+        assert {key for key in leaves(load(name).as_dict()) if key not in ("terms", "options")} <= known, name
     weights = {term for terms in method_terms().values() for term in terms.names}
     assert {name for name in known if name.startswith("weights.")} == {f"weights.{term}" for term in weights}
 
@@ -62,7 +62,7 @@ def test_a_prefix_chooses(prefix: str, names: list[str]) -> None:
 def test_an_unknown_prefix_is_told() -> None:
     with pytest.raises(UsageError, match="no key begins so; did you mean 'student'"):
         keys("studnet")
-    with pytest.raises(UsageError, match="no key begins so; blocks: weights, terms, game, "):
+    with pytest.raises(UsageError, match="no key begins so; blocks: weights, options, terms, game, "):
         keys("zebra.stripes")
 
 

@@ -53,13 +53,13 @@ def test_null_unsets_what_was_inherited(write: Write, distill: dict[str, Any], m
     write(distill, "root.yaml")
     recipe = load(
         write("extends: root.yaml\nstudent: {ema: null, schedule: null}\ndata: {final: null}\nweights: {adv: null}\n"
-              "synth: {optimizer: {clip: null}}\ngame: null\n"), methods=methods)  # fmt: skip
+              "synth: {optimizer: {clip: null}}\noptions: null\n"), methods=methods)  # fmt: skip
     assert recipe.student.ema == 0.999
     assert recipe.student.schedule.name == "poly"
     assert recipe.data.final is None
     assert recipe.synth.optimizer.clip is None
     assert recipe.weights["adv"] == 1.0
-    assert recipe.game.temperature == 1.0
+    assert recipe.options["temperature"] == 1.0
 
 
 def test_errors_name_the_file_and_line_that_caused_them(
@@ -70,7 +70,7 @@ def test_errors_name_the_file_and_line_that_caused_them(
     write(root, "base/root.yaml")
     line = next(number for number, text in enumerate(root.splitlines(), 1) if "lr: -1" in text)
     errors = errors_of(
-        "extends: base/root.yaml\nrun:\n  sed: 1\npresets:\n  ddad:\n    game: {ramp: 2}\n",
+        "extends: base/root.yaml\nrun:\n  sed: 1\npresets:\n  ddad:\n    options: {ramp: 2}\n",
         "teacher.clases=11", "run.batch=many",
     )  # fmt: skip
     assert sorted(errors) == [
@@ -78,7 +78,7 @@ def test_errors_name_the_file_and_line_that_caused_them(
         'command line: run.batch: expected a whole number, got "many"',
         "command line: teacher.clases: unknown key, did you mean 'classes'?",
         "recipe.yaml:3: run.sed: unknown key, did you mean 'seed'?",
-        "recipe.yaml:6: game.ramp: must be at most 1.0, got 2",
+        "recipe.yaml:6: options.ramp: must be at most 1.0, got 2",
     ]
 
 

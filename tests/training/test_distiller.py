@@ -351,7 +351,7 @@ def test_logits_at_the_head_are_smaller_and_reach_the_bank(tiny):
 
 
 def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
-    method = tiny.game("ddad.segkd", "game.ramp=0.5", "run.steps=8", "weights.adv=0.4").method
+    method = tiny.game("ddad.segkd", "options.ramp=0.5", "run.steps=8", "weights.adv=0.4").method
     assert [method.weight("adv", step) for step in range(8)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4])
     assert method.weight("bn", 0) == method.chosen["bn"]
 
