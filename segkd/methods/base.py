@@ -48,14 +48,15 @@ class View:
 
     `z` latents, `x` images in the teacher's input space, `t` and `s` logits (N,C,h,w) of teacher and student,
     `t_features` and `s_features` lists of maps, `statistics` of the teacher's BatchNorm inputs, `labels` (conditional
-    sources only); `teacher(x2)` and `student(x2)` are logits of other images.
+    sources only); `teacher(x2)`, `student(x2)` and `average(x2)` are logits of other images.
     """
 
     def __init__(
-        self, values: Mapping[str, object], teacher: Callable[[Tensor], Tensor], student: Callable[[Tensor], Tensor]
-    ) -> None:
+        self, values: Mapping[str, object], teacher: Callable[[Tensor], Tensor], student: Callable[[Tensor], Tensor],
+        average: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self._values = values
-        self._networks = {"teacher": teacher, "student": student}
+        self._networks = {"teacher": teacher, "student": student, "average": average}
         self.touched: set[str] = set()
 
     def __getattr__(self, name: str):  # noqa: ANN204 - tensors and lists
@@ -74,6 +75,18 @@ class View:
     def student(self, images: Tensor) -> Tensor:
         """The student's logits of other images."""
         return self._networks["student"](images)
+
+    def average(self, images: Tensor) -> Tensor:
+        """The averaged student's logits of other images, through which no gradient flows.
+
+        Raises:
+            UsageError: the student has no average.
+        """
+        self.touched.add("average")
+        average = self._networks["average"]
+        if average is None:
+            raise UsageError("a term asks for v.average, and the student has no average; set student.ema=0.99")
+        return average(images)
 
 
 class Term(nn.Module):

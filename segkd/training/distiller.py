@@ -49,6 +49,7 @@ class Distiller:
         self.method, self.networks, self.student, self.source, self.bank = method, networks, student, source, bank
         self.teacher, self.sampling, self.refusals = networks.teacher, sampling, refusals
         self.device = next(networks.student.parameters()).device
+        networks.averaged = student.average.module if student.average is not None else None
         self.attempt = 0
         self._onlooker: nn.Module | None = None  # a copy of the student, while the student learns
         self._lessons: dict[int, dict[str, object]] = {}
@@ -128,7 +129,7 @@ class Distiller:
         """Whether the two sides of an overlapped step run at once; else they take turns, to the same images."""
         alone = self.device.type == "cpu" and ranks.size() == 1 and torch.get_num_threads() > 1
         shared = self.networks.student_draws or self.networks.passes.checkpointing or "teacher" in self.needs["student"]
-        shared = shared or bool(self.method.state_dict())
+        shared = shared or bool(self.method.state_dict()) or any("average" in needs for needs in self.needs.values())
         return self.method.rules.overlap and alone and not shared
 
     @property

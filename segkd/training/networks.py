@@ -48,6 +48,8 @@ class Networks:
             keeps_heads,
             recording,
         )
+        self.averaged: Adapter | None = None
+        """The average of the student, where there is one; whoever moves the student sets it."""
         self.student_draws = False
         """Whether the student draws random numbers, as dropout does; known once terms have been traced."""
         self.recorded = {"teacher": Recorded(teacher), "student": Recorded(student)}
@@ -103,7 +105,11 @@ class Networks:
         return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
 
     def view(self, values: Mapping[str, object], network: nn.Module | None = None) -> View:
-        """A view of such values, through which a term may also ask teacher and student, or a copy, for logits of other images."""
+        """A view of such values, through which a term may also ask for logits of other images.
+
+        Of the teacher, of the student, or a copy, and of its average, which takes the BatchNorm statistics of the images:
+        those that it keeps are an average too, and belong to no weights.
+        """
 
         def teacher(images: Tensor) -> Tensor:
             return self.teach(images, set())["t"]
@@ -111,7 +117,15 @@ class Networks:
         def student(images: Tensor) -> Tensor:
             return self.study(images, {"s"}, network)["s"]
 
-        return View(values, teacher, student)
+        @torch.no_grad()
+        def average(images: Tensor) -> Tensor:
+            was, self.averaged.in_fp32 = self.averaged.training, self.student.in_fp32
+            with untouched_statistics(self.averaged.train()):
+                logits = self.study(images, {"s"}, self.averaged)["s"]
+            self.averaged.train(was)
+            return logits
+
+        return View(values, teacher, student, average if self.averaged is not None else None)
 
     @torch.no_grad()
     def traced(self, method: Method, batch: Batch) -> dict[str, Traced]:

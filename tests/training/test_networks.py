@@ -1,6 +1,7 @@
 """What terms ask of the networks, and what of a method's own learns."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -74,6 +75,41 @@ def test_a_parameter_of_a_method_is_in_the_checkpoint(tiny) -> None:
 def test_a_parameter_that_nobody_or_two_would_teach_is_refused(tiny, weights, line) -> None:
     with pytest.raises(UsageError, match=line):
         played_by(tiny.game(), Learned(RULES, weights))
+
+
+class Averaged(Noise):
+    """The student follows its own average on mirrored images, too."""
+
+    student, weights = ("kd", "mirrored"), {"kd": 1.0, "mirrored": 1.0}
+
+    def mirrored(self, v: View) -> Tensor:
+        self.seen = v.average(v.x.flip(-1))
+        return (v.s.flip(-1) - self.seen).square().mean()
+
+
+def test_a_term_may_ask_the_averaged_student(tiny) -> None:
+    game = played_by(
+        tiny.game("ddad.segkd", "game.overlap=true"), Averaged(Rules(steps=4, student_moves=1, overlap=True))
+    )
+    assert "average" in game.needs["student"] and not game.in_threads
+    game.play(0), game.play(1)
+    average = game.student.average.module
+    images, before = next(iter(game.held_out(1))), tiny.hash(average)
+
+    def drawn(network: Callable[[Tensor], Tensor]) -> Tensor:  # the student drops out
+        torch.manual_seed(0)
+        return network(images)
+
+    logits = drawn(game.networks.view({}).average)
+    assert not logits.requires_grad and not game.method.seen.requires_grad
+    assert not torch.equal(logits, drawn(game.networks.view({}).student))
+    assert tiny.hash(average) == before
+    assert torch.equal(logits, drawn(copy.deepcopy(average).train()))
+
+
+def test_without_an_average_no_term_may_ask_it(tiny) -> None:
+    with pytest.raises(UsageError, match=r"v\.average, and the student has no average; set student\.ema=0\.99"):
+        played_by(tiny.game("noise", "student.ema=0", "run.headline=last"), Averaged(RULES))
 
 
 class Plain(nn.Module):
