@@ -72,7 +72,7 @@ class Player:
 
     `ema` (decay per accepted update, 0 for none) averages parameters and floating-point buffers. A young average decays
     faster, by n/(n+9) after n updates, so that it reaches over a tenth of them: that of a short run is none of its first
-    steps.
+    steps. With several processes all move the network alike, by the means of their gradients, if it is `shared`.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Player:
     schedule: Schedule
     steps: int
     ema_decay: float = 0.0
+    shared: bool = True
     optimizer: torch.optim.Optimizer = field(init=False)
     average: AveragedModel | None = field(init=False, default=None)
 
@@ -113,9 +114,14 @@ class Player:
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         value = loss.detach().to(parameters[0].dtype)
         vote = value if sound is None else torch.where(sound, value, math.nan)
-        *gradients, vote = ranks.averaged([*gradients, vote])
+        if self.shared:
+            *gradients, vote = ranks.averaged([*gradients, vote])
+        else:
+            [vote] = ranks.averaged([vote])
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         refused = ~(vote.isfinite() & norm.isfinite())
+        if not self.shared:
+            refused = ranks.anywhere(refused)
         verdict = Verdict(refused, lambda: _why(value, vote, norm))
         if waiting.at_hand(refused) and refused:
             before.put_back()

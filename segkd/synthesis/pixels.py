@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from segkd.players.player import Player
+from segkd.players.player import Optimizer, Player, Schedule
 from segkd.synthesis.source import Batch, Judge, Move, Size, Source
 
 PACE = 0.08
@@ -46,23 +46,22 @@ class Pixels(Source):
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """Images that have followed `judge`; without one, those that they would begin with."""
         drawn = self.start.draw(batch, size, move)
-        return drawn if judge is None else replace(drawn, images=self.refined(drawn.images, judge))
+        return drawn if judge is None else self.refined(drawn, judge)
 
     def improve(self, batch: int, size: Size, judge: Judge) -> None:
         """One move of the source that the images begin with."""
         self.start.improve(batch, size, judge)
 
     @torch.enable_grad()
-    def refined(self, images: Tensor, judge: Judge) -> Tensor:
-        """The images (N,3,H,W) after their steps, detached."""
+    def refined(self, drawn: Batch, judge: Judge) -> Batch:
+        """The batch after its steps, detached."""
         # logits keep the pixels in their range; the ends themselves have none
-        logits = torch.logit(((images.detach() - self.low) / self.span).clamp(0.01, 0.99)).requires_grad_()
-        optimizer = torch.optim.Adam([logits], lr=PACE)
+        logits = nn.Parameter(torch.logit(((drawn.images - self.low) / self.span).clamp(0.01, 0.99)))
+        moved = nn.ParameterList([logits])
+        player = Player("pixels", moved, Optimizer("adam", PACE), Schedule("constant"), self.steps, shared=False)
         for _ in range(self.steps):
-            optimizer.zero_grad()
-            judge(Batch(self._pixels(logits))).backward(inputs=[logits])
-            optimizer.step()
-        return self._pixels(logits).detach()
+            judge.update(player, lambda: judge(replace(drawn, images=self._pixels(logits))))
+        return replace(drawn, images=self._pixels(logits).detach())
 
     def _pixels(self, logits: Tensor) -> Tensor:
         return (logits.sigmoid() * self.span + self.low).contiguous(memory_format=torch.channels_last)

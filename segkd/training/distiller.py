@@ -197,8 +197,8 @@ class Distiller:
             made = self.source.draw(self.sampling.batch, self.sampling.size(step), judge.move, judge)
         logits = self.networks.teach(made.images, set(), first=True)["kept"]
         sound = finite(images=made.images, logits=logits)
-        if judge.values:
-            sound["judges"] = torch.stack([*judge.values.values()]).isfinite().all()
+        if judge.refused is not None:
+            sound["judges"] = ~judge.refused
         refused = ranks.anywhere(~torch.stack([*sound.values()]).all())
         before.put_back(refused)
         verdict = Verdict(refused, lambda: "what another process made is not finite")
@@ -207,10 +207,12 @@ class Distiller:
         return {}
 
     def _judge(self, terms: str, step: int, index: int) -> TermsJudge:
-        """What images of a move answer to."""
+        """What images of a move answer to. Refused updates of single images are told with the verdict on what is kept."""
+        learns = terms == "source"
         return TermsJudge(
-            self.networks, self.method, terms, self.needs[terms], self._move(step, index),
-            student=self._shown_student.train(), keeps=self.bank is not None and self.source.keeps, hear=partial(self._hear, step, index),
+            self.networks, self.method, terms, self.needs[terms], self._move(step, index), self._shown_student.train(),
+            keeps=learns and self.bank is not None and self.source.keeps,
+            hear=partial(self._hear, step, index) if learns else lambda player, verdict: None,
         )  # fmt: skip
 
     def _hear(self, step: int, index: int, player: str, verdict: Verdict) -> None:

@@ -38,8 +38,8 @@ class TermsJudge:
     """
 
     def __init__(
-        self, networks: Networks, method: Method, terms: str, needs: set[str], move: Move, *,
-        student: nn.Module, keeps: bool, hear: Callable[[str, Verdict], None],
+        self, networks: Networks, method: Method, terms: str, needs: set[str], move: Move,
+        student: nn.Module, *, keeps: bool, hear: Callable[[str, Verdict], None],
     ) -> None:  # fmt: skip
         self.networks, self.method, self.terms, self.needs, self.move = networks, method, terms, needs, move
         self.student, self.keeps, self.hear = student, keeps, hear

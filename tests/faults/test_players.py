@@ -97,8 +97,13 @@ def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
     game = tiny.game(case, *(f"weights.{name}=1.0" for name in names), *KEEPING, "synth.refine=1")
     refined, seen = game.source.refined, []
 
-    def watched(images, judge):
-        return refined(images, lambda batch: seen.append(batch.images) or judge(batch))
+    def watched(drawn, judge):
+        look = judge.networks.teach
+        judge.networks.teach = lambda images, *given: seen.append(images) or look(images, *given)
+        try:
+            return refined(drawn, judge)
+        finally:
+            judge.networks.teach = look
 
     game.source.refined = watched
     game._keep_move(0, 0)

@@ -223,8 +223,6 @@ def test_a_network_that_counts_nothing_has_an_average_too():
 def test_there_is_no_average_unless_it_is_asked_for():
     made = Player("p", network(), SGD, CONSTANT, 8)
     assert made.average is None and made.state()["average"] == {}
-    with pytest.raises(TypeError):
-        Player("p", network(), SGD, CONSTANT, 8, 0.0, None)
 
 
 def test_without_an_average_the_live_network_is_the_headline():

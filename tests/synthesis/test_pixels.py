@@ -4,16 +4,30 @@ import numpy as np
 import pytest
 import torch
 
+from segkd.machine.snapshot import Snapshot
 from segkd.synthesis.noise import Noise
 from segkd.synthesis.pixels import PACE, Pixels
-from segkd.synthesis.source import Move
+from segkd.synthesis.source import Batch, Move
 
 LOW, HIGH = torch.tensor([-1.0, -2.0, 0.0]), torch.tensor([1.0, 2.0, 4.0])
 REACH = (HIGH - LOW).view(1, 3, 1, 1)
 
 
+class Judge:
+    """A loss of images alone."""
+
+    def __init__(self, loss):
+        self.loss, self.verdicts = loss, []
+
+    def __call__(self, batch):
+        return self.loss(batch.images)
+
+    def update(self, player, loss):
+        self.verdicts.append(player.update(loss(), 0, Snapshot([])))
+
+
 def refined(steps, x, loss):
-    return Pixels(Noise(LOW, HIGH), steps, LOW, HIGH).refined(x, lambda batch: loss(batch.images))
+    return Pixels(Noise(LOW, HIGH), steps, LOW, HIGH).refined(Batch(x), Judge(loss)).images
 
 
 def images():
@@ -53,7 +67,7 @@ def test_only_what_is_to_be_kept_follows_its_judge():
     source, move = Pixels(Noise(LOW, HIGH), 2, LOW, HIGH), Move(0, 3, 1)
     raw = source.draw(2, (5, 7), move).images
     assert torch.equal(raw, Noise(LOW, HIGH).draw(2, (5, 7), move).images)
-    kept = source.draw(2, (5, 7), move, lambda batch: batch.images.square().sum()).images
+    kept = source.draw(2, (5, 7), move, Judge(lambda x: x.square().sum())).images
     assert kept.square().sum() < raw.square().sum() and not source.keeps
 
 
@@ -70,9 +84,27 @@ def test_images_stay_in_their_range():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_shows(bad):
-    """Whoever would keep such images must see it."""
-    assert not refined(2, images(), lambda x: (x * bad).sum()).isfinite().all()
+def test_a_step_whose_gradient_is_not_finite_is_refused(bad):
+    x, judge = images(), Judge(lambda x: (x * bad).sum())
+    found = Pixels(Noise(LOW, HIGH), 2, LOW, HIGH).refined(Batch(x), judge).images
+    assert [bool(verdict.refused) for verdict in judge.verdicts] == [True, True]
+    torch.testing.assert_close(
+        found, x.clamp(LOW.view(1, 3, 1, 1) + 0.01 * REACH, HIGH.view(1, 3, 1, 1) - 0.01 * REACH)
+    )
+
+
+def test_what_an_image_was_made_from_stays_with_it():
+    drawn = Batch(images(), labels=torch.ones(2, 5, 7, dtype=torch.int64), latents=torch.zeros(2, 4))
+    seen = []
+
+    class Seeing(Judge):
+        def __call__(self, batch):
+            seen.append(batch)
+            return super().__call__(batch)
+
+    judge = Seeing(lambda x: x.sum())
+    found = Pixels(Noise(LOW, HIGH), 1, LOW, HIGH).refined(drawn, judge)
+    assert all(b.labels is drawn.labels and b.latents is drawn.latents for b in (*seen, found))
 
 
 def test_it_works_where_gradients_are_off_and_leaves_none_behind():
