@@ -46,10 +46,10 @@ CANARIES = {
     ),
     # The moves' seeds are counted from where the process began, not from where the run did.
     "seed reset on resume": Canary(
-        "segkd/training/distiller.py",
-        'torch.manual_seed(seed_for(self.seed, step, index, "latent"))',
-        'self.drawn = getattr(self, "drawn", -1) + 1\n'
-        '        torch.manual_seed(seed_for(self.seed, self.drawn, 0, "latent"))',
+        "segkd/synthesis/source.py",
+        "torch.manual_seed(seed_for(self.seed, self.step, self.index, stream + part))",
+        'Move.begun = getattr(Move, "begun", -1) + 1\n'
+        "        torch.manual_seed(seed_for(self.seed, Move.begun, 0, stream + part))",
         f"{FAULTS}/test_resume.py::test_resumed_after_any_step[ddad.segkd]",
     ),
     "average not restored": Canary(
@@ -57,9 +57,7 @@ CANARIES = {
         f"{FAULTS}/test_resume.py::test_resumed_after_any_step[ddad.segkd]",
     ),
     "looking moves running statistics": Canary(
-        "segkd/training/distiller.py",
-        "with self.networks.autocast(self.device), untouched_statistics(maker):\n                yield",
-        "with self.networks.autocast(self.device):\n                yield",
+        "segkd/synthesis/generator.py", "with untouched_statistics(painter):", "with torch.no_grad():",
         f"{FAULTS}/test_resume.py::test_looking_writing_and_saving_change_nothing[ddad.segkd]",
     ),
     "teacher in train mode": Canary(
@@ -148,7 +146,7 @@ def test_the_bug_is_caught(row, copy: Path, name: str) -> None:
     (copy / canary.file).write_text(text.replace(canary.good, canary.bad))
     done = run(copy, "-qx", canary.test)
     assert done.returncode == 1, done.stdout + done.stderr
-    failed = re.search(rf"^FAILED {re.escape(canary.test)} - (assert|AssertionError|Failed)", done.stdout, re.MULTILINE)
+    failed = re.search(rf"^FAILED {re.escape(canary.test)} - (assert|AssertionError|Failed|segkd\.foundation\.errors)", done.stdout, re.MULTILINE)
     assert failed and "1 failed" in done.stdout, done.stdout
     row.count()
 
