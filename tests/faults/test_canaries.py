@@ -146,7 +146,11 @@ def test_the_bug_is_caught(row, copy: Path, name: str) -> None:
     (copy / canary.file).write_text(text.replace(canary.good, canary.bad))
     done = run(copy, "-qx", canary.test)
     assert done.returncode == 1, done.stdout + done.stderr
-    failed = re.search(rf"^FAILED {re.escape(canary.test)} - (assert|AssertionError|Failed|segkd\.foundation\.errors)", done.stdout, re.MULTILINE)
+    failed = re.search(
+        rf"^FAILED {re.escape(canary.test)} - (assert|AssertionError|Failed|segkd\.foundation\.errors)",
+        done.stdout,
+        re.MULTILINE,
+    )
     assert failed and "1 failed" in done.stdout, done.stdout
     row.count()
 

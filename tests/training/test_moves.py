@@ -452,9 +452,7 @@ def test_what_is_not_sound_is_named_and_put_back(tiny):
     spoilt.append(True)
     game._moves["keep"](1, 1)
     assert game.method.memory == 2 and len(game.bank) == 2
-    assert game.notes == [
-        "step 1: keep judges are not finite (term bn is nan): update refused, nothing changed"
-    ]
+    assert game.notes == ["step 1: keep judges are not finite (term bn is nan): update refused, nothing changed"]
 
 
 def test_images_without_judges_that_are_not_sound_are_named(tiny):
