@@ -215,18 +215,15 @@ class Synth(Block):
 
 
 MOST_MOVES = 17
-"""In a step: once a signal has come in one of them, 16 others may have to be played before a checkpoint can be saved."""
+"""In a step that overlaps: a signal waits for its end, and 16 other moves may have to be played before a checkpoint is saved."""
 
 
 class Game(Block):
-    """How student and generator are trained in turn.
+    """How student and generator are trained in turn. A move is an update, or a batch for the bank."""
 
-    A move is an update, or a batch for the bank: at most 17 a step, and at most 16 without those that keep.
-    """
-
-    student_moves: Annotated[int, Field(ge=1, le=15)] = Field(5, description="updates of the student in a step")
-    synth_moves: Annotated[int, Field(ge=0, le=15)] = Field(1, description="updates of the generator in a step")
-    keep_moves: Annotated[int, Field(ge=0, le=15)] = Field(
+    student_moves: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="updates of the student in a step")
+    synth_moves: Annotated[int, Field(ge=0, le=1000)] = Field(1, description="updates of the generator in a step")
+    keep_moves: Annotated[int, Field(ge=0, le=1000)] = Field(
         0, description="batches in a step that are made for the image bank only"
     )
     logits: Literal["full", "head"] = Field("full", description="compare at the image's or at the head's resolution")
@@ -236,24 +233,13 @@ class Game(Block):
         description="the student learns from images kept before the step; on a CPU beside the generator",
     )
 
-    @field_validator("synth_moves")
+    @field_validator("overlap")
     @classmethod
-    def _few(cls, synth_moves: int, info: ValidationInfo) -> int:
-        if synth_moves + info.data.get("student_moves", 0) > MOST_MOVES - 1:
-            raise ValueError(
-                f"more than {MOST_MOVES - 1} moves of the two players a step: a signal waits for a step's end"
-            )
-        return synth_moves
-
-    @field_validator("keep_moves")
-    @classmethod
-    def _few_in_all(cls, keep_moves: int, info: ValidationInfo) -> int:
-        moves = [keep_moves, info.data.get("student_moves", 0), info.data.get("synth_moves", 0)]
-        if keep_moves and sum(moves) > MOST_MOVES:
-            raise ValueError(
-                f"more than {MOST_MOVES} moves a step, all three kinds together: a signal waits for its end"
-            )
-        return keep_moves
+    def _few(cls, overlap: bool, info: ValidationInfo) -> bool:
+        moves = sum(info.data.get(f"{kind}_moves", 0) for kind in ("student", "synth", "keep"))
+        if overlap and moves > MOST_MOVES:
+            raise ValueError(f"more than {MOST_MOVES} moves a step: where they overlap, a signal waits for its end")
+        return overlap
 
 
 class Data(Block):

@@ -31,8 +31,6 @@ class Pixels(Source):
         low, high: the teacher's input range (3,).
     """
 
-    keeps = False
-
     def __init__(self, start: Source, steps: int, low: Tensor, high: Tensor) -> None:
         super().__init__()
         self.start, self.steps = start, steps

@@ -101,8 +101,8 @@ class Source(nn.Module):
     """
 
     player: Player | None = None
-    keeps = True
-    """Whether what it makes while it improves is worth keeping."""
+    updates = 1
+    """Updates that a move of it may take. A move of several is undone where a signal comes in between."""
 
     def __init__(self, augment: Augment | None = None) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from operator import itemgetter
 
@@ -27,6 +28,7 @@ from segkd.synthesis.bank import Replay
 from segkd.synthesis.source import Move, Sampling, Source
 from segkd.training.judge import TermsJudge, finite
 from segkd.training.networks import Networks, Traced
+from segkd.training.signals import Interrupted
 
 STATISTICS = 256
 """Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
@@ -55,7 +57,12 @@ class Distiller:
         self._lessons: dict[int, dict[str, object]] = {}
         self._left: list[tuple[int, Callable[[], object]]] | None = None
         self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
+        self._begun: tuple[int, dict[str, float | Tensor]] = (
+            0,
+            {},
+        )  # moves of the step that are done, and what they told
         self.moved: Callable[[float], None] = lambda share: None
+        self.stopping: Callable[[], bool] = bool
         self._moves = {"student": self._student_move, "source": self._source_move, "keep": self._keep_move}
         traced = self._traced()
         self.needs = {player: found.looked_at for player, found in traced.items()}
@@ -79,14 +86,29 @@ class Distiller:
         return self.refusals.notes
 
     def play(self, step: int) -> dict[str, float | Tensor]:
-        """One step: the method's moves in order. Returns the last value of each term, for which a look may have to wait."""
+        """One step, or what is left of it: the method's moves in order.
+
+        Returns the last value of each term, for which a look may have to wait.
+
+        Raises:
+            Interrupted: a signal came; the moves before stay, and the state tells how many they are.
+        """
         moves = list(enumerate(self.method.moves(step)))
-        if self.method.rules.overlap and self._has_kept:
-            values = self._side_by_side(step, moves)
-        else:
-            values = self._in_turn(step, moves, self.moved)
+        together = self.method.rules.overlap and self._has_kept and not self._begun[0]
+        values = self._side_by_side(step, moves) if together else self._one_by_one(step, moves)
         self.refusals.end_step()
         return values | {"lr": self.student.optimizer.param_groups[0]["lr"]}
+
+    def _one_by_one(self, step: int, moves: Sequence[tuple[int, str]]) -> dict[str, float | Tensor]:
+        begun, values = self._begun
+        for index, move in moves[begun:]:
+            self._begun = index, values
+            if index > begun and self.stopping():
+                raise Interrupted
+            values = values | self._moves[move](step, index)
+            self.moved((index + 1) / len(moves))
+        self._begun = 0, {}
+        return values
 
     def _in_turn(
         self, step: int, moves: Sequence[tuple[int, str]], moved: Callable[[float], None] = lambda share: None
@@ -182,7 +204,7 @@ class Distiller:
     def _source_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The source learns from its judges; the student only looks on. What it made goes into the bank, if it is worth it."""
         judge = self._judge("source", step, index)
-        with frozen(judge.student), untouched_statistics(judge.student):
+        with frozen(judge.student), untouched_statistics(judge.student), self._undone_if_interrupted():
             made = self.source.improve(self.sampling.batch, self.sampling.size(step), judge)
         if made is not None and self.bank is not None:
             logits, refused = judge.logits, judge.refused
@@ -193,8 +215,12 @@ class Distiller:
     def _keep_move(self, step: int, index: int) -> dict[str, Tensor]:
         """More images for the bank."""
         before, judge = Snapshot([self.method]), self._judge("pixels", step, index)
-        with frozen(judge.student), untouched_statistics(judge.student):
-            made = self.source.draw(self.sampling.batch, self.sampling.size(step), judge.move, judge)
+        try:
+            with frozen(judge.student), untouched_statistics(judge.student):
+                made = self.source.draw(self.sampling.batch, self.sampling.size(step), judge.move, judge)
+        except Interrupted:
+            before.put_back()
+            raise
         logits = self.networks.teach(made.images, set(), first=True)["kept"]
         sound = finite(images=made.images, logits=logits)
         if judge.refused is not None:
@@ -206,13 +232,28 @@ class Distiller:
         self._leave(index, lambda: self.bank.keep(made, logits, unless=refused))
         return {}
 
+    @contextmanager
+    def _undone_if_interrupted(self) -> Iterator[None]:
+        """A block of which nothing stays where a signal comes between its updates."""
+        if self.source.updates == 1:
+            yield
+            return
+        before = copy.deepcopy([part.state() for part in (self.source, self.refusals)])
+        method, notes = copy.deepcopy(self.method.state_dict()), len(self.notes)
+        try:
+            yield
+        except Interrupted:
+            self.source.restore(before[0])
+            self.refusals.restore(before[1])
+            self.method.load_state_dict(method)
+            del self.notes[notes:]
+            raise
+
     def _judge(self, terms: str, step: int, index: int) -> TermsJudge:
         """What images of a move answer to. Refused updates of single images are told with the verdict on what is kept."""
-        learns = terms == "source"
         return TermsJudge(
             self.networks, self.method, terms, self.needs[terms], self._move(step, index), self._shown_student.train(),
-            keeps=learns and self.bank is not None and self.source.keeps,
-            hear=partial(self._hear, step, index) if learns else lambda player, verdict: None,
+            partial(self._hear, step, index) if terms == "source" else None, self.stopping,
         )  # fmt: skip
 
     def _hear(self, step: int, index: int, player: str, verdict: Verdict) -> None:
@@ -316,6 +357,9 @@ class Distiller:
             "refusals": self.refusals.state(),
             "attempt": self.attempt,
         }
+        if self._begun[0]:
+            values = {name: float(value) for name, value in self._begun[1].items()}
+            state["begun"] = {"moves": self._begun[0], "values": values}
         if source := self.source.state():
             state["source"] = source
         if self.bank is not None:
@@ -327,6 +371,8 @@ class Distiller:
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
         self.attempt, self._averaged = state["attempt"], None
+        begun = state.get("begun", {"moves": 0, "values": {}})
+        self._begun = begun["moves"], begun["values"]
         self.source.restore(state.get("source", state.get("synth", {})))  # `synth`: as it was called
         if self.bank is not None:
             self.bank.restore(state["replay"], self.device)

@@ -14,6 +14,7 @@ from segkd.players.player import Player
 from segkd.players.refusals import Verdict
 from segkd.synthesis.source import Batch, Move
 from segkd.training.networks import Networks
+from segkd.training.signals import Interrupted
 
 
 def finite(**kept: Tensor) -> dict[str, Tensor]:
@@ -28,8 +29,9 @@ class TermsJudge:
         terms: whose of the method's terms images answer to: `source` or `pixels`.
         needs: what these look at.
         student: the student as it is shown.
-        keeps: what was judged last goes into a bank, and must be sound also where no term looks at it.
-        hear: takes note of the verdict of an update.
+        hear: takes note of the verdict of an update; what was judged last may then go into a bank, and must be sound also
+            where no term looks at it. None for images that follow the terms by themselves: the verdict on them is the caller's.
+        stopping: whether a signal has come. A move of several updates ends before the next of them.
 
     Attributes:
         values: the last values of the terms.
@@ -39,10 +41,10 @@ class TermsJudge:
 
     def __init__(
         self, networks: Networks, method: Method, terms: str, needs: set[str], move: Move,
-        student: nn.Module, *, keeps: bool, hear: Callable[[str, Verdict], None],
+        student: nn.Module, hear: Callable[[str, Verdict], None] | None = None, stopping: Callable[[], bool] = bool,
     ) -> None:  # fmt: skip
         self.networks, self.method, self.terms, self.needs, self.move = networks, method, terms, needs, move
-        self.student, self.keeps, self.hear = student, keeps, hear
+        self.student, self.hear, self.stopping = student, hear, stopping
         self.values: dict[str, Tensor] = {}
         self.logits: Tensor | None = None
         self.refused: Tensor | None = None
@@ -61,11 +63,18 @@ class TermsJudge:
         return total
 
     def update(self, player: Player, loss: Callable[[], Tensor]) -> None:
-        """One update of `player` on what `loss` computes, refused where that or what is to be kept is not finite."""
+        """One update of `player` on what `loss` computes, refused where that or what may be kept is not finite.
+
+        Raises:
+            Interrupted: it is not the first of its move, and a signal has come.
+        """
+        if self.move.part and self.stopping():
+            raise Interrupted
         before = Snapshot([player.network, self.method])
         total = loss()
-        sound = finite(images=self._images, logits=self.logits) if self.keeps else {}
+        sound = finite(images=self._images, logits=self.logits) if self.hear else {}
         verdict = player.update(total, self.move.step, before, torch.stack([*sound.values()]).all() if sound else None)
         self.refused = verdict.refused if self.refused is None else self.refused | verdict.refused
-        self.hear(player.name, verdict.explained(self.values, sound))
+        if self.hear:
+            self.hear(player.name, verdict.explained(self.values, sound))
         self.move = self.move.next()

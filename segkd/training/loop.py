@@ -16,7 +16,7 @@ from segkd.machine.device import machine
 from segkd.training import checkpoint
 from segkd.training.log import Diary
 from segkd.training.rhythm import Pace, Plan
-from segkd.training.signals import StopFlag
+from segkd.training.signals import Interrupted, StopFlag
 
 
 class Game(Protocol):
@@ -25,12 +25,15 @@ class Game(Protocol):
     `play` returns what is to be logged; numbers on a device are looked at only when they are. `notes` are lines about the
     step, or on an accelerator the one before, such as why a move was refused; the loop tells them and takes them away. Who
     asks for the `state` is told all (and NumbersError, if that is too much). `moved` is called where a part of a step is done, with its share of the step.
+    Between the parts of a long step it asks `stopping`, and raises Interrupted where a signal has come: its state is then that
+    of a step half done, with which the next `play` goes on.
     """
 
     precision: str
     attempt: int
     notes: list[str]
     moved: Callable[[float], None]
+    stopping: Callable[[], bool]
 
     def play(self, step: int) -> dict[str, float | Tensor]: ...
     def vitals(self) -> tuple[dict[str, float], str | None]: ...
@@ -237,11 +240,20 @@ def run(
             raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
         done, well = settle(done, well, looked=True)
     played, foretold, pace = 0, [], Pace()
+
+    def stopping() -> bool:
+        stop.agree()
+        return stop()
+
+    game.stopping = stopping
     game.moved = lambda share: diary.part(done + share)
     while done < plan.steps:
         played += 1
         try:
             values = game.play(done)
+        except Interrupted:
+            save(done, True, well)  # as it was saved last, and a part of the next step
+            raise Stopped(stop.signum) from None
         except NumbersError as error:
             tell_notes(game, done + 1, diary)
             done, well = go_back(str(error))

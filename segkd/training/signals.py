@@ -17,6 +17,10 @@ STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if
 """The signals that a run answers by saving."""
 
 
+class Interrupted(Exception):
+    """A signal came within a step: what is finished of it can be saved, and the rest is played when the run goes on."""
+
+
 class StopFlag:
     """Set by SIGINT, SIGTERM or SIGHUP; the loop looks at it between moves and evaluation batches. A second SIGINT exits at once.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,8 @@ class Teaching:
         self.player, self.samples, self.transform, self.objective = player, samples, transform, objective
         self.batch, self.first_seed, self.device, self.bf16, self.refusals = batch, seed, device, bf16, refusals
         self.attempt = 0
+        self.moved: Callable[[float], None] = lambda share: None
+        self.stopping: Callable[[], bool] = bool  # a step is one update: nothing lies between
         self.best: dict = {"miou": -1.0, "step": 0, "network": {}}
 
     @property

@@ -129,9 +129,9 @@ TYPES = {
 }
 RANGES = {
     "weights.kd": [-0.1, float("inf"), float("nan")],
-    "game.student_moves": [0, -1, 16],
-    "game.synth_moves": [-1, 16, 12],
-    "game.keep_moves": [-1, 16, 12],
+    "game.student_moves": [0, -1, 1001],
+    "game.synth_moves": [-1, 1001],
+    "game.keep_moves": [-1, 1001],
     "student.schedule.every": [0, 1e-310, 1.5],
     "run.dir": ["x" * 300, "a/" * 2000],
     "options.temperature": [0, -1.0, float("inf")],

@@ -16,7 +16,7 @@ from segkd.recipe import differences
 from segkd.training import checkpoint, loop
 from segkd.training.log import Diary, read_lines
 from segkd.training.rhythm import Seconds
-from segkd.training.signals import StopFlag
+from segkd.training.signals import Interrupted, StopFlag
 
 RECIPE = {
     "method": "walk",
@@ -170,6 +170,45 @@ def test_a_signal_in_a_look_leaves_no_trace(tmp_path, at, when):
     assert played("stopped") == at
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
     assert diary_of(tmp_path / "stopped") == diary_of(tmp_path / "whole")
+
+
+class Strides(Walk):
+    """A walk whose steps have parts, with a signal in one of them."""
+
+    def __init__(self, signal_at: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.part, self.signal_in = 0, signal_at
+
+    def play(self, step: int) -> dict[str, float]:
+        while self.part < 4:
+            if self.part and self.stopping():
+                raise Interrupted
+            values = super().play(step)
+            if (step, self.part) == self.signal_in:
+                os.kill(os.getpid(), signal.SIGTERM)
+            self.part += 1
+        self.part = 0
+        return values
+
+    def state(self) -> dict:
+        return super().state() | {"part": self.part}
+
+    def restore(self, state: dict) -> None:
+        super().restore(state)
+        self.part = state["part"]
+
+
+@pytest.mark.parametrize("at", [(0, 0), (3, 2), (4, 0), (4, 3), (8, 1)])
+def test_a_signal_within_a_step_keeps_what_is_finished_of_it(tmp_path, at):
+    whole, stopped, again = Strides(), Strides(at), Strides()
+    go(tmp_path / "whole", whole, events=loop.Events(whole.look))
+    with pytest.raises(Stopped):
+        go(tmp_path / "parts", stopped, events=loop.Events(stopped.look))
+    assert len(stopped.played) == 4 * at[0] + at[1] + 1
+    assert go(tmp_path / "parts", again, events=loop.Events(again.look)) == at[0] + (at[1] == 3)
+    assert len(stopped.played) + len(again.played) == 4 * 12
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert diary_of(tmp_path / "parts") == diary_of(tmp_path / "whole")
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, whole):
