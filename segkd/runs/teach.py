@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as safetensors_bytes
 
 from segkd import build
 from segkd.data import catalogue
@@ -20,6 +19,7 @@ from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, 
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.models.adapters import Adapter, flops_of, parameters_of
+from segkd.models.tensors import to_safetensors
 from segkd.models.weights import load_weights
 from segkd.recipe import TeachRecipe, expand_root
 from segkd.runs import card
@@ -175,8 +175,7 @@ def write_teacher(path: Path, network: Adapter, recipe: TeachRecipe, summary: di
     make_folder(path.parent)
     for file in (path, path.with_suffix(".md")):
         sweep(path.parent, f"{file.name}-")
-    tensors = {key: value.contiguous() for key, value in rounded(network).items()}
-    atomic_write(path, safetensors_bytes(tensors, metadata={"format": "pt", "recipe": str(summary["recipe"])}))
+    atomic_write(path, to_safetensors(rounded(network), format="pt", recipe=str(summary["recipe"])))
     atomic_write(path.with_suffix(".md"), model_card(path.stem, recipe, summary))
 
 
