@@ -80,9 +80,9 @@ def _start_from_teacher(network: nn.Module, teacher: Teacher) -> None:
             f"student.weights: teacher, but the teacher has no tensor for {left[0]} or any other of the student, with as many"
             " channels or more; set student.weights=none, or the teacher's arch and encoder"
         ])  # fmt: skip
-    if left and not ranks.rank():
+    if left:
         why = "for the teacher has none so large"
-        terminal.say(f"student.weights: {len(left)} of {numbers} tensors start fresh, {why}: {first_few(left)}")
+        ranks.say(f"student.weights: {len(left)} of {numbers} tensors start fresh, {why}: {first_few(left)}")
 
 
 def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
@@ -213,8 +213,7 @@ def source_of(
         data = catalogue.dataset(
             recipe.data.name, recipe.data.root, synth.split, catalogue.classes_of(recipe.teacher.classes)
         )
-        if not ranks.rank():
-            terminal.say(*data.notes)
+        ranks.say(*data.notes)
         source = Images(data, low, high, augment)
     else:
         network = generator_network_of(recipe, teacher).to(device, memory_format=torch.channels_last)

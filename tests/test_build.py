@@ -22,8 +22,8 @@ from segkd.data.sets.scenes import SceneSet
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.machine.device import device_of
 from segkd.recipe import load
+from segkd.runs import card
 from segkd.runs.labelled import labelled
-from segkd.runs.teach import model_card
 from segkd.runs.trained import device_and_bf16
 from tests.data.folders import filled
 
@@ -85,8 +85,8 @@ def test_the_card_of_a_teacher_calls_its_folder_by_name(tmp_path: Path, monkeypa
     )
     summary = {"student_miou": None, "student_parameters": 1e6, "recipe": "teach", "steps": 1, "seconds": 60.0,
                "machine": "a CPU", "precision": "fp32", "best_step": 1}  # fmt: skip
-    card = model_card("teacher", load("teach.yaml"), summary)
-    assert "1.00 M parameters, for own;" in card and "Licence: it follows that of the training images." in card
+    text = card.of_file("teacher", load("teach.yaml"), summary)
+    assert "1.00 M parameters, for own;" in text and "Licence: it follows that of the training images." in text
 
 
 @pytest.mark.parametrize("name", ["cuda:99", *(["mps"] if not torch.backends.mps.is_available() else [])])

@@ -28,7 +28,8 @@ from segkd.machine.device import machine
 from segkd.machine.snapshot import Snapshot
 from segkd.players.player import Player
 from segkd.recipe import DistillRecipe, load
-from segkd.runs.folder import bench_of, plan_of
+from segkd.runs.place import place_of
+from segkd.runs.run import rhythm_of
 from segkd.training import checkpoint, loop
 from segkd.training.distiller import Distiller
 from segkd.training.judge import finite
@@ -58,12 +59,12 @@ def look_at_numbers(player: Player) -> Callable[[], object]:
 
 def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
     """Seconds of a step, of the two ways to save, and of each guard as a share of a step."""
-    bench = bench_of(recipe)
-    teacher = build.teacher_of(recipe.teacher).to(bench.device, memory_format=torch.channels_last)
-    game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
+    place = place_of(recipe)
+    teacher = build.teacher_of(recipe.teacher).to(place.device, memory_format=torch.channels_last)
+    game = build.distiller_of(recipe, teacher, place.device, place.bf16)
     steps = iter(range(recipe.run.steps))
     step = seconds(lambda: game.play(next(steps)))
-    plan = plan_of(recipe).at_pace(step)
+    plan = rhythm_of(recipe).at_pace(step)
     state = {"recipe": recipe.as_dict(), "environment": loop.environment(game), "game": game.state()}
     numbers = iter(range(1, 1000))
     safe = seconds(lambda: checkpoint.save(folder, next(numbers), state, recipe.run.keep))

@@ -26,7 +26,7 @@ from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import terminal
 from segkd.machine.device import machine, seconds_of
 from segkd.recipe import DistillRecipe
-from segkd.runs.folder import bench_of, settled
+from segkd.runs.place import choose_precision, place_of
 from segkd.training.distiller import Distiller
 
 VERBS = {"segkd --help": ("--help",), "segkd recipes validate quickstart": ("recipes", "validate", "quickstart")}
@@ -44,15 +44,15 @@ def benchmark(
     Raises:
         UsageError: the recipe has no loop to compare with.
     """
-    bench = bench_of(recipe)
-    device = bench.device
+    place = place_of(recipe)
+    device = place.device
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # fp32 in TF32, as torch's convolutions are anyway
-    plain, game = pair.reference(recipe, device), pair.distiller(recipe, device, bench.bf16)
-    settled(bench, game)
+    plain, game = pair.reference(recipe, device), pair.distiller(recipe, device, place.bf16)
+    choose_precision(place, game)
     say("memory of both loops, each in a process of its own")
     memory = {who: peak_mb(recipe, who, device) for who in ("segkd", "reference")}
-    kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bench.bf16 else {})}
+    kinds = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if place.bf16 else {})}
     peaks = {name: _peak_flops(kind, device) for name, kind in kinds.items()}
     flops = {"reference": _flops(plain.play), "segkd": _flops_of(game)}
     times: dict[str, list[float]] = {"reference": [], "segkd": []}
@@ -67,7 +67,7 @@ def benchmark(
         game.play(step)
     spent = sum(phases.seconds.values())
     moves = {"reference": STUDENT_MOVES, "segkd": game.method.moves(2).count("student")}
-    precision = {"reference": "fp32", "segkd": bench.precision}
+    precision = {"reference": "fp32", "segkd": place.precision}
     loops = {}
     for who, measured in times.items():
         step = statistics.median(measured)
@@ -78,7 +78,7 @@ def benchmark(
         }  # fmt: skip
     loops["segkd"]["phases"] = {name: seconds / spent for name, seconds in phases.seconds.items()}
     say("the evaluator, and the start of the verbs")
-    judged = _evaluator(game.student.network, recipe, device, bench.precision, alternations)
+    judged = _evaluator(game.student.network, recipe, device, place.precision, alternations)
     ratio = {
         "student_images_per_s": loops["segkd"]["student_images_per_s"] / loops["reference"]["student_images_per_s"],
         "peak_memory": memory["segkd"] / memory["reference"],

@@ -15,8 +15,8 @@ from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe
-from segkd.runs.folder import bench_of, settled
 from segkd.runs.labelled import labelled, score
+from segkd.runs.place import choose_precision, place_of
 from segkd.training.signals import StopFlag
 
 Measure = Callable[[], float]
@@ -68,31 +68,31 @@ def time_to_quality(
         UsageError: nothing to watch, or no plain loop to compare with.
         TeacherError: the teacher's weights are missing.
     """
-    bench = bench_of(recipe)
+    place = place_of(recipe)
     watch = labelled(recipe, recipe.data.watch)
     if watch is None:
         raise UsageError("data.watch: null; name the labelled split that quality is watched on")
     if not pair.has_weights(recipe):
         raise TeacherError(f"{recipe.teacher.weights}: no such weights file; a random teacher has no quality to reach")
-    teacher = build.teacher_of(recipe.teacher).to(bench.device, memory_format=torch.channels_last)
+    teacher = build.teacher_of(recipe.teacher).to(place.device, memory_format=torch.channels_last)
 
     def miou(network: torch.nn.Module) -> float:
-        return score(network, watch, recipe, bench, teacher.mean, teacher.std, StopFlag())["miou"]
+        return score(network, watch, recipe.teacher, place, StopFlag())["miou"]
 
     if who == "segkd" and recipe.run.budget is not None:
         raise UsageError("run.budget: name run.steps instead; the schedule of a run to be timed must be known")
     best = miou(teacher)
     say(f"{who}, seed {recipe.run.seed}: the teacher has {best:.4f} on {recipe.data.watch}")
     if who == "segkd":
-        game = build.distiller_of(recipe, teacher, bench.device, bench.bf16)
-        settled(bench, game)
+        game = build.distiller_of(recipe, teacher, place.device, place.bf16)
+        choose_precision(place, game)
         step_of, steps, precision = game.play, recipe.run.steps, game.precision
 
         def student() -> torch.nn.Module:
             return game.measured(recipe.run.headline)
     else:
         torch.manual_seed(recipe.run.seed)
-        loop = pair.reference(recipe, bench.device)
+        loop = pair.reference(recipe, place.device)
         steps, precision = None, "fp32"
 
         def student() -> torch.nn.Module:
@@ -104,8 +104,8 @@ def time_to_quality(
 
     def play(step: int) -> None:
         step_of(step)
-        if bench.device.type == "cuda":
-            torch.cuda.synchronize(bench.device)
+        if place.device.type == "cuda":
+            torch.cuda.synchronize(place.device)
 
     found = reach(play, lambda: miou(student()), share * best, every=every, limit=limit, steps=steps, say=say)
     return {

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from segkd.foundation import terminal
 from segkd.foundation.errors import StorageError, one_line
 
 Value = TypeVar("Value")
@@ -59,6 +60,12 @@ def size() -> int:
 def rank() -> int:
     """The number of this one."""
     return dist.get_rank() if size() > 1 else 0
+
+
+def say(*lines: object) -> None:
+    """Lines for the user, once for all processes."""
+    if not rank():
+        terminal.say(*lines)
 
 
 def share(batch: int) -> int:

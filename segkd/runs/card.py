@@ -45,6 +45,30 @@ def of_taught(recipe: TeachRecipe, summary: dict[str, Any]) -> list[str]:
     return [*lines, f"{measured} In measuring, {seen_at(recipe.data.size)}."]
 
 
+def of_file(title: str, recipe: TeachRecipe, summary: dict) -> str:
+    """The card beside the file of a trained network: what it is, how it was made, what it scores, who may use it."""
+    model, data = recipe.model, recipe.data
+    encoder = f" with encoder {model.encoder}" if model.encoder else ""
+    subject, licence = data.name, f"research use: trained on {data.name} images"
+    if data.name == "scenes":
+        licence = "MIT, as the code: its training images are procedural"
+    elif data.name == "folder":
+        subject, licence = expand_root(str(data.root)).resolve().name, "it follows that of the training images"
+    measured = ""
+    if summary["student_miou"] is not None:
+        rows = "".join(
+            f"| {name} | {'-' if iou is None else f'{iou:.3f}'} |\n" for name, iou in summary["per_class"].items()
+        )
+        measured = f"mIoU on {data.final}: {summary['student_miou']:.4f} ({summary['images']} images).\n\n| class | IoU |\n|---|---|\n{rows}"
+    return (
+        f"# {title}\n\n{model.arch}{encoder}, {summary['student_parameters'] / 1e6:.2f} M parameters, for {subject};"
+        f" input RGB, (x / 255 - mean) / std with mean {list(model.mean)} and std {list(model.std)}.\n\n"
+        f"Made by `segkd teach {summary['recipe']}` in {summary['steps']} steps, {summary['seconds'] / 60:.0f} minutes on"
+        f" {summary['machine']} ({summary['precision']}); the weights of step {summary['best_step']}"
+        f"{', the best on ' + data.watch if data.watch else ''}.\n\nLicence: {licence}.\n\n{measured}"
+    )
+
+
 def _length(recipe: Recipe, summary: dict[str, Any]) -> str:
     return f"recipe {one_line(summary['recipe'])}, {recipe.run.steps} steps of batch {recipe.run.batch}, seed {recipe.run.seed}"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import sha256
+from segkd.machine import ranks
 from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, expand_root, unset_root
-from segkd.runs.folder import EXIT_CODE, TEACHER, Options, about_run, data_root, free_keys, read_recipe, warn
-from segkd.runs.taking import check_folder
+from segkd.runs.folder import EXIT_CODE, TEACHER, about_run, check_folder, data_root, free_keys, read_recipe
 from segkd.training import checkpoint
 
 MEASURING = ("data.name", "data.final", "data.size", "data.root")
@@ -23,7 +23,7 @@ AFTERWARDS = ("run.headline",)
 """What decides which of the trained weights are the result: a finished run can still be told."""
 
 
-def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options) -> dict | None:
+def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, resume: str, accept: tuple[str, ...]) -> dict | None:
     """The summary of a finished run; None for one that is not finished, not begun, or that is to go on.
 
     It goes on to be measured on something else, to be trained for more steps, or because a file of it is damaged or missing:
@@ -37,28 +37,28 @@ def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options
     summary = _summary_of(folder, recipe)
     if summary is None:
         return None
-    if options.resume == "never":
+    if resume == "never":
         raise UsageError(f"{folder}: holds a finished run; name another run.dir, or take it with --resume auto")
-    if options.resume != "auto":
-        warn(f"{folder}: finished, and played again from {options.resume}")
+    if resume != "auto":
+        ranks.say(f"{folder}: finished, and played again from {resume}")
         return None
     change = _change_of(folder, recipe)
-    _refuse(folder, change, options.accept)
-    if change.more or change.accepted(options.accept) or change.measuring:
+    _refuse(folder, change, accept)
+    if change.more or change.accepted(accept) or change.measuring:
         if not checkpoint.listed(folder / "checkpoints"):
             raise UsageError(
                 f"{folder}: finished, and its checkpoints are gone: it can neither be trained on nor measured again by this"
                 f" command; measure its {'model' if isinstance(recipe, TeachRecipe) else 'student'} with segkd eval {folder}"
             )
         if change.more:
-            warn(f"{folder}: finished after {change.before} steps, and trained on")
+            ranks.say(f"{folder}: finished after {change.before} steps, and trained on")
         elif change.keys:
-            warn(f"{folder}: finished, and made again with another {', '.join(change.keys)}")
+            ranks.say(f"{folder}: finished, and made again with another {', '.join(change.keys)}")
         else:
-            warn(f"{folder}: finished, and measured again with another {', '.join(change.measuring)}")
+            ranks.say(f"{folder}: finished, and measured again with another {', '.join(change.measuring)}")
         return None
-    if idle := [key for key in options.accept if key not in change.keys]:
-        warn(f"{folder}: finished, with the same {', '.join(idle)}: nothing is left to do")
+    if idle := [key for key in accept if key not in change.keys]:
+        ranks.say(f"{folder}: finished, with the same {', '.join(idle)}: nothing is left to do")
     return summary
 
 
@@ -83,7 +83,7 @@ def _summary_of(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         line = str(error) if isinstance(error, StorageError) else f"{path}: damaged ({error})"
         if not checkpoint.listed(folder / "checkpoints"):
             raise StorageError(f"{line}, and no checkpoint is there; name another run.dir") from error
-        warn(f"warning: {line}; made again from the last checkpoint")
+        ranks.say(f"warning: {line}; made again from the last checkpoint")
         return None
 
 

@@ -16,8 +16,8 @@ from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit, terminal
 from segkd.foundation.errors import Stopped
 from segkd.machine import ranks
-from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, unset_root
-from segkd.runs.folder import Bench, warn
+from segkd.recipe import DistillRecipe, Model, Recipe, Teacher, TeachRecipe, unset_root
+from segkd.runs.place import Place
 from segkd.training.signals import StopFlag
 
 
@@ -29,7 +29,7 @@ class Labelled:
     """
 
     def __init__(self, data: Dataset, size: Literal["protocol", "original"], most: int | None = None) -> None:
-        self.classes, self.notes = data.classes, data.notes
+        self.classes, self.notes, self.size = data.classes, data.notes, size
         self._samples = [at_size(sample, size) for sample in itertools.islice(data, most)]
 
     def __len__(self) -> int:
@@ -73,42 +73,28 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
         return None
     terminal.doing(f"preparing: the labelled images of {recipe.data.name} {split}")
     with audit.phase("evaluation"):
-        classes = catalogue.classes_of(
-            recipe.model.classes if isinstance(recipe, TeachRecipe) else recipe.teacher.classes
-        )
+        classes = catalogue.classes_of(model_of(recipe).classes)
         data = catalogue.dataset(recipe.data.name, recipe.data.root, split, classes)
-        for line in data.notes:
-            warn(line)
+        ranks.say(*data.notes)
         return Labelled(data, recipe.data.size)
 
 
-def images_measured(recipe: Recipe, watch: Labelled | None, final: Labelled | None) -> int:
-    """How many real images a run opens to measure: those of the split that it watches, and of its final one."""
-    if recipe.data.name == "scenes":
-        return 0
-    return sum(len(data) for data in {recipe.data.watch: watch, recipe.data.final: final}.values() if data is not None)
+def model_of(recipe: Recipe) -> Model | Teacher:
+    """The block that says of which classes the networks of a run are, and what images they are shown."""
+    return recipe.model if isinstance(recipe, TeachRecipe) else recipe.teacher
 
 
-def score(
-    network: nn.Module, data: Dataset, recipe: Recipe, bench: Bench, mean: tuple[float, ...], std: tuple[float, ...],
-    stop: StopFlag,
-) -> dict:  # fmt: skip
-    """The scores of a network on a labelled set, as the recipe's data block says; several processes share its images.
+def score(network: nn.Module, data: Labelled, model: Model | Teacher, place: Place, stop: StopFlag) -> dict:
+    """The scores of a network, shown images as `model` is, on a labelled set; several processes share its images.
 
     Raises:
         Stopped: a signal came while it ran.
     """
     with audit.phase("evaluation"):
         result = evaluate(
-            ranks.common(network),
-            data,
-            mean=mean,
-            std=std,
-            device=bench.device,
-            precision=bench.precision,
-            size=recipe.data.size,
-            stop=stop,
-        )
+            ranks.common(network), data, mean=model.mean, std=model.std, device=place.device, precision=place.precision,
+            size=data.size, stop=stop,
+        )  # fmt: skip
     if result is None:
         raise Stopped(stop.signum)
     return result

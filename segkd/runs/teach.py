@@ -3,145 +3,116 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from segkd import build
-from segkd.data import catalogue
-from segkd.delivery.folder import load_student, save_network, write_card
-from segkd.foundation import audit
-from segkd.foundation.errors import NumbersError, StorageError, UsageError
+from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
-from segkd.foundation.resize import side_of
-from segkd.foundation.rng import alone
 from segkd.models.adapters import Adapter, flops_of, parameters_of
 from segkd.models.tensors import to_safetensors
 from segkd.models.weights import load_weights
-from segkd.recipe import TeachRecipe, expand_root
+from segkd.recipe import TeachRecipe
 from segkd.runs import card
-from segkd.runs.finished import finished
-from segkd.runs.folder import (
-    Bench,
-    Options,
-    begin,
-    bench_of,
-    finish,
-    in_steps,
-    plan_of,
-    ran_on,
-    rehearsal,
-    run_folder,
-)  # fmt: skip
-from segkd.runs.labelled import Labelled, images_measured, labelled, score
-from segkd.runs.taking import check_made_by
-from segkd.training import checkpoint, loop
-from segkd.training.signals import StopFlag
+from segkd.runs.folder import beginning
+from segkd.runs.labelled import Labelled
+from segkd.runs.run import Options, Run
+from segkd.training import loop
 from segkd.training.teaching import Teaching
 
 
-def teach(recipe: TeachRecipe, options: Options | None = None) -> dict:
+def teach(recipe: TeachRecipe, options: Options | None = None) -> dict[str, Any]:
     """Train a network on labelled images; returns the summary. Resumes a run that its folder holds.
 
     The weights that are best on `data.watch` are kept (the last ones without it), rounded to fp16 where `output` asks
     for a file, and then measured once on `data.final`.
     """
-    options, folder = options or Options(), Path(recipe.run.dir)
-    done = finished(folder, recipe, options)
-    if done is not None:
-        return done
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("segkd teach trains in one process: start it without torchrun")
-    audit.install()
-    with alone():
-        return _teach(recipe, options, folder)
+    return Supervised(recipe, options).play()
 
 
-def _teach(recipe: TeachRecipe, options: Options, folder: Path) -> dict:
-    """The run itself."""
-    bench, mean, std = bench_of(recipe, folder), recipe.model.mean, recipe.model.std
-    with audit.phase("training"):
-        recipe = in_steps(recipe, folder, lambda short: build.teaching_of(short, bench.device, bench.bf16)[0])
-        game, network = build.teaching_of(recipe, bench.device, bench.bf16)
-    watch, final = labelled(recipe, recipe.data.watch), labelled(recipe, recipe.data.final)
-    judged = game.player.headline if recipe.run.headline == "ema" else game.player.network
-    with run_folder(recipe, options.resume) as (stop, lock):
-        if recipe.output is not None:
-            check_output(Path(recipe.output), options.name or folder.name)
-        end = partial(_end, recipe, options, game, network, bench, stop)
-        facts = {"real_images_for_training": 0 if recipe.data.name == "scenes" else len(game.samples),
-                 "real_images_for_evaluation": images_measured(recipe, watch, final)}  # fmt: skip
-        if not checkpoint.listed(folder / "checkpoints"):
-            _rehearse(end, folder, recipe, judged, final, facts | ran_on(recipe, game, 0.0))
-        start, diary = begin(folder, recipe, options, bench, game, {})
+class Supervised(Run[TeachRecipe]):
+    """A network learns from labels."""
+
+    made = "model"
+    game: Teaching
+    network: Adapter
+
+    def begin(self) -> None:
+        """Refuse several processes. Raises UsageError."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("segkd teach trains in one process: start it without torchrun")
+
+    def open(self) -> None:
+        self.read_labelled()
+
+    def build(self, recipe: TeachRecipe) -> Teaching:
+        game, self.network = build.teaching_of(recipe, self.place.device, self.place.bf16)
+        return game
+
+    def claim(self) -> None:
+        """The file of a teacher, and its card."""
+        if self.recipe.output is not None:
+            check_output(Path(self.recipe.output), self.name)
+
+    def events(self) -> loop.Events:
+        """The mIoU on the split that the recipe watches; the best weights are kept."""
+        judged, watch = self._judged(), self.watch
 
         def look(step: int) -> dict[str, object]:
-            miou = score(judged, watch, recipe, bench, mean, std, stop)["miou"]
-            best = game.offer(miou, step, judged)
-            return {"val_miou": miou, "val_best": best}
+            miou = self.scores({"network": judged}, watch)["network"]["miou"]
+            return {"val_miou": miou, "val_best": self.game.offer(miou, step, judged)}
 
-        events = loop.Events(look if watch is not None else None, check=lock.check, progress=options.told())
-        loop.run(game, start, plan_of(recipe), events, diary, folder, recipe.as_dict(), stop)
-        time_and_place = ran_on(recipe, game, diary.seconds)
-        network.load_state_dict(game.best["network"] or judged.state_dict())
-        network.eval()
-        if recipe.output is not None:
-            # Round before measuring: the score is that of the file, not of what it was made from.
-            load_weights(network.network, rounded(network), "the rounded weights")
-        summary = end(folder, final, facts | time_and_place)
-        if recipe.output is not None:
-            write_teacher(Path(recipe.output), network, recipe, summary)
-        return finish(folder, lock, summary)
+        return loop.Events(None if watch is None else look)
 
+    def _judged(self) -> Adapter:
+        """The averaged weights or the last ones, as the headline says."""
+        player = self.game.player
+        return player.headline if self.recipe.run.headline == "ema" else player.network
 
-def _end(
-    recipe: TeachRecipe, options: Options, game: Teaching, network: Adapter, bench: Bench, stop: StopFlag, folder: Path,
-    final: Labelled | None, facts: dict[str, object],
-) -> dict[str, object]:  # fmt: skip
-    """What a run leaves when it is done: the network and its card in `folder`, and the summary, with `facts` in it."""
-    mean, std, classes = recipe.model.mean, recipe.model.std, catalogue.classes_of(recipe.model.classes)
-    result = score(network, final, recipe, bench, mean, std, stop) if final is not None else {}
-    save_network(network.network, folder / "model", names=classes.names, palette=classes.palette, mean=mean, std=std,
-                 stride=network.stride, shorter_side=side_of(recipe.data.size))  # fmt: skip
-    summary = {
-        "recipe": options.name or Path(recipe.run.dir).name, "method": "labels", "variant": None,
-        **_scores(recipe, game, result), **_sizes(network, result), **facts,
-        "refused_moves": game.refusals.total, "rollbacks": game.attempt,
-    }  # fmt: skip
-    write_card(folder / "model", network.network, card.of_taught(recipe, summary))
-    return summary
+    def choose(self) -> None:
+        """Take the best weights, rounded before they are measured where a file is asked for: the score is that of the file."""
+        self.network.load_state_dict(self.game.best["network"] or self._judged().state_dict())
+        self.network.eval()
+        if self.recipe.output is not None:
+            load_weights(self.network.network, rounded(self.network), "the rounded weights")
 
+    def result(self) -> Adapter:
+        return self.network
 
-def _rehearse(
-    end: Callable[..., dict], folder: Path, recipe: TeachRecipe, network: Adapter, final: Labelled | None,
-    facts: dict[str, object],
-) -> None:  # fmt: skip
-    """Do before the first step, with one image, what is due after the last one, and throw it away: see `distill`."""
-    few = None if final is None else Labelled(final, recipe.data.size, 1)
-    with rehearsal(folder) as place, suppress(NumbersError):  # weights that have learnt nothing may well overflow
-        model_card("rehearsal", recipe, end(place, few, facts))
-        load_student(place)
+    def measure(self, final: Labelled | None, rehearsed: bool) -> dict[str, Any]:
+        """Its scores on the final split, under the keys that a distilled student's summary has too.
 
+        FLOPs are at the size that was measured: None where that was mixed, nothing was, or they cannot be counted.
+        """
+        found: dict[str, Any] = {} if final is None else self.scores({"network": self.network}, final)["network"]
+        best, miou, size = self.game.best["step"], found.get("miou"), found.get("size")
+        return {
+            "method": "labels", "variant": None, "student_miou": miou, "student_miou_ema": None, "student_miou_last": miou,
+            "teacher_miou": None, "recovery": None, "agreement": None,
+            "best_step": best or self.recipe.run.steps, "val_miou": self.game.best["miou"] if best else None,
+            "per_class": found.get("per_class"), "pixel_accuracy": found.get("pixel_accuracy"), "images": found.get("images"),
+            "student_parameters": parameters_of(self.network),
+            "student_flops": flops_of(self.network, *size) if isinstance(size, list) else None,
+        }  # fmt: skip
 
-def _scores(recipe: TeachRecipe, game: Teaching, result: dict) -> dict[str, object]:
-    """What was measured, under the keys that a distilled student's summary has too."""
-    best = game.best["step"]
-    return {
-        "student_miou": result.get("miou"), "student_miou_ema": None, "student_miou_last": result.get("miou"),
-        "teacher_miou": None, "recovery": None, "agreement": None,
-        "best_step": best or recipe.run.steps, "val_miou": game.best["miou"] if best else None,
-        "per_class": result.get("per_class"), "pixel_accuracy": result.get("pixel_accuracy"), "images": result.get("images"),
-    }  # fmt: skip
+    def card(self, summary: dict[str, Any], images: int | None) -> list[str]:
+        return card.of_taught(self.recipe, summary)
 
+    def real_images(self) -> int:
+        return 0 if self.recipe.data.name == "scenes" else len(self.game.samples)
 
-def _sizes(network: Adapter, result: dict) -> dict[str, int | None]:
-    """Parameters, and FLOPs at the size that was measured (None where that was mixed, nothing was, or they cannot be counted)."""
-    size = result.get("size")
-    flops = flops_of(network, *size) if isinstance(size, list) else None
-    return {"student_parameters": parameters_of(network), "student_flops": flops}
+    def rehearse(self, folder: Path, summary: dict[str, Any] | None) -> None:
+        """The card of the file."""
+        if summary is not None:
+            card.of_file("rehearsal", self.recipe, summary)
+
+    def deliver(self, summary: dict[str, Any]) -> None:
+        """The file that is asked for."""
+        if self.recipe.output is not None:
+            write_teacher(Path(self.recipe.output), self.network, self.recipe, summary)
 
 
 def rounded(network: Adapter) -> dict[str, torch.Tensor]:
@@ -170,34 +141,28 @@ def check_output(path: Path, recipe: str) -> None:
         raise StorageError(f"{write_failure(path, 0, error)}; choose another output") from error
 
 
+def check_made_by(path: Path, recipe: str) -> None:
+    """Raises StorageError where a teacher's file, or its card, is there and was not made by `segkd teach` with this recipe."""
+    if path.is_file():
+        try:
+            with safe_open(path, "pt") as file:
+                made_by = (file.metadata() or {}).get("recipe")
+        except (SafetensorError, OSError):
+            made_by = None
+        if made_by != recipe:
+            whose = f"of the recipe {made_by}" if made_by else "that segkd teach has not made"
+            raise StorageError(f"{path}: a file {whose} is there; move it away, or name another output")
+    card = path.with_suffix(".md")
+    if card.is_file() and "Made by `segkd teach" not in beginning(card):
+        raise StorageError(
+            f"{card}: a file that segkd teach has not made is there; move it away, or name another output"
+        )
+
+
 def write_teacher(path: Path, network: Adapter, recipe: TeachRecipe, summary: dict) -> None:
     """The fp16 weights at `path`, and beside them a model card with how they were made and what they score."""
     make_folder(path.parent)
     for file in (path, path.with_suffix(".md")):
         sweep(path.parent, f"{file.name}-")
     atomic_write(path, to_safetensors(rounded(network), format="pt", recipe=str(summary["recipe"])))
-    atomic_write(path.with_suffix(".md"), model_card(path.stem, recipe, summary))
-
-
-def model_card(title: str, recipe: TeachRecipe, summary: dict) -> str:
-    """The card of a trained network: what it is, how it was made, what it scores, who may use it."""
-    model, data = recipe.model, recipe.data
-    encoder = f" with encoder {model.encoder}" if model.encoder else ""
-    subject, licence = data.name, f"research use: trained on {data.name} images"
-    if data.name == "scenes":
-        licence = "MIT, as the code: its training images are procedural"
-    elif data.name == "folder":
-        subject, licence = expand_root(str(data.root)).resolve().name, "it follows that of the training images"
-    measured = ""
-    if summary["student_miou"] is not None:
-        rows = "".join(
-            f"| {name} | {'-' if iou is None else f'{iou:.3f}'} |\n" for name, iou in summary["per_class"].items()
-        )
-        measured = f"mIoU on {data.final}: {summary['student_miou']:.4f} ({summary['images']} images).\n\n| class | IoU |\n|---|---|\n{rows}"
-    return (
-        f"# {title}\n\n{model.arch}{encoder}, {summary['student_parameters'] / 1e6:.2f} M parameters, for {subject};"
-        f" input RGB, (x / 255 - mean) / std with mean {list(model.mean)} and std {list(model.std)}.\n\n"
-        f"Made by `segkd teach {summary['recipe']}` in {summary['steps']} steps, {summary['seconds'] / 60:.0f} minutes on"
-        f" {summary['machine']} ({summary['precision']}); the weights of step {summary['best_step']}"
-        f"{', the best on ' + data.watch if data.watch else ''}.\n\nLicence: {licence}.\n\n{measured}"
-    )
+    atomic_write(path.with_suffix(".md"), card.of_file(path.stem, recipe, summary))

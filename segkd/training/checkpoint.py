@@ -55,19 +55,22 @@ def listed(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, reverse=True) if NAME.fullmatch(name)]
 
 
+def check(path: Path) -> re.Match[str]:
+    """The step and the hash in a checkpoint's name. Raises StorageError for another name, or a file that cannot be opened."""
+    match = NAME.fullmatch(path.name)
+    if match is None:
+        raise StorageError(f"{path}: not named step-STEP-SHA.ckpt; name a checkpoint of a run folder")
+    _read(path, 0)
+    return match
+
+
 def load(path: Path) -> dict:
     """One checkpoint, its bytes checked against the hash in its name.
 
     Raises:
         StorageError: missing, damaged, or no checkpoint of segkd.
     """
-    match = NAME.fullmatch(path.name)
-    if match is None:
-        raise StorageError(f"{path}: not named step-STEP-SHA.ckpt; name a checkpoint of a run folder")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{path}: cannot read ({error.strerror or error})") from error
+    match, data = check(path), _read(path)
     if sha256(data) != match[2]:
         raise StorageError(f"{path}: damaged (its bytes do not match the hash in its name)")
     try:
@@ -77,6 +80,14 @@ def load(path: Path) -> dict:
     if not isinstance(state, dict):
         raise StorageError(f"{path}: no checkpoint of segkd (it holds a {type(state).__name__})")
     return state
+
+
+def _read(path: Path, most: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read ({error.strerror or error})") from error
 
 
 def newest(folder: Path) -> tuple[dict, list[str]] | None:

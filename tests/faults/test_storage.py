@@ -16,8 +16,7 @@ import pytest
 
 from segkd.cli.main import main
 from segkd.foundation.errors import StorageError
-from segkd.runs.folder import run_folder
-from segkd.runs.taking import MARK
+from segkd.runs.folder import MARK, run_folder
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.teaching import Teaching

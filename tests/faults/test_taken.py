@@ -8,7 +8,7 @@ import pytest
 
 from segkd.cli.main import main
 from tests.faults.harness import TEACH
-from tests.runs.test_taking import OTHERS, contents, made
+from tests.runs.test_folder import OTHERS, contents, made
 
 
 @pytest.mark.row("W6", 1)

@@ -66,7 +66,7 @@ def test_more_steps_train_it_on_to_what_they_would_have_made_at_once(distil, tmp
 
 
 def test_a_longer_budget_trains_it_on(distil, tmp_path, monkeypatch):
-    monkeypatch.setattr("segkd.runs.folder.steps_for", lambda seconds, play: int(seconds))
+    monkeypatch.setattr("segkd.runs.run.steps_for", lambda seconds, play: int(seconds))
     given = ["run.steps=null", "run.budget=2s"]
     assert distil(*given)["steps"] == 2 == distil(*given)["steps"]
     given[1] = "run.budget=3s"

@@ -9,7 +9,7 @@ import pytest
 from segkd import runs
 from segkd.foundation.errors import Stopped
 from segkd.recipe import load
-from segkd.runs.folder import plan_of
+from segkd.runs.run import rhythm_of
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
@@ -76,7 +76,7 @@ def test_a_closed_terminal_stops_it_and_the_rhythm_stays_once_it_is_decided(dist
 def test_the_readmes_recipe_saves_within_minutes(tiny):
     """Its 25 minutes are some 300 steps, of which it had inherited to save each 500th."""
     recipe = tiny.recipe("ddad.segkd", "run.budget=25m", "run.steps=300", *(f"run.{key}=null" for key in ("save_every", "eval_every", "sample_every")))  # fmt: skip
-    plan = plan_of(recipe)
+    plan = rhythm_of(recipe)
     assert (plan.save_every, plan.eval_every, plan.sample_every) == (36, 60, 60) and not plan.undecided
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segkd.training import plan
+from segkd.runs import costs
 
 
 @pytest.fixture
@@ -12,13 +12,13 @@ def clocked(monkeypatch):
 
     def run(budget, seconds, **options):
         now, played = [0.0], []
-        monkeypatch.setattr(plan.time, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(costs.time, "perf_counter", lambda: now[0])
 
         def play(step):
             played.append(step)
             now[0] += seconds[step]
 
-        return plan.steps_for(budget, play, **options), played
+        return costs.steps_for(budget, play, **options), played
 
     return run
 
@@ -43,7 +43,7 @@ def test_more_trials(clocked):
 
 def test_every_move_has_its_cost(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1")
-    found = plan.costs(game)
+    found = costs.costs_of(game)
     moves = game.method.moves(1)
     assert {name: cost.times for name, cost in found.items()} == {name: moves.count(name) for name in moves}
     assert all(cost.seconds > 0 and cost.mb > 0.1 for cost in found.values())
@@ -52,11 +52,11 @@ def test_every_move_has_its_cost(tiny):
 @pytest.mark.parametrize(("uint8", "pixel", "logit", "more"), [("false", 4, 4, 0), ("true", 1, 1, 2 * 2 * 14 * 4)])
 def test_the_bank_once_it_is_full(tiny, uint8, pixel, logit, more):
     game = tiny.game("ddad.segkd", "synth.replay=7", f"synth.replay_uint8={uint8}")
-    assert plan.bank_mb(game) == 0
+    assert costs.bank_mb(game) == 0
     game.play(0)
     images = 2 * 3 * 32 * 64 * pixel
     logits = game.bank.logits[0].numel() * logit
-    assert plan.bank_mb(game) == pytest.approx((images + logits + more) * 7 / 2**20)
+    assert costs.bank_mb(game) == pytest.approx((images + logits + more) * 7 / 2**20)
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_the_bank_once_it_is_full(tiny, uint8, pixel, logit, more):
     [(100, 0, 2, 1000, 20), (100, 60, 2, 1000, 12), (100, 0, 8, 98_765, 7900), (100, 0, 2, 30, 0), (1, 0, 2, -5, 0)],
 )
 def test_the_largest_batch(mb, bank, batch, most, found):
-    costs = [plan.Cost(9, 1.0, mb / 3), plan.Cost(1, 1.0, mb)]
-    assert plan.largest_batch(costs, bank, batch, most) == found
+    each = [costs.Cost(9, 1.0, mb / 3), costs.Cost(1, 1.0, mb)]
+    assert costs.largest_batch(each, bank, batch, most) == found
 
 
 def seen(game):
     """MB of the moves and between them, and of the bank."""
-    first = plan.FirstSteps(game)
+    first = costs.FirstSteps(game)
     for step in range(2):
         game.play(step)
-    return {name: cost.mb for name, cost in first.costs(2).items()}, plan.held_mb(game), plan.bank_mb(game)
+    return {name: cost.mb for name, cost in first.costs(2).items()}, costs.held_mb(game), costs.bank_mb(game)
 
 
 def test_memory_does_not_depend_on_what_the_process_did_before(tiny):
@@ -96,7 +96,7 @@ def test_moves_take_as_much_more_as_the_batch_is_larger(tiny):
 
 def test_a_runs_own_first_steps_tell_its_costs_and_play_as_they_would(tiny):
     game, plain = tiny.game("ddad.segkd", "game.keep_moves=1"), tiny.game("ddad.segkd", "game.keep_moves=1")
-    first = plan.FirstSteps(game)
+    first = costs.FirstSteps(game)
     for step in range(2):
         assert game.play(step) == plain.play(step)
     found = first.costs(2)

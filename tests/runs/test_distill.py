@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,15 @@ from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageErro
 from segkd.foundation.files import sha256
 from segkd.machine import precision
 from segkd.recipe import load
+from segkd.runs import place, run
+from segkd.runs.distill import Distillation
 from segkd.runs.folder import run_folder
 from segkd.runs.trained import load_model
-from segkd.training import checkpoint, tune
+from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUIET = runs.Options(name="tiny", quiet=True)
 SUMMARY = {
     "recipe", "method", "variant", "seed", "steps", "batch", "seconds", "student_miou", "student_miou_ema", "student_miou_last",
@@ -147,11 +148,10 @@ def test_a_kill_while_a_finished_run_is_measured_again_leaves_no_old_scores(dist
     def killed(*given, **options):
         raise Killed
 
-    verb = sys.modules[runs.distill.__module__]
     distil("run.steps=1", "data.name=camvid", "data.final=test")
-    for name in ("_judge", "save_network"):
+    for where, name in ((Distillation, "measure"), (run, "save_network")):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(verb, name, killed)
+            patch.setattr(where, name, killed)
             distil("run.steps=1", "data.name=camvid", "data.final=val")
         assert not (tmp_path / "run" / "summary.json").exists()
     summary = distil("run.steps=1", "data.name=camvid", "data.final=val")
@@ -163,10 +163,8 @@ def test_a_kill_while_a_finished_run_is_measured_again_leaves_no_old_scores(dist
 
 
 def test_without_an_average_the_student_is_measured_once(distil, monkeypatch):
-    verb = sys.modules[runs.distill.__module__]  # the module, which the function's name hides
-    measured = []
-    score = verb.score
-    monkeypatch.setattr(verb, "score", lambda network, *rest: (measured.append(network), score(network, *rest))[1])
+    measured, score = [], run.score
+    monkeypatch.setattr(run, "score", lambda network, *rest: (measured.append(network), score(network, *rest))[1])
     summary = distil(*MEASURED, "run.steps=1", "run.eval_every=1", "student.ema=0", "data.final=test")
     assert len(measured) == 5  # student and teacher on one image, the look at val, then student and teacher
     assert summary["student_miou_ema"] == summary["student_miou_last"] == summary["student_miou"]
@@ -324,13 +322,20 @@ def test_a_named_checkpoint_winds_the_run_back(tiny, distil, tmp_path):
     assert student_bytes(folder) == wanted
 
 
+@pytest.mark.parametrize("name", ["other.ckpt", f"step-00000001-{'0' * 64}.ckpt"])
+def test_a_named_checkpoint_that_is_not_there_is_told_before_anything_is_loaded(distil, tmp_path, name):
+    with pytest.raises(StorageError, match=name):
+        distil("teacher.weights=missing", options=runs.Options(resume=str(tmp_path / name), quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("chosen", ["fp32", "bf16", "bf16, student in fp32"])
 def test_what_auto_chose_first_it_chooses_to_the_end(chosen, distil, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
 
     def part(bf16, in_fp32=()):
         monkeypatch.setattr(precision, "quicker_in_bf16", lambda: bf16)
-        monkeypatch.setattr(tune, "quicker_in_fp32", lambda game: frozenset(in_fp32))
+        monkeypatch.setattr(place, "quicker_in_fp32", lambda game: frozenset(in_fp32))
         short = ["run.steps=2", "run.save_every=1", "student.ema=0.0"]  # no average that could be apart
         found = distil("run.precision=auto", *short)["precision"]
         return found, capsys.readouterr().err

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from segkd import runs
 from segkd.foundation.errors import StorageError
 from segkd.recipe import load
-from segkd.runs.taking import MARK, RECIPE_HASH, check_folder, check_made_by
+from segkd.runs.folder import MARK, RECIPE_HASH, check_folder
+from segkd.runs.teach import check_made_by
 from tests.faults.harness import TEACH
 
 CHECKPOINT = f"step-00000003-{'0' * 64}.ckpt"

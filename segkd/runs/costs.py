@@ -14,8 +14,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segkd import build
+from segkd.foundation import terminal
+from segkd.machine import memory, ranks
 from segkd.machine.allocations import Allocations
+from segkd.machine.device import machine
+from segkd.recipe import DistillRecipe, with_values
+from segkd.runs.place import Place, choose_precision, place_of
 from segkd.training.distiller import Distiller
+
+SPARE = 0.9
+"""Share of the memory that is left which a larger batch may fill: evaluating and saving need some too."""
+LIBRARIES_MB = 1024
+"""What Python, the libraries and the labelled images may take beside the tensors of a run on a CPU."""
+WORDS = {"student": "student update", "source": "generator update", "keep": "batch for the image bank"}
+"""A kind of move, as people say it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,73 @@ class Cost:
     times: int
     seconds: float
     mb: float
+
+
+def planned(recipe: DistillRecipe, trust_pickle: bool = False) -> list[str]:
+    """Lines: each move's time and memory, steps for the budget, the largest batch; measured on a game apart."""
+    place, short = place_of(recipe), {"run.steps": 10} if recipe.run.budget else {}
+    teacher = build.teacher_of(recipe.teacher, trust_pickle).to(place.device, memory_format=torch.channels_last)
+    game = build.distiller_of(with_values(recipe, short), teacher, place.device, place.bf16)
+    choose_precision(place, game)
+    terminal.doing("timing updates")
+    costs = costs_of(game)
+    return [
+        f"{machine()}, {torch.get_num_threads()} threads, {game.precision}, batch {recipe.run.batch}",
+        f"{'':<26}{'in a step':>10}{'seconds':>10}{'MB':>10}",
+        *(f"{WORDS[name]:<26}{cost.times:>10}{cost.seconds:>10.3f}{_mb(cost.mb):>10}" for name, cost in costs.items()),
+        *_length_and_memory(recipe, place, game, costs),
+    ]
+
+
+def forecast(recipe: DistillRecipe, place: Place, first: FirstSteps, steps: int) -> list[str]:
+    """The first lines of a run: what its own first `steps` steps have shown of its moves, its length and its memory."""
+    costs = first.costs(steps)
+    moves = ", ".join(f"{_many(cost.times, WORDS[name])} of {cost.seconds:.2g} s" for name, cost in costs.items())
+    beside = ", beside the student's" if first.game.in_threads else ""
+    return [f"a step is {moves}{beside}", *_length_and_memory(recipe, place, first.game, costs)]
+
+
+def _length_and_memory(recipe: DistillRecipe, place: Place, game: Distiller, costs: dict[str, Cost]) -> list[str]:
+    sides = {name: cost.times * cost.seconds for name, cost in costs.items()}
+    learning = sides.pop("student", 0.0)
+    step = max(learning, sum(sides.values())) if game.in_threads else learning + sum(sides.values())
+    lines = [f"{_steps(recipe, step)}, evaluations and checkpoints not counted"]
+    left, batch, bank = _left_mb(place), recipe.run.batch, bank_mb(game)
+    if costs and left is not None and ranks.size() == 1:
+        fixed = held_mb(game) + (0 if place.device.type == "cuda" else LIBRARIES_MB)
+        most = largest_batch(costs.values(), bank, batch, SPARE * left - fixed)
+        largest = max(cost.mb for cost in costs.values())
+        full = f" and {_mb(bank)} MB for a full image bank" if bank else ""
+        lines.append(
+            f"memory: {_mb(largest)} MB for an update of batch {batch}{full};"
+            f" run.batch up to about {most:,} would fit into {SPARE:.0%} of {left:,.0f} MB"
+        )
+    return lines
+
+
+def _mb(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _many(times: int, what: str) -> str:
+    first, *rest = what.split(" ")
+    several = " ".join([f"{first}es", *rest]) if first == "batch" else f"{what}s"
+    return f"{times} {what if times == 1 else several}"
+
+
+def _steps(recipe: DistillRecipe, step: float) -> str:
+    if recipe.run.budget is not None:
+        steps = max(1, int(recipe.run.budget / step))
+        return f"{steps:,} steps of {step:.2g} s in the budget of {terminal.spoken(recipe.run.budget)}"
+    return f"{recipe.run.steps:,} steps of {step:.2g} s take {terminal.spoken(recipe.run.steps * step)}"
+
+
+def _left_mb(place: Place) -> float | None:
+    """What the process may hold in all: on a GPU its whole memory, else what it has and what is left."""
+    if place.device.type == "cuda":
+        return torch.cuda.get_device_properties(place.device).total_memory / 2**20
+    left, own = memory.available_mb(), memory.resident_mb()
+    return None if left is None or own is None else left + own
 
 
 def steps_for(seconds: float, play: Callable[[int], object], trials: int = 3) -> int:
@@ -38,7 +118,7 @@ def steps_for(seconds: float, play: Callable[[int], object], trials: int = 3) ->
     return max(1, int(seconds / statistics.median(times)))
 
 
-def costs(game: Distiller, trials: int = 3) -> dict[str, Cost]:
+def costs_of(game: Distiller, trials: int = 3) -> dict[str, Cost]:
     """The cost of each kind of move of `game`, a game of its own: its players learn from being measured."""
     game.play(0)
     moves, found = game.method.moves(1), {}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segkd.training import tune
+from segkd.runs import place
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +22,12 @@ def test_networks_that_bf16_slows_down_are_named_and_asked_once(tiny, monkeypatc
         asked.append(name)
         return 2.0 if network.in_fp32 == (name not in slow) else 1.0
 
-    monkeypatch.setattr(tune, "seconds_of", seconds)
-    assert tune.quicker_in_fp32(game) == set(slow)
+    monkeypatch.setattr(place, "seconds_of", seconds)
+    assert place.quicker_in_fp32(game) == set(slow)
     assert set(asked) == {"teacher", "student"}
     asked.clear()
-    assert tune.quicker_in_fp32(game) == set(slow) and not asked
-    tune.quicker_in_fp32(tiny.game("ddad.segkd", "run.batch=4", bf16=True))
+    assert place.quicker_in_fp32(game) == set(slow) and not asked
+    place.quicker_in_fp32(tiny.game("ddad.segkd", "run.batch=4", bf16=True))
     assert asked  # another batch: anew
 
 
@@ -35,7 +35,7 @@ def test_networks_that_bf16_slows_down_are_named_and_asked_once(tiny, monkeypatc
 def test_measuring_moves_nothing(tiny, checkpointing):
     game = tiny.game("ddad.segkd", f"run.checkpointing={checkpointing}", bf16=True)
     before, random = tiny.hash(game.state()), torch.get_rng_state()
-    assert tune.quicker_in_fp32(game) <= {"teacher", "student"}
+    assert place.quicker_in_fp32(game) <= {"teacher", "student"}
     assert tiny.hash(game.state()) == before and torch.equal(torch.get_rng_state(), random)
     assert not game.teacher.in_fp32 and not game.student.network.in_fp32
     assert all(p.grad is None for p in game.student.network.parameters())
@@ -50,7 +50,7 @@ def test_what_is_kept_in_fp32_is_computed_in_it(tiny):
         with torch.autocast("cpu", torch.bfloat16):
             coarse = {name: network(images) for name, network in networks.items()}
         for names in ({"teacher"}, {"student"}, set()):
-            tune.keep_in_fp32(game, names)
+            place.keep_in_fp32(game, names)
             assert game.precision == ", ".join(["bf16", *(f"{name} in fp32" for name in names)])
             with torch.autocast("cpu", torch.bfloat16):
                 for name, network in networks.items():
