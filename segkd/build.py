@@ -159,7 +159,7 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
     weights = class_weights(samples, len(classes), train.class_weights)
     game = Teaching(
         player, samples, transform, Objective(train.loss, train.gamma, weights),
-        batch=recipe.run.batch, seed=recipe.run.seed, device=device, bf16=bf16, refusals=Refusals(recipe.run.max_bad),
+        batch=recipe.run.batch, seed=recipe.run.seed, passes=Passes(bf16), refusals=Refusals(recipe.run.max_bad),
     )  # fmt: skip
     return game, adapter
 

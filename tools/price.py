@@ -32,7 +32,7 @@ from segkd.runs.place import place_of
 from segkd.runs.run import rhythm_of
 from segkd.training import checkpoint, loop
 from segkd.training.distiller import Distiller
-from segkd.training.judge import finite
+from segkd.training.networks import finite
 
 
 def seconds(action: Callable[[], object], times: int = 7) -> float:

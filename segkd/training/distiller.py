@@ -26,8 +26,7 @@ from segkd.players.player import Player, frozen
 from segkd.players.refusals import Refusals, Verdict
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.source import Move, Sampling, Source
-from segkd.training.judge import TermsJudge, finite
-from segkd.training.networks import Networks, Traced
+from segkd.training.networks import Networks, TermsJudge, Traced, finite
 from segkd.training.signals import Interrupted
 
 STATISTICS = 256

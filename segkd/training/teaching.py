@@ -17,6 +17,7 @@ from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform, draw_batch
 from segkd.evaluation.collapse import ASTRAY
 from segkd.foundation.rng import seed_for, seed_of_attempt
+from segkd.machine.passes import Passes
 from segkd.machine.snapshot import Snapshot
 from segkd.players.player import Player
 from segkd.players.refusals import Refusals
@@ -73,10 +74,11 @@ class Teaching:
 
     def __init__(
         self, player: Player, samples: Sequence[Sample], transform: TrainTransform, objective: Objective, *,
-        batch: int, seed: int, device: torch.device, bf16: bool, refusals: Refusals,
+        batch: int, seed: int, passes: Passes, refusals: Refusals,
     ) -> None:  # fmt: skip
         self.player, self.samples, self.transform, self.objective = player, samples, transform, objective
-        self.batch, self.first_seed, self.device, self.bf16, self.refusals = batch, seed, device, bf16, refusals
+        self.batch, self.first_seed, self.passes, self.refusals = batch, seed, passes, refusals
+        self.device = next(player.network.parameters()).device
         self.attempt = 0
         self.moved: Callable[[float], None] = lambda share: None
         self.stopping: Callable[[], bool] = bool  # a step is one update: nothing lies between
@@ -84,7 +86,7 @@ class Teaching:
 
     @property
     def precision(self) -> str:
-        return "bf16" if self.bf16 else "fp32"
+        return "bf16" if self.passes.bf16 else "fp32"
 
     @property
     def seed(self) -> int:
@@ -109,7 +111,7 @@ class Teaching:
         x = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
         target = torch.from_numpy(masks).to(self.device)
         torch.manual_seed(seed_for(self.seed, step, 0, "teach"))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with self.passes.autocast(self.device):
             logits = self.player.network(x)
         return self.objective(logits, target), logits
 

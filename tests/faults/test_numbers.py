@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
+from segkd.machine.passes import Passes
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
 from segkd.recipe import further_terms, method_terms
@@ -260,5 +261,5 @@ def taught(max_bad: int) -> Teaching:
     ]
     return Teaching(
         Player("network", network, Optimizer(), Schedule(), 9, 0.9), samples, TrainTransform((8, 8), (1.0, 1.0), False, 0.0, [0.5] * 3, [0.5] * 3),
-        Objective("cross_entropy", 2.0, None), batch=2, seed=0, device=torch.device("cpu"), bf16=False, refusals=Refusals(max_bad),
+        Objective("cross_entropy", 2.0, None), batch=2, seed=0, passes=Passes(), refusals=Refusals(max_bad),
     )  # fmt: skip

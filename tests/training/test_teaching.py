@@ -10,6 +10,7 @@ import torch
 from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
+from segkd.machine.passes import Passes
 from segkd.models.adapters import Adapter, create_network
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
@@ -180,7 +181,7 @@ def teaching(
     )
     return Teaching(
         made, samples() if found is None else found, TrainTransform((32, 32), (0.75, 1.5), True, 0.3, [0.5] * 3, [0.5] * 3),
-        Objective(loss, 2.0, None), batch=2, seed=seed, device=torch.device("cpu"), bf16=bf16, refusals=Refusals(max_bad),
+        Objective(loss, 2.0, None), batch=2, seed=seed, passes=Passes(bf16), refusals=Refusals(max_bad),
     )  # fmt: skip
 
 
