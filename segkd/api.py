@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import index
 from os import PathLike
 from pathlib import Path
@@ -41,6 +42,7 @@ def distill(
     quiet: bool = False,
     trust_pickle: bool = False,
     progress: Callable[[Progress], object] | None = None,
+    method_file: str | Path | None = None,
 ) -> dict[str, Any]:
     """Distil a student as a recipe says, and return the run's summary; a finished run only returns it.
 
@@ -53,12 +55,16 @@ def distill(
         quiet: no progress on stderr.
         trust_pickle: also read weights that need pickle, which runs the code that they hold.
         progress: called after each step; what it raises ends the run, which goes on from its last checkpoint.
+        method_file: a method of one's own, `FILE.py` for `method: FILE`, whose code is run; see docs/own_method.md.
 
     Raises:
         SegkdError: one of its kinds, each with a one-line message and the exit code of the command.
     """
-    loaded = _recipe(recipe, overrides, DistillRecipe)
-    return runs.distill(loaded, _options(recipe, resume, accept, quiet, trust_pickle, progress))
+    own = None if method_file is None else _path("method_file", method_file)
+    loaded = _recipe(recipe, overrides, DistillRecipe, own)
+    return runs.distill(
+        loaded, replace(_options(recipe, resume, accept, quiet, trust_pickle, progress), method_file=own)
+    )
 
 
 def teach(
@@ -197,11 +203,11 @@ def recipe_name(source: Source) -> str:
     return path.stem
 
 
-def _recipe(source: Source, overrides: Overrides, kind: type[Kinds]) -> Kinds:
+def _recipe(source: Source, overrides: Overrides, kind: type[Kinds], method_file: Path | None = None) -> Kinds:
     if not isinstance(source, (str, PathLike, Mapping)):
         raise ArgumentError(f"recipe: expected a path, the name of a shipped recipe, or a dict, got {_named(source)}")
     _check_overrides(overrides)
-    loaded = load(source, overrides, "distill" if kind is DistillRecipe else "teach")
+    loaded = load(source, overrides, "distill" if kind is DistillRecipe else "teach", method_file=method_file)
     assert isinstance(loaded, kind)
     return loaded
 

@@ -22,7 +22,7 @@ from segkd.machine import ranks
 from segkd.machine.batchnorm import synced
 from segkd.machine.passes import Passes
 from segkd.methods.base import Method, Rules
-from segkd.methods.finding import method_class, term_class
+from segkd.methods.finding import MethodFile, method_class, term_class
 from segkd.models.adapters import Adapter, create_network
 from segkd.models.building import fitting_mb
 from segkd.models.selection import select_weights
@@ -174,11 +174,11 @@ def _check_held_out(recipe: TeachRecipe, data: Dataset) -> None:
                 raise DataError(f"data.{key}: {same}; list them apart (docs/data.md), or set data.{key}=null")
 
 
-def method_of(recipe: DistillRecipe) -> Method:
-    """The method of a recipe, with the further student terms that have weight."""
+def method_of(recipe: DistillRecipe, own: MethodFile | None = None) -> Method:
+    """The method of a recipe, in segkd or a user's own, with the further student terms that have weight."""
     names = {field.name for field in dataclasses.fields(Rules)}
     rules = Rules(recipe.run.steps, **{key: value for key, value in recipe.game.model_dump().items() if key in names})
-    method = method_class(recipe.method)(rules, recipe.weights, recipe.options)
+    method = method_class(recipe.method, own)(rules, recipe.weights, recipe.options)
     for name, settings in recipe.terms.items():
         options = {key: value for key, value in settings.items() if key != "weight"}
         if settings["weight"] > 0:
@@ -224,7 +224,9 @@ def source_of(
     return (Pixels(source, synth.refine, low, high) if refines else source).to(device)
 
 
-def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, bf16: bool) -> Distiller:
+def distiller_of(
+    recipe: DistillRecipe, teacher: Teacher, device: torch.device, bf16: bool, own: MethodFile | None = None
+) -> Distiller:
     """The game of a distill recipe, with fresh players, on `device`.
 
     Raises:
@@ -234,7 +236,7 @@ def distiller_of(recipe: DistillRecipe, teacher: Teacher, device: torch.device, 
     torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
     student = Adapter(_student_network(recipe.student, teacher), teacher.classes)
     student = student.to(device, memory_format=torch.channels_last)
-    method, passes = method_of(recipe).to(device), Passes(bf16, run.checkpointing)
+    method, passes = method_of(recipe, own).to(device), Passes(bf16, run.checkpointing)
     _check_processes(recipe)
     _check_method(recipe, method)
     source = source_of(recipe, teacher, device, passes, bool(method.terms("source")), synth.refine > 0)

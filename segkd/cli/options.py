@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +15,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DATA_SETS = click.Choice([*rooms.files(rooms.SETS)])
 OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
 TRUST = click.option("--trust-pickle", is_flag=True, help="Read weights that need pickle: it runs the code they hold.")
+METHOD_FILE = click.option(
+    "--method-file", type=click.Path(path_type=Path), metavar="FILE",
+    help="A method of your own, FILE.py for method=FILE: its code is run (docs/own_method.md).",
+)  # fmt: skip
 WHO = click.option("--who", type=click.Choice(["teacher", "student"]), help="Whose network; a recipe has its teacher.")
 DEVICE = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, mps, cuda or cuda:N."

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from segkd.cli.exits import with_debug
-from segkd.cli.options import OVERRIDES
+from segkd.cli.options import METHOD_FILE, OVERRIDES
 from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 
@@ -38,12 +38,13 @@ def list_recipes() -> None:
 @recipes.command("show")
 @click.argument("recipe")
 @OVERRIDES
+@METHOD_FILE
 @with_debug
-def show_recipe(recipe: str, overrides: tuple[str, ...]) -> None:
+def show_recipe(recipe: str, overrides: tuple[str, ...], method_file: Path | None) -> None:
     """The whole recipe as a run would use it, and where each value was written: a file, a preset, the command line."""
     from segkd.recipe.origins import annotated
 
-    terminal.deliver(*annotated(recipe, overrides).splitlines())
+    terminal.deliver(*annotated(recipe, overrides, method_file).splitlines())
 
 
 @recipes.command("keys")
@@ -65,8 +66,9 @@ def list_keys(prefix: str) -> None:
 
 @recipes.command("validate")
 @click.argument("recipes", metavar="RECIPE... [key=value]...", nargs=-1)
+@METHOD_FILE
 @with_debug
-def validate_recipes(recipes: tuple[str, ...]) -> None:
+def validate_recipes(recipes: tuple[str, ...], method_file: Path | None) -> None:
     """Check recipes as they would run (by default every shipped one), and the presets that they define.
 
     All mistakes are told at once; no torch is loaded.
@@ -78,14 +80,14 @@ def validate_recipes(recipes: tuple[str, ...]) -> None:
     errors: dict[str, None] = {}  # in order, each once
     for name in names:
         try:
-            terminal.deliver(f"{name}: valid ({checked(name, overrides)})")
+            terminal.deliver(f"{name}: valid ({checked(name, overrides, method_file)})")
         except RecipeError as error:
             errors.update(dict.fromkeys(error.errors))
     if errors:
         raise RecipeError(errors)
 
 
-def checked(name: str, overrides: Sequence[str]) -> str:
+def checked(name: str, overrides: Sequence[str], method_file: Path | None = None) -> str:
     """What a recipe is for, as it would run, and with which of its presets it was checked besides.
 
     Those are the ones that it defines itself, of a shipped one the inherited too; values on the command line are for one
@@ -94,23 +96,24 @@ def checked(name: str, overrides: Sequence[str]) -> str:
     Raises:
         RecipeError: with the mistakes of all of them.
     """
-    from segkd.recipe import DistillRecipe, find, load, presets
+    from segkd.recipe import DistillRecipe, find, load, method_terms, presets
     from segkd.recipe.loading import read
     from segkd.recipe.sources import is_shipped
 
     errors: list[str] = []
     others: list[str] = []
+    methods = method_terms(extra=() if method_file is None else [method_file])
     recipe = None
     try:
         if not overrides:
             others = alternatives(presets(name, own=not is_shipped(find(name))), presets(name))
-        recipe = load(name, overrides)
+        recipe = load(name, overrides, method_file=method_file)
     except RecipeError as error:
         errors += error.errors
     for preset in others if recipe is None or isinstance(recipe, DistillRecipe) else ():
         method, _, variant = preset.partition(".")
         try:
-            read(name, [f"method={method}", f"variant={variant or 'null'}"])
+            read(name, [f"method={method}", f"variant={variant or 'null'}"], methods=methods)
         except RecipeError as error:
             errors += error.errors
     if errors or recipe is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from segkd.cli.closing import closing
-from segkd.cli.options import run_options
+from segkd.cli.options import METHOD_FILE, run_options
 from segkd.foundation import terminal
 from segkd.machine import memory
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--plan", is_flag=True, help="Only measure what the run would take: time and memory, the largest batch.")
+@METHOD_FILE
 @run_options
 def distill(
     recipe: str, overrides: tuple[str, ...], resume: str, accept: tuple[str, ...], quiet: bool, trust_pickle: bool,
-    plan: bool,
+    plan: bool, method_file: Path | None,
 ) -> None:  # fmt: skip
     """Distil the recipe's teacher into a student; the same command resumes."""
     from segkd import recipe as recipes
 
-    loaded = recipes.load(recipe, overrides, "distill")  # before torch: a slip is told at once
+    loaded = recipes.load(recipe, overrides, "distill", method_file=method_file)  # before torch: a slip is told at once
     quiet = quiet or not speaks()
     if not quiet:
         terminal.say(
@@ -39,11 +40,19 @@ def distill(
         if plan:
             from segkd import runs
 
-            terminal.deliver(*runs.planned(loaded, trust_pickle))
+            terminal.deliver(*runs.planned(loaded, trust_pickle, method_file))
             return
         from segkd import api
 
-        summary = api.distill(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)
+        summary = api.distill(
+            recipe,
+            overrides,
+            resume=resume,
+            accept=accept,
+            quiet=quiet,
+            trust_pickle=trust_pickle,
+            method_file=method_file,
+        )
     if speaks():
         terminal.tell(*closing(loaded, summary))
 

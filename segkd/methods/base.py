@@ -89,6 +89,19 @@ class View:
         return average(images)
 
 
+class Options(dict[str, Any]):
+    """The options of a method or a term by name. Raises UsageError for one that its class does not state."""
+
+    def __init__(self, kind: type[nn.Module], given: Mapping[str, Any] | None) -> None:
+        super().__init__({**kind.options, **(given or {})})
+        self._kind = kind
+
+    def __missing__(self, name: str) -> Any:
+        raise UsageError(
+            f"{self._kind.__name__}: no option {name!r} in its `options`, and a term asks for it; state its default"
+        )
+
+
 class Term(nn.Module):
     """A further student term, which any method may be played with: one file in `segkd/methods/terms/`.
 
@@ -101,7 +114,7 @@ class Term(nn.Module):
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.options = {**self.options, **(options or {})}
+        self.options = Options(type(self), options)
 
 
 class Method(nn.Module):
@@ -127,7 +140,7 @@ class Method(nn.Module):
         super().__init__()
         self.rules = rules
         self.chosen = {**self.weights, **(weights or {})}
-        self.options = {**self.options, **(options or {})}
+        self.options = Options(type(self), options)
         self.further: tuple[str, ...] = ()
 
     def take(self, name: str, term: Term, weight: float) -> None:
@@ -157,8 +170,29 @@ class Method(nn.Module):
         """The weight of a term at a step."""
         return self.chosen[name]
 
+    def value(self, name: str, view: View) -> Tensor:
+        """A term's own value ().
+
+        Raises:
+            UsageError: the term returns anything else.
+        """
+        term = getattr(self, name)
+        value = term(view)
+        if not isinstance(value, Tensor) or value.shape or not value.is_floating_point():
+            code = getattr(term.forward if isinstance(term, nn.Module) else term, "__code__", None)
+            where = f"{code.co_filename}:{code.co_firstlineno}: " if code is not None else ""
+            what = (
+                f"a tensor {tuple(value.shape)}"
+                if isinstance(value, Tensor)
+                else f"an object of type {type(value).__name__}"
+            )
+            raise UsageError(
+                f"{where}term {name} returns {what}, and not one number: a tensor () of floats, such as a mean"
+            )
+        return value
+
     def loss(self, player: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of a player's terms, and each term's own value by name."""
-        values = {name: getattr(self, name)(view) for name in self.terms(player)}
+        values = {name: self.value(name, view) for name in self.terms(player)}
         total = torch.stack([self.weight(name, step) * value for name, value in values.items()]).sum()
         return total, values

@@ -42,6 +42,7 @@ def load(
     overrides: Overrides = (),
     kind: Kind | None = None,
     methods: Mapping[str, Terms] | None = None,
+    method_file: Path | None = None,
 ) -> DistillRecipe | TeachRecipe:
     """Reads a recipe, with everything it extends, its presets and the command line's values.
 
@@ -50,6 +51,7 @@ def load(
         overrides: `key.sub=value`, the value in YAML; or a dict of values by their dotted keys.
         kind: what the recipe must be; None: a recipe with `method` distils, one with `model` teaches.
         methods: the methods that exist; None: those in `segkd/methods`.
+        method_file: a user's own method, which the recipe must choose; it is read here, and not run.
 
     Returns:
         The recipe, complete: the method's weights and `run.dir` are filled in.
@@ -57,7 +59,7 @@ def load(
     Raises:
         RecipeError: with one line for each mistake.
     """
-    found = read(source, overrides, kind, methods)
+    found = read(source, overrides, kind, methods, method_file)
     for line in found.notes:
         tell(line)
     return found.recipe
@@ -77,6 +79,7 @@ def read(
     overrides: Overrides = (),
     kind: Kind | None = None,
     methods: Mapping[str, Terms] | None = None,
+    method_file: Path | None = None,
 ) -> Loaded:
     """As `load`, with the places of all values, and without a word to the user."""
     path = Path(RECIPE) if isinstance(source, Mapping) else find(source)
@@ -88,7 +91,7 @@ def read(
     known: Mapping[str, Terms] = {}
     notes: list[str] = []
     if chosen.method is not None or kind == "distill":
-        known = methods if methods is not None else method_terms()
+        known = methods if methods is not None else method_terms(extra=() if method_file is None else [method_file])
         layers, notes, wrong = with_new_names(with_weights_of_terms(layers), chosen, known)
         errors += wrong
         layers, lines = without_foreign_names(layers, chosen, known)
@@ -98,6 +101,9 @@ def read(
     kind, wrong = _kind(tree, kind, path)
     errors += wrong
     further = further_terms() if kind == "distill" else {}
+    if method_file is not None and chosen.method != method_file.stem:
+        other = f"the recipe's method is {chosen.method}" if chosen.method else "the recipe has no method"
+        errors.append(f"{shown_path(method_file)}: {other}; choose method={method_file.stem}, or leave the file out")
     if kind == "distill":
         errors += _preset_errors(files, known) + _method_errors(tree, files, known, further)
     recipe, wrong = _typed(tree, _MODELS[kind])
@@ -222,7 +228,8 @@ def _method_errors(
     if method is None:
         return []  # missing, or no text: the types say so
     if method not in known:
-        message = f"unknown method {shown(method)}{suggestion(method, known)}"
+        own = "" if nearest(method, known) else "; one of your own: segkd distill --method-file FILE.py"
+        message = f"unknown method {shown(method)}{suggestion(method, known)}{own}"
         return [error_line(tree, ("method",), message)]
     errors: list[str] = []
     presets = dict.fromkeys(name for file in files for name in file.presets)

@@ -71,10 +71,14 @@ def method_terms(folder: Path = METHODS, extra: Sequence[Path] = ()) -> dict[str
     """The terms of every method in `folder` and of the method files `extra` (`--method-file`), by method name.
 
     Raises:
-        UsageError: a file is not Python, holds no method, or states its terms by anything but literals.
+        UsageError: a file is not Python, holds no method or several, is called as one of segkd's, or states its terms by
+            anything but literals.
     """
-    files = [*sorted(folder.glob("*.py")), *(Path(path) for path in extra)]
-    return read_terms(files)
+    files, own = sorted(folder.glob("*.py")), [Path(path) for path in extra]
+    for path in own:
+        if path.stem in {file.stem for file in files}:
+            raise UsageError(f"{path}: segkd has a {path.stem} of its own; give the file another name")
+    return read_terms([*files, *own])
 
 
 def read_terms(files: Iterable[Path]) -> dict[str, Terms]:

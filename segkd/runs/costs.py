@@ -9,7 +9,9 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from segkd.foundation import terminal
 from segkd.machine import memory, ranks
 from segkd.machine.allocations import Allocations
 from segkd.machine.device import machine
+from segkd.methods.finding import MethodFile
 from segkd.recipe import DistillRecipe, with_values
 from segkd.runs.place import Place, choose_precision, place_of
 from segkd.training.distiller import Distiller
@@ -40,11 +43,17 @@ class Cost:
     mb: float
 
 
-def planned(recipe: DistillRecipe, trust_pickle: bool = False) -> list[str]:
+def planned(recipe: DistillRecipe, trust_pickle: bool = False, method_file: Path | None = None) -> list[str]:
     """Lines: each move's time and memory, steps for the budget, the largest batch; measured on a game apart."""
+    own = None if method_file is None else MethodFile.read(method_file)
+    with own.blamed() if own is not None else nullcontext():
+        return _planned(recipe, trust_pickle, own)
+
+
+def _planned(recipe: DistillRecipe, trust_pickle: bool, own: MethodFile | None) -> list[str]:
     place, short = place_of(recipe), {"run.steps": 10} if recipe.run.budget else {}
     teacher = build.teacher_of(recipe.teacher, trust_pickle).to(place.device, memory_format=torch.channels_last)
-    game = build.distiller_of(with_values(recipe, short), teacher, place.device, place.bf16)
+    game = build.distiller_of(with_values(recipe, short), teacher, place.device, place.bf16, own)
     choose_precision(place, game)
     terminal.doing("timing updates")
     costs = costs_of(game)

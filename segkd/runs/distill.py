@@ -12,8 +12,9 @@ from segkd.data import catalogue
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, terminal
-from segkd.foundation.files import make_folder, sha256
+from segkd.foundation.files import atomic_write, make_folder, sha256
 from segkd.machine import ranks
+from segkd.methods.finding import MethodFile
 from segkd.models.adapters import Adapter, flops_of, parameters_of
 from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
@@ -22,7 +23,7 @@ from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root
 from segkd.runs import card
 from segkd.runs.costs import FirstSteps, forecast
-from segkd.runs.folder import TEACHER
+from segkd.runs.folder import METHOD, TEACHER
 from segkd.runs.labelled import Labelled, unmeasured
 from segkd.runs.place import choose_precision
 from segkd.runs.run import Options, Run
@@ -47,6 +48,22 @@ class Distillation(Run[DistillRecipe]):
     made = "student"
     teacher: Teacher
     game: Distiller
+    own: MethodFile | None = None
+
+    def play(self) -> dict[str, Any]:
+        """What a user's own method raises is told as such, see `MethodFile.blamed`."""
+        if self.options.method_file is None:
+            return super().play()
+        self.own = MethodFile.read(self.options.method_file)
+        self.about[METHOD] = self.own.sha256
+        with self.own.blamed():
+            return super().play()
+
+    def record(self) -> None:
+        """A copy of a user's own method."""
+        if self.own is not None:
+            make_folder(self.folder / "method")
+            atomic_write(self.folder / "method" / self.own.path.name, self.own.text)
 
     def begin(self) -> None:
         if not self.options.quiet:
@@ -65,7 +82,7 @@ class Distillation(Run[DistillRecipe]):
 
     def build(self, recipe: DistillRecipe) -> Distiller:
         """A student and a source of images, each network in the precision in which it is quicker."""
-        game = build.distiller_of(recipe, self.teacher, self.place.device, self.place.bf16)
+        game = build.distiller_of(recipe, self.teacher, self.place.device, self.place.bf16, self.own)
         self.place = choose_precision(self.place, game)
         return game
 

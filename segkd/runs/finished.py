@@ -12,7 +12,7 @@ from segkd.foundation.files import sha256
 from segkd.machine import ranks
 from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, expand_root, unset_root
-from segkd.runs.folder import EXIT_CODE, TEACHER, about_run, check_folder, data_root, free_keys, read_recipe
+from segkd.runs.folder import EXIT_CODE, METHOD, TEACHER, about_run, check_folder, data_root, free_keys, read_recipe
 from segkd.training import checkpoint
 
 MEASURING = ("data.name", "data.final", "data.size", "data.root")
@@ -23,7 +23,13 @@ AFTERWARDS = ("run.headline",)
 """What decides which of the trained weights are the result: a finished run can still be told."""
 
 
-def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, resume: str, accept: tuple[str, ...]) -> dict | None:
+def finished(
+    folder: Path,
+    recipe: DistillRecipe | TeachRecipe,
+    resume: str,
+    accept: tuple[str, ...],
+    method_file: Path | None = None,
+) -> dict | None:
     """The summary of a finished run; None for one that is not finished, not begun, or that is to go on.
 
     It goes on to be measured on something else, to be trained for more steps, or because a file of it is damaged or missing:
@@ -42,7 +48,7 @@ def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, resume: str, acc
     if resume != "auto":
         ranks.say(f"{folder}: finished, and played again from {resume}")
         return None
-    change = _change_of(folder, recipe)
+    change = _change_of(folder, recipe, method_file)
     _refuse(folder, change, accept)
     if change.more or change.accepted(accept) or change.measuring:
         if not checkpoint.listed(folder / "checkpoints"):
@@ -109,7 +115,7 @@ class Change:
         return [key for key in self.keys if key in accept]
 
 
-def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe) -> Change:
+def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe, method_file: Path | None) -> Change:
     written = read_recipe(folder / "recipe.yaml")
     different, before = differences(written, recipe.as_dict()), int(written["run"]["steps"])
     in_time = recipe.run.budget is not None  # it has become steps, which are no change of the user's
@@ -117,6 +123,8 @@ def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe) -> Change:
     keys, asked = [key for key in different if not key.startswith(ignored)], None if in_time else recipe.run.steps
     if isinstance(recipe, DistillRecipe) and (other := _other_teacher(folder, recipe)) is not None:
         keys = [key for key in keys if key != "teacher.weights"] + ["teacher.weights"] * other
+    if method_file is not None and sha256(method_file) != about_run(folder).get(METHOD) and "method" not in keys:
+        keys.append("method")
     more = asked > before if asked is not None else "run.budget" in keys
     measuring = [key for key in different if key in MEASURING and key != "data.root"]
     same_set = recipe.data.final is not None and "data.name" not in measuring

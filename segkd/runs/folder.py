@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from segkd.foundation import audit, terminal
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
 from segkd.machine import ranks
-from segkd.recipe import Recipe, TeachRecipe, expand_root, load, unset_root
+from segkd.recipe import Recipe, TeachRecipe, Terms, expand_root, load, method_terms, unset_root
 from segkd.training import checkpoint, loop
 from segkd.training.signals import StopFlag
 
@@ -30,6 +30,8 @@ NOTHING = (".gitkeep", ".gitignore", ".DS_Store")
 """What a folder that is empty to its owner may hold."""
 TEACHER = "teacher sha256"
 """What `recipe.yaml` says about the file of the teacher."""
+METHOD = "method sha256"
+"""And of a user's own method, where the run plays one; a copy lies in the folder `method`."""
 EXIT_CODE = "exit_code"
 """All that a `summary.json` says where a signal stopped a run of several processes: torchrun ends with a code of its own."""
 
@@ -100,10 +102,10 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
     with RunLock(folder, mark=MARK) as lock, StopFlag().listening() as stop:
         for name in ("recipe.yaml", "metrics.jsonl", "summary.json"):
             refuse_irregular(folder / name)
-        for name in ("samples", "student", "model"):
+        for name in ("samples", "student", "model", "method"):
             if os.path.lexists(folder / name):
                 make_folder(folder / name)  # says what is wrong with it, if anything is
-        for place in (folder, folder / "checkpoints", folder / "samples"):
+        for place in (folder, folder / "checkpoints", folder / "samples", folder / "method"):
             sweep(place)
         ranks.wait()
         try:
@@ -129,9 +131,14 @@ def read_recipe(path: Path) -> dict:
         _, hashed, text = path.read_text("utf-8").partition(RECIPE_HASH)
         if hashed and sha256(text[65:].encode()) != text[:64]:
             raise ValueError("its bytes do not match the hash in it")
-        return load(path).as_dict()
+        return load(path, methods=kept_methods(path.parent)).as_dict()
     except (OSError, ValueError, UsageError) as error:
         raise StorageError(f"{path}: damaged ({one_line(error)})") from error
+
+
+def kept_methods(folder: Path) -> Mapping[str, Terms]:
+    """The methods that a run's recipe may name: segkd's, and one that the folder has a copy of. None is run."""
+    return method_terms(extra=sorted((folder / "method").glob("*.py")))
 
 
 def about_run(folder: Path) -> dict[str, str]:

@@ -31,7 +31,7 @@ from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, filled
 from segkd.recipe.values import seconds_of
 from segkd.runs.costs import steps_for
 from segkd.runs.finished import finished
-from segkd.runs.folder import RECIPE_HASH, TEACHER, about_run, data_root, free_keys, run_folder
+from segkd.runs.folder import METHOD, RECIPE_HASH, TEACHER, about_run, data_root, free_keys, run_folder
 from segkd.runs.labelled import Labelled, labelled, model_of, score
 from segkd.runs.place import Place, place_of
 from segkd.training import checkpoint, loop, rhythm
@@ -46,7 +46,8 @@ LENGTH = {"run.steps", "run.budget"}
 class Options:
     """What a caller may choose beside the recipe: `resume` is auto, never or a checkpoint's path.
 
-    `name` is the recipe's name in the summary; empty: the run folder's name. `progress` is told each step.
+    `name` is the recipe's name in the summary; empty: the run folder's name. `progress` is told each step. `method_file` is a
+    user's own method.
     """
 
     name: str = ""
@@ -55,6 +56,7 @@ class Options:
     quiet: bool = False
     trust_pickle: bool = False
     progress: Callable[[loop.Progress], object] | None = None
+    method_file: Path | None = None
 
 
 class Run(ABC, Generic[AnyRecipe]):
@@ -88,7 +90,7 @@ class Run(ABC, Generic[AnyRecipe]):
         """Play the run to its end, or what its folder says is left of it; returns its summary."""
         if self.options.resume not in ("auto", "never"):
             checkpoint.check(Path(self.options.resume))
-        done = finished(self.folder, self.recipe, self.options.resume, self.options.accept)
+        done = finished(self.folder, self.recipe, self.options.resume, self.options.accept, self.options.method_file)
         if done is not None:
             return done
         self.begin()
@@ -149,6 +151,9 @@ class Run(ABC, Generic[AnyRecipe]):
 
     def rehearse(self, folder: Path, summary: dict[str, Any] | None) -> None:
         """Try in `folder` what else the run will write; no summary: the measuring of untrained weights overflowed."""
+
+    def record(self) -> None:
+        """Write into the folder what says what runs, beside the recipe."""
 
     def deliver(self, summary: dict[str, Any]) -> None:
         """Write what goes elsewhere than into the run's folder."""
@@ -284,10 +289,17 @@ class Run(ABC, Generic[AnyRecipe]):
                 f"{folder}: teacher.weights: another file than the run has begun with (its sha256 is {given[:12]}, and was {known[:12]});"
                 " bring that one back, name another run.dir, or --accept teacher.weights"
             )
+        own, other = before.get(METHOD), self.about.get(METHOD)
+        if start.step and other is not None and own not in (None, other) and "method" not in accept:
+            raise UsageError(
+                f"{folder}: method: another file than the run has begun with (sha256 {own[:12]}), which is kept in"
+                f" {folder / 'method'}; give that one, name another run.dir, or --accept method"
+            )
         diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0)
         ranks.wait()  # until all have read what the first is about to replace
         if not ranks.rank():
             self._write_recipe()
+            self.record()
         return start, diary
 
     def _write_recipe(self) -> None:

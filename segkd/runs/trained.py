@@ -26,6 +26,7 @@ from segkd.models.weights import load_weights, read_state
 from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides
 from segkd.recipe.strict_yaml import parse, plain
+from segkd.runs.folder import kept_methods
 from segkd.training import checkpoint
 
 Who = Literal["teacher", "student"]
@@ -139,7 +140,7 @@ def check_same_classes(teacher: Model, model: Model) -> None:
 def _of_run(path: Path, overrides: Overrides) -> DistillRecipe | TeachRecipe:
     """The recipe that a run has written; keys of another version of segkd are told and left out."""
     try:
-        return load(path, overrides)
+        return load(path, overrides, methods=kept_methods(path.parent))
     except RecipeError:
         tree, errors = parse(path.read_text("utf-8", errors="replace"), str)
         if errors:

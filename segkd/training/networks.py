@@ -154,7 +154,7 @@ class Networks:
                 view, used = self.view(values), set()
                 for name in method.terms(player):
                     with torch.set_grad_enabled(bool(own)):
-                        value = getattr(method, name)(view)
+                        value = method.value(name, view)
                     if value.requires_grad:
                         gradients = torch.autograd.grad(value, own, allow_unused=True)
                         used |= {at for at, gradient in enumerate(gradients) if gradient is not None}

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from segkd.methods.finding import term_class
 from segkd.recipe import further_terms, method_terms
 from tests.methods.conftest import tiers
 
@@ -37,6 +38,15 @@ def test_terms_read_without_torch_are_those_of_the_class(tiny, case):
     assert (own.student, own.source, own.pixels) == (terms.student, terms.source, terms.pixels)
     assert own.weights == terms.weights and own.options == {name: o.default for name, o in terms.options.items()}
     assert set(terms.weights) == set(terms.names)
+
+
+@pytest.mark.parametrize("name", further_terms())
+def test_further_terms_read_without_torch_are_those_of_the_class(tiny, name):
+    term = further_terms()[name]
+    assert term_class(name)().options == {key: option.default for key, option in term.options.items()}
+    assert term.doc and all(option.doc for option in term.options.values())
+    game = tiny.game("noise", f"terms.{name}=1.0")
+    assert math.isfinite(game.play(0)[name]) and not game.notes
 
 
 def test_terms_are_finite_and_steps_change_the_players(tiny, case):

@@ -16,7 +16,7 @@ from segkd.recipe.strict_yaml import dump
 
 Write = Callable[..., Path]
 STATED = '''
-class Mine(DFAD):
+class Mine(Method):
     """A method.
 
     Options:
@@ -25,6 +25,7 @@ class Mine(DFAD):
         share: of the run.
     """
 
+    student, weights = ("kd",), {"kd": 1.0}
     options = dict(kind="l1", share=0.5, turns=2, sure=True, name="a", sides=[1, 2], seed=None)
     allowed = dict(kind=("l1", "kl"), share=">= 0, <= 1", turns="> 0")
 '''

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.foundation.errors import UsageError
-from segkd.methods.base import Rules, View
+from segkd.methods.base import Rules, Term, View
 from segkd.methods.ddad import DDAD
 from segkd.methods.noise import Noise
 from segkd.models.teacher import Teacher
@@ -75,6 +75,43 @@ def test_a_parameter_of_a_method_is_in_the_checkpoint(tiny) -> None:
 def test_a_parameter_that_nobody_or_two_would_teach_is_refused(tiny, weights, line) -> None:
     with pytest.raises(UsageError, match=line):
         played_by(tiny.game(), Learned(RULES, weights))
+
+
+class Scaled(Term):
+    """A further student term with a parameter and a buffer."""
+
+    options = {"power": 1.0}
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, v: View) -> Tensor:
+        if torch.is_grad_enabled():
+            self.seen += 1
+        return (self.scale * v.s - v.t).abs().pow(self.options["power"]).mean()
+
+
+def test_what_a_further_term_owns_learns_with_the_student_and_is_in_the_checkpoint(tiny) -> None:
+    def made(weight: float) -> Distiller:
+        method = Noise(RULES)
+        method.take("scaled", Scaled({"power": 2.0}), weight)
+        return played_by(tiny.game("noise"), method)
+
+    one, other = made(1.0), made(1.0)
+    assert any(group["params"] == [one.method.scaled.scale] for group in one.student.optimizer.param_groups)
+    one.play(0)
+    state = one.state()["method"]
+    assert state["scaled.scale"] != 1 and state["scaled.seen"] >= RULES.student_moves
+    other.restore(copy.deepcopy(one.state()))
+    for game in (one, other):
+        game.play(1)
+    assert tiny.hash(one.state()) == tiny.hash(other.state())
+    with pytest.raises(UsageError, match="no term with weight uses its parameter scaled.scale"):
+        made(0.0)
+    with pytest.raises(UsageError, match="terms.kd: Noise has a kd of its own; leave this one out"):
+        Noise(RULES).take("kd", Scaled(), 1.0)
 
 
 class Averaged(Noise):
