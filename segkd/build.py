@@ -23,8 +23,8 @@ from segkd.machine.batchnorm import synced
 from segkd.machine.passes import Passes
 from segkd.methods.base import Method, Rules
 from segkd.methods.finding import MethodFile, method_class, term_class
-from segkd.models.adapters import Adapter, create_network
-from segkd.models.building import fitting_mb
+from segkd.models.adapters import Adapter
+from segkd.models.building import create_network, fitting_mb
 from segkd.models.selection import select_weights
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
@@ -274,7 +274,7 @@ def _networks_of(
 ) -> Networks:
     run, synth, at_head = recipe.run, recipe.synth, recipe.game.logits == "head"
     # Not where images are padded: a mirrored image's padding would be on its other side.
-    unpadded = all(side % teacher.stride == 0 for size in (synth.size, *synth.sizes) for side in size)
+    unpadded = all(map(teacher.sizes.takes, (synth.size, *synth.sizes)))
     return Networks(
         teacher, student, passes=passes, at_head=at_head, keeps_heads=at_head or (synth.replay > 0 and unpadded),
         recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,

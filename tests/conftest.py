@@ -89,7 +89,7 @@ def tiny_teacher() -> nn.Module:
     """An untrained network whose running statistics have seen images, and whose masks show several classes."""
     import torch
 
-    from segkd.models.adapters import create_network
+    from segkd.models.building import create_network
 
     torch.manual_seed(7)
     options = {"channels": [16, 24, 32, 48], "stem_width": 8, "decoder_channels": 32}

@@ -24,9 +24,10 @@ from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, writ
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
 from segkd.foundation.rng import check_idle
 from segkd.machine.memory import out_of_memory
-from segkd.models.adapters import Adapter, architectures, is_local, network_stride
-from segkd.models.building import at_most, fitting_mb, unknown_arguments
+from segkd.models.adapters import Adapter
+from segkd.models.building import at_most, fitting_mb, is_local, unknown_arguments
 from segkd.models.families.segnet import STRIDE, SegNet
+from segkd.models.family import families
 from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
 from segkd.models.tensors import load_safetensors
 from segkd.models.weights import load_weights
@@ -246,8 +247,9 @@ def _network_of(config: dict[str, Any], about: Preprocess, megabytes: float) -> 
     if config.get("classes") != classes:
         raise ValueError(f"config.json: {config.get('classes')} classes, but preprocess.json names {classes}")
     name, encoder = config.pop("_model_class"), config.get("encoder_name")
-    kind = {each.__name__: each for each in (SegNet, *architectures().values())}.get(name)
-    if kind is None:
+    known = {name: (family, kind) for family in families() for name, kind in family.architectures().items()}
+    family, kind = known.get(name, (None, None))
+    if family is None:
         raise ValueError(f"config.json: {name} is no network of smp")
     if not is_local(encoder):
         raise ValueError(f"config.json: no encoder is called {encoder}")
@@ -256,9 +258,11 @@ def _network_of(config: dict[str, Any], about: Preprocess, megabytes: float) -> 
     if config.get("in_channels", 3) != 3 or config.get("activation") or config.get("aux_params"):
         raise ValueError("config.json: not a network of RGB images to logits alone")
     with at_most(megabytes):
-        network = kind(**config | ({} if kind is SegNet else {"encoder_weights": None}))
-    if multiple % network_stride(network):
-        raise ValueError(
-            f"preprocess.json: size.multiple_of: {multiple}, but the network needs multiples of {network_stride(network)}"
-        )
+        options = {
+            key: value for key, value in config.items() if key not in ("classes", "encoder_name", "encoder_weights")
+        }
+        network = family.build(kind, encoder, classes, options)
+    need = family.sizes(network).multiple
+    if multiple % need:
+        raise ValueError(f"preprocess.json: size.multiple_of: {multiple}, but the network needs multiples of {need}")
     return network

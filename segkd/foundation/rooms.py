@@ -1,4 +1,4 @@
-"""What the rooms of the package hold, by file name: a data set is known as soon as its file is there."""
+"""What the rooms of the package hold, by file name: a data set or a family of networks is known as soon as its file is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 SETS = "data/sets"
+FAMILIES = "models/families"
 
 
 def files(room: str) -> dict[str, Path]:

@@ -1,85 +1,17 @@
-"""One door to every segmentation network: build it, bring it to any image size, find its head."""
+"""One door to every segmentation network: any image size in, logits out, and what it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
-from inspect import signature
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.foundation.errors import RecipeError, TeacherError, one_line
+from segkd.foundation.errors import TeacherError
 from segkd.machine.layers import quicken
-from segkd.machine.memory import out_of_memory
-from segkd.models.building import at_most, unknown_arguments
-from segkd.models.families.segnet import SegNet
-
-Option = int | float | str | bool | None | list
-GIVEN = {"classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params", "kwargs"}
-"""Arguments of an architecture that are no options: segkd gives them, or none."""
-
-
-def create_network(
-    arch: str, encoder: str | None, classes: int, options: Mapping[str, Option], *, block: str = "model",
-    megabytes: float | None = None,
-) -> nn.Module:  # fmt: skip
-    """A network of segmentation-models-pytorch, or a SegNet, with random weights.
-
-    Args:
-        arch: any smp architecture name (`DeepLabV3Plus`, `fpn`, ...) or `SegNet`; case does not matter.
-        encoder: any smp encoder name, `tu-` names of timm included; None for SegNet.
-        classes: number of classes C of the logits.
-        options: further arguments of the architecture or of a timm encoder, as smp takes them; those of `SegNet`. One that
-            is None is left out, which takes a base recipe's back.
-        block: the block of the recipe that describes it, for errors.
-        megabytes: what it may take while it is built; by default what the machine has left.
-
-    Raises:
-        RecipeError: there is no such architecture or encoder, it refuses an option, or it takes more memory.
-    """
-    options = {key: value for key, value in options.items() if value is not None}
-    is_segnet = arch.lower() == "segnet"
-    if is_segnet and encoder is not None:
-        raise RecipeError(
-            [f"{block}.encoder: a SegNet has no choice of encoder: set encoder: null instead of {encoder}"]
-        )
-    kind = SegNet if is_segnet else architectures().get(arch.lower())
-    if kind is None:
-        known = ", ".join(sorted(each.__name__ for each in architectures().values()))
-        raise RecipeError([f"{block}.arch: no architecture is called {arch} (known: {known}, SegNet)"])
-    of = f"{kind.__name__}{f' with encoder {encoder}' if encoder else ''}"
-    if not is_local(encoder):
-        raise RecipeError(
-            [f"{block}.encoder: no encoder is called {encoder}: a name with a source would be downloaded"]
-        )
-    if unknown := unknown_arguments(kind, encoder, options):
-        known = [] if str(encoder).startswith("tu-") else sorted(signature(kind).parameters.keys() - GIVEN)
-        has = f"; it has {', '.join(known)}" if known else ""
-        raise RecipeError([f"{block}.options: {of} has no option {unknown[0]!r}{has}"])
-    arguments = {} if is_segnet else {"encoder_name": encoder, "encoder_weights": None}
-    try:
-        with at_most(megabytes):
-            return kind(classes=classes, **arguments, **options)
-    except Exception as error:  # code of two libraries, which check little
-        if out_of_memory(error):
-            raise
-        raise RecipeError([f"{block}: {of} cannot be built: {one_line(error)}"]) from error
-
-
-def architectures() -> dict[str, type[nn.Module]]:
-    """The architectures of segmentation-models-pytorch by their names in small letters."""
-    import segmentation_models_pytorch as smp
-
-    kinds = [each for each in vars(smp).values() if isinstance(each, type)]
-    return {kind.__name__.lower(): kind for kind in kinds if issubclass(kind, smp.base.SegmentationModel)}
-
-
-def is_local(encoder: object) -> bool:
-    """Whether the name of an encoder stands for code that is installed: timm reads `hf-hub:NAME` from the network."""
-    return encoder is None or (isinstance(encoder, str) and ":" not in encoder)
+from segkd.models.family import Sizes, family_of
 
 
 def as_logits(output: object) -> Tensor:
@@ -98,25 +30,35 @@ def as_logits(output: object) -> Tensor:
 
 
 class Adapter(nn.Module):
-    """A network that accepts any H and W: pads bottom and right (replicate), crops the logits after.
+    """A network that accepts any H and W: images are fitted to the sizes that it takes, and logits brought back.
 
     Logits come at the image's size, or (`at_head`) at the resolution of the network's own head, before its last
     upsampling: there a per-pixel loss costs a sixteenth of the work at stride 4.
 
+    Args:
+        stride: H and W of the network's input are padded to multiples of it; by default as its family says.
+
     Attributes:
         network: the wrapped module, with its own parameter names.
-        stride: H and W of the network's input are padded to multiples of it.
+        family: what is known of networks of its kind.
+        sizes: which sizes of images it takes.
         head_stride: how much smaller than the image the head's logits are.
         in_fp32: the network is computed in fp32 under autocast too.
     """
 
     def __init__(self, network: nn.Module, classes: int, stride: int | None = None) -> None:
         super().__init__()
+        self.family = family_of(network)
         self.network = quicken(network)
         self.classes = classes
-        self.stride = stride if stride is not None else network_stride(network)
-        self.head_stride = head_stride(network)
+        self.sizes = self.family.sizes(network) if stride is None else Sizes(stride)
+        self.head_stride = 1 if self.sizes.fixed else self.family.head_stride(network)
         self.in_fp32 = False
+
+    @property
+    def stride(self) -> int:
+        """The number of which the sides of images that it takes are multiples."""
+        return self.sizes.multiple
 
     def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
         """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,3,H,W)."""
@@ -127,47 +69,15 @@ class Adapter(nn.Module):
 
     def _logits(self, images: Tensor, at_head: bool) -> Tensor:
         height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, self.stride)
+        fitted = self.sizes.fitted(images)
         if at_head and self.head_stride > 1:
-            network = self.network
-            logits = network.segmentation_head[0](network.decoder(network.encoder(padded)))
+            logits = self.family.at_head(self.network, fitted)
             return logits[..., : -(-height // self.head_stride), : -(-width // self.head_stride)]
-        logits = as_logits(self.network(padded))
-        if logits.shape[-2:] != padded.shape[-2:]:
-            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        return self.sizes.restored(as_logits(self.network(fitted)), (height, width))
 
     def from_head(self, logits: Tensor) -> Tensor:
         """Logits at the head's resolution upsampled as the network itself does it, for images that need no padding."""
-        if self.head_stride == 1:
-            return logits
-        _, upsampling, activation = self.network.segmentation_head
-        return activation(upsampling(logits))
-
-
-def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
-    """Images (N,C,H,W) with H and W rounded up to multiples of `stride`, padded bottom and right by replication."""
-    height, width = images.shape[-2:]
-    bottom, right = -height % stride, -width % stride
-    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
-
-
-def network_stride(network: nn.Module) -> int:
-    """The divisor that the network asks of H and W: its encoder's output stride; 32 for a network that tells none."""
-    encoder = getattr(network, "encoder", None)
-    return int(getattr(encoder, "output_stride", 32))
-
-
-def head_stride(network: nn.Module) -> int:
-    """The factor of the upsampling that ends an smp network; 1 where there is none to leave out."""
-    head = getattr(network, "segmentation_head", None)
-    if isinstance(head, nn.Sequential) and len(head) == 3 and isinstance(head[1], nn.Upsample):
-        from segmentation_models_pytorch.base import SegmentationModel
-
-        if type(network).forward is not SegmentationModel.forward:
-            return 1  # a DPT's decoder is given more than the encoder's maps
-        return int(head[1].scale_factor)
-    return 1
+        return logits if self.head_stride == 1 else self.family.from_head(self.network, logits)
 
 
 def parameters_of(module: nn.Module) -> int:

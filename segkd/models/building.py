@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from segkd.foundation.errors import RecipeError, one_line
 from segkd.machine import memory
+from segkd.machine.memory import out_of_memory
+from segkd.models.family import families
 
 MOST_TENSORS = 20_000
 """Tensors that a network may be built of, those for its initialisation included."""
@@ -42,6 +45,58 @@ def unknown_arguments(network: type[nn.Module], encoder: str | None, given: Iter
 def fitting_mb(state: Mapping[str, Tensor]) -> float:
     """Enough memory to build the network of such tensors, in fp32 and with what its initialisation takes besides."""
     return 4 * 4 * sum(value.numel() for value in state.values()) / 2**20 + 64
+
+
+Option = int | float | str | bool | None | list
+GIVEN = {"classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params", "kwargs"}
+"""Arguments of an architecture that are no options: segkd gives them, or none."""
+
+
+def create_network(
+    arch: str, encoder: str | None, classes: int, options: Mapping[str, Option], *, block: str = "model",
+    megabytes: float | None = None,
+) -> nn.Module:  # fmt: skip
+    """A network of one of the families, with random weights.
+
+    Args:
+        arch: the name of an architecture: any of smp's (`DeepLabV3Plus`, `fpn`, ...) or `SegNet`; case does not matter.
+        encoder: any smp encoder name, `tu-` names of timm included; None for SegNet.
+        classes: number of classes C of the logits.
+        options: further arguments of the architecture or of a timm encoder. One that is None is left out, which takes a
+            base recipe's back.
+        block: the block of the recipe that describes it, for errors.
+        megabytes: what it may take while it is built; by default what the machine has left.
+
+    Raises:
+        RecipeError: there is no such architecture or encoder, it refuses an option, or it takes more memory.
+    """
+    options = {key: value for key, value in options.items() if value is not None}
+    known = {name: (family, kind) for family in families() for name, kind in family.architectures().items()}
+    found = next((name for name in known if name.lower() == arch.lower()), None)
+    if found is None:
+        raise RecipeError([f"{block}.arch: no architecture is called {arch} (known: {', '.join(sorted(known))})"])
+    family, kind = known[found]
+    of = f"{found}{f' with encoder {encoder}' if encoder else ''}"
+    if not is_local(encoder):
+        raise RecipeError(
+            [f"{block}.encoder: no encoder is called {encoder}: a name with a source would be downloaded"]
+        )
+    if unknown := unknown_arguments(kind, encoder, options):
+        own = [] if str(encoder).startswith("tu-") else sorted(signature(kind).parameters.keys() - GIVEN)
+        has = f"; it has {', '.join(own)}" if own else ""
+        raise RecipeError([f"{block}.options: {of} has no option {unknown[0]!r}{has}"])
+    try:
+        with at_most(megabytes):
+            return family.build(kind, encoder, classes, options)
+    except Exception as error:  # code of libraries, which check little
+        if out_of_memory(error):
+            raise
+        raise RecipeError([f"{block}: {of} cannot be built: {one_line(error)}"]) from error
+
+
+def is_local(encoder: object) -> bool:
+    """Whether the name of an encoder stands for code that is installed: timm reads `hf-hub:NAME` from the network."""
+    return encoder is None or (isinstance(encoder, str) and ":" not in encoder)
 
 
 @contextmanager

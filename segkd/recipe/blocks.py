@@ -170,9 +170,9 @@ class Student(Block):
 
 def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
     arch = info.data.get("arch")
-    if arch is not None and arch.lower() == networks.SEGNET.lower():
+    if arch is not None and arch.lower() in map(str.lower, networks.without_encoder()):
         if encoder is not None:
-            raise ValueError("SegNet has no choice of encoder: set it to null")
+            raise ValueError(f"{arch} has no choice of encoder: set it to null")
         return None
     if encoder is None:
         if arch is not None:

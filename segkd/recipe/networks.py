@@ -5,14 +5,15 @@ Where a package's source looks otherwise than it did, nothing is known, and ever
 
 from __future__ import annotations
 
+import ast
 import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from segkd.foundation import rooms
 from segkd.recipe.messages import nearest, shown, suggestion
 
-SEGNET = "SegNet"
 _ALIASES = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
 """Former names of smp for encoders of timm: it takes them as `tu-` names."""
 
@@ -46,10 +47,19 @@ def unknown_encoder(name: str) -> str | None:
 
 @cache
 def architectures() -> tuple[str, ...]:
-    """The architectures of segmentation-models-pytorch, and SegNet; empty where they cannot be told."""
+    """The architectures of segmentation-models-pytorch and of the other families; empty where they cannot be told."""
     text = _text("segmentation_models_pytorch", "__init__.py")
     found = re.search(r"^_?MODEL_ARCHITECTURES = \[$(.*?)^\]$", text, re.MULTILINE | re.DOTALL)
-    return (*re.findall(r"^    (\w+),$", found[1], re.MULTILINE), SEGNET) if found else ()
+    return (*re.findall(r"^    (\w+),$", found[1], re.MULTILINE), *without_encoder()) if found else ()
+
+
+@cache
+def without_encoder() -> tuple[str, ...]:
+    """The architectures that have no choice of encoder: those that a family's file states as its `NAMES`."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in rooms.files(rooms.FAMILIES).values())
+    statements = (node for tree in trees for node in tree.body if isinstance(node, ast.Assign))
+    stated = (node.value for node in statements if getattr(node.targets[0], "id", None) == "NAMES")
+    return tuple(name for value in stated for name in ast.literal_eval(value))
 
 
 @cache

@@ -15,7 +15,8 @@ from PIL import Image
 
 from segkd.delivery.folder import LoadedStudent, load_student, save_network, write_card
 from segkd.foundation.errors import ArgumentError, NumbersError, SegkdError, StorageError, TeacherError
-from segkd.models.adapters import Adapter, create_network
+from segkd.models.adapters import Adapter
+from segkd.models.building import create_network
 from tests.delivery.outside import MEAN, NAMES, PALETTE, STD, WITHOUT_SEGKD
 from tests.waiting import PATIENCE
 

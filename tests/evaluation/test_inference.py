@@ -15,7 +15,8 @@ from segkd.data.samples import Sample
 from segkd.evaluation.evaluate import evaluate, predict
 from segkd.evaluation.inference import Averaged, Inference, Sliding
 from segkd.foundation.errors import NumbersError, UsageError
-from segkd.models.adapters import Adapter, create_network
+from segkd.models.adapters import Adapter
+from segkd.models.building import create_network
 
 MIX = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 

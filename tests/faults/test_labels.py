@@ -22,7 +22,7 @@ from segkd.data.sets.nyuv2 import NYUv2
 from segkd.data.sets.voc import Voc
 from segkd.evaluation.metrics import ConfusionMatrix, Scores, scores
 from segkd.foundation.errors import DataError
-from segkd.models.adapters import create_network
+from segkd.models.building import create_network
 from segkd.recipe import load
 from segkd.runs.labelled import labelled
 from tests.pictures import encoded, overwrite, photo

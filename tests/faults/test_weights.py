@@ -16,7 +16,7 @@ from segkd import build
 from segkd.cli.main import main
 from segkd.delivery.folder import load_student, save_network
 from segkd.foundation.errors import SegkdError, StorageError, TeacherError
-from segkd.models.adapters import create_network
+from segkd.models.building import create_network
 from segkd.models.tensors import MOST_STEPS
 from segkd.models.weights import read_state
 from segkd.recipe import differences

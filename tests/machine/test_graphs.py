@@ -8,7 +8,8 @@ from torch import nn
 
 from segkd import build
 from segkd.machine.graphs import Recorded
-from segkd.models.adapters import Adapter, create_network
+from segkd.models.adapters import Adapter
+from segkd.models.building import create_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

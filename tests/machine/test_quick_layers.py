@@ -11,7 +11,8 @@ from torch import nn
 
 from segkd.machine import layers
 from segkd.machine.layers import QuickConv2d, QuickPooling, QuickUpsample, quicken
-from segkd.models.adapters import Adapter, create_network, flops_of
+from segkd.models.adapters import Adapter, flops_of
+from segkd.models.building import create_network
 
 WAYS = {  # channels, groups, stride, dilation, (height, width), and what computes it
     "split into plain maps": (6, 6, 1, 2, (9, 12), "_apart"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segkd.machine.recompute import blocks_of, recomputing
-from segkd.models.adapters import create_network
+from segkd.models.building import create_network
 from segkd.models.taps import BatchNormTap
 from segkd.synthesis.generator import dcgan, resize_convolution
 

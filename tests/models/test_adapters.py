@@ -7,16 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segkd.foundation.errors import RecipeError, TeacherError
-from segkd.models.adapters import (
-    Adapter,
-    as_logits,
-    create_network,
-    flops_of,
-    head_stride,
-    network_stride,
-    pad_to_multiple,
-    parameters_of,
-)
+from segkd.models.adapters import Adapter, as_logits, flops_of, parameters_of
+from segkd.models.building import create_network
+from segkd.models.family import Sizes
 from segkd.models.weights import load_weights
 from tests.work import work_below
 
@@ -52,12 +45,12 @@ def test_pad_and_crop_equal_an_explicit_pad_and_crop(size):
     with torch.no_grad():
         wanted = model(padded)[:, :, :height, :width]
         assert torch.equal(Adapter(model, 5, stride=4)(images), wanted)
-    assert torch.equal(pad_to_multiple(images, 4), padded)
+    assert torch.equal(Sizes(4).fitted(images), padded)
 
 
 def test_a_size_that_fits_is_not_copied():
     images = torch.randn(1, 3, 8, 12)
-    assert pad_to_multiple(images, 4) is images
+    assert Sizes(4).fitted(images) is images
 
 
 @pytest.mark.parametrize(
@@ -75,7 +68,7 @@ def test_outputs_of_all_forms(form):
     model = Strict(form)
     images = torch.randn(2, 3, 8, 9)
     with torch.no_grad():
-        wanted = model.conv(pad_to_multiple(images, 4))[..., :8, :9]
+        wanted = model.conv(Sizes(4).fitted(images))[..., :8, :9]
         assert torch.equal(Adapter(model, 5, stride=4)(images), wanted)
 
 
@@ -83,7 +76,7 @@ def test_low_resolution_logits_are_brought_to_the_padded_size_before_the_crop():
     model = Strict(scale=4)
     images = torch.randn(2, 3, 10, 13)
     with torch.no_grad():
-        wanted = F.interpolate(model(pad_to_multiple(images, 4)), (12, 16), mode="bilinear", align_corners=False)
+        wanted = F.interpolate(model(Sizes(4).fitted(images)), (12, 16), mode="bilinear", align_corners=False)
         assert torch.equal(Adapter(model, 5, stride=4)(images), wanted[..., :10, :13])
 
 
@@ -118,9 +111,10 @@ def test_the_heads_own_activation_follows_its_upsampling():
 
 def test_strides_are_read_off_the_network():
     expected = {"DeepLabV3": (8, 8), "DeepLabV3Plus": (16, 4), "FPN": (32, 4), "Unet": (32, 1)}
-    assert {arch: (network_stride(m), head_stride(m)) for arch in expected for m in [network(arch)]} == expected
-    assert network_stride(nn.Conv2d(3, 5, 1)) == 32
-    assert head_stride(nn.Conv2d(3, 5, 1)) == 1
+    found = {arch: Adapter(network(arch), 5) for arch in expected}
+    assert {arch: (each.stride, each.head_stride) for arch, each in found.items()} == expected
+    unknown = Adapter(nn.Conv2d(3, 5, 1), 5)
+    assert (unknown.stride, unknown.head_stride) == (32, 1)
 
 
 def test_at_head_of_an_odd_size_covers_the_image_and_no_padding():
@@ -128,7 +122,7 @@ def test_at_head_of_an_odd_size_covers_the_image_and_no_padding():
     images = torch.randn(1, 3, 33, 49)
     with torch.no_grad():
         head = adapter(images, at_head=True)
-        padded = adapter(pad_to_multiple(images, 32), at_head=True)
+        padded = adapter(Sizes(32).fitted(images), at_head=True)
     assert torch.equal(head, padded[..., :9, :13])
 
 

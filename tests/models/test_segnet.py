@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkd.foundation.errors import RecipeError, TeacherError
-from segkd.models.adapters import Adapter, create_network, flops_of, parameters_of
+from segkd.models.adapters import Adapter, flops_of, parameters_of
+from segkd.models.building import create_network
 from segkd.models.families.segnet import SegNet, unpool
 from segkd.models.taps import BatchNormTap, FeatureTap, check_statistics
 from segkd.models.teacher import Teacher

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segkd.models.adapters import create_network
+from segkd.models.building import create_network
 from segkd.models.selection import select_weights
 
 NARROW = {"channels": [8, 8, 16, 16], "stem_width": 4, "decoder_channels": 16}

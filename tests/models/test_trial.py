@@ -8,7 +8,8 @@ from segkd import build
 from segkd.data import catalogue
 from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import RecipeError, TeacherError
-from segkd.models.adapters import Adapter, create_network, flops_of
+from segkd.models.adapters import Adapter, flops_of
+from segkd.models.building import create_network
 from segkd.models.taps import FeatureTap, few_statistics
 from segkd.models.teacher import Teacher
 from segkd.models.trial import try_measured, try_passes

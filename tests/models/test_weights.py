@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segkd.foundation.errors import TeacherError
-from segkd.models.adapters import create_network
+from segkd.models.building import create_network
 from segkd.models.weights import load_weights, read_state
 
 TINY = {"channels": [8, 8, 16, 16], "stem_width": 8, "decoder_channels": 16}

@@ -11,7 +11,8 @@ from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
 from segkd.machine.passes import Passes
-from segkd.models.adapters import Adapter, create_network
+from segkd.models.adapters import Adapter
+from segkd.models.building import create_network
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
 from segkd.training import checkpoint

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segkd.models.family import Family
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Channels (in widths) and convolutions of the encoder's stages, from the image downwards."""
 STRIDE = 2 ** len(STAGES)
 UPSAMPLES = ("unpool", "bilinear")
+NAMES = ("SegNet",)
 
 
 def unpool(x: Tensor, indices: Tensor) -> Tensor:
@@ -120,3 +123,23 @@ def stage(channels: int, outputs: Sequence[int]) -> nn.Sequential:
         layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         channels = out
     return nn.Sequential(*layers)
+
+
+class SegNets(Family):
+    """SegNet of any width; it has no choice of encoder."""
+
+    def architectures(self) -> Mapping[str, type[nn.Module]]:
+        return dict.fromkeys(NAMES, SegNet)
+
+    def build(
+        self, kind: type[nn.Module], encoder: str | None, classes: int, options: Mapping[str, object]
+    ) -> nn.Module:
+        if encoder is not None:
+            raise ValueError(f"a SegNet has no choice of encoder: set encoder: null instead of {encoder}")
+        return kind(classes=classes, **options)
+
+    def owns(self, network: nn.Module) -> bool:
+        return isinstance(network, SegNet)
+
+
+FAMILY = SegNets()

@@ -1,0 +1,53 @@
+"""Networks of segmentation-models-pytorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from torch import Tensor, nn
+
+from segkd.models.family import Family
+
+
+@cache
+def architectures() -> dict[str, type[nn.Module]]:
+    """By the names of their classes."""
+    import segmentation_models_pytorch as smp
+
+    kinds = [each for each in vars(smp).values() if isinstance(each, type)]
+    return {kind.__name__: kind for kind in kinds if issubclass(kind, smp.base.SegmentationModel)}
+
+
+class SMP(Family):
+    """Any architecture with any encoder, those of timm included."""
+
+    def architectures(self) -> Mapping[str, type[nn.Module]]:
+        return architectures()
+
+    def build(
+        self, kind: type[nn.Module], encoder: str | None, classes: int, options: Mapping[str, object]
+    ) -> nn.Module:
+        return kind(encoder_name=encoder, encoder_weights=None, classes=classes, **options)
+
+    def owns(self, network: nn.Module) -> bool:
+        return isinstance(network, tuple(architectures().values()))
+
+    def head_stride(self, network: nn.Module) -> int:
+        from segmentation_models_pytorch.base import SegmentationModel
+
+        head = network.segmentation_head
+        ends_so = isinstance(head, nn.Sequential) and len(head) == 3 and isinstance(head[1], nn.Upsample)
+        if not ends_so or type(network).forward is not SegmentationModel.forward:
+            return 1  # a DPT's decoder is given more than the encoder's maps
+        return int(head[1].scale_factor)
+
+    def at_head(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network.segmentation_head[0](network.decoder(network.encoder(images)))
+
+    def from_head(self, network: nn.Module, maps: Tensor) -> Tensor:
+        _, upsampling, activation = network.segmentation_head
+        return activation(upsampling(maps))
+
+
+FAMILY = SMP()

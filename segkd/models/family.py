@@ -1,0 +1,99 @@
+"""What networks of one kind have in common: how they are built, which sizes they take, where head and features are."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segkd.foundation import rooms
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of images that a network takes: with sides that are multiples of a number, or a fixed one (H,W)."""
+
+    multiple: int = 1
+    fixed: Size | None = None
+
+    def takes(self, size: Size) -> bool:
+        """Whether images of a size are shown as they are."""
+        return size == self.fixed if self.fixed else not any(side % self.multiple for side in size)
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """Images (N,C,H,W) as the network takes them: padded bottom and right by replication, or resampled to the fixed size."""
+        height, width = images.shape[-2:]
+        if self.fixed:
+            return images if self.takes((height, width)) else _resampled(images, self.fixed)
+        bottom, right = -height % self.multiple, -width % self.multiple
+        return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+    def restored(self, logits: Tensor, size: Size) -> Tensor:
+        """The logits of fitted images, at these images' size or smaller, brought back to those (H,W) of the images given."""
+        if self.fixed:
+            return logits if logits.shape[-2:] == size else _resampled(logits, size)
+        padded = tuple(side + -side % self.multiple for side in size)
+        if logits.shape[-2:] != padded:
+            logits = _resampled(logits, padded)
+        return logits[..., : size[0], : size[1]]
+
+
+def _resampled(maps: Tensor, size: Size) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+class Family:
+    """Networks of one kind. This one is any module that maps images to logits, of which nothing else is known."""
+
+    def architectures(self) -> Mapping[str, type[nn.Module]]:
+        """Those that it can build, by name."""
+        return {}
+
+    def build(
+        self, kind: type[nn.Module], encoder: str | None, classes: int, options: Mapping[str, object]
+    ) -> nn.Module:
+        """A network with random weights, from torch's global generator; raises whatever the library does."""
+        raise NotImplementedError
+
+    def owns(self, network: nn.Module) -> bool:
+        """Whether a network is one of them."""
+        return True
+
+    def sizes(self, network: nn.Module) -> Sizes:
+        """Which sizes it takes."""
+        return Sizes(int(getattr(getattr(network, "encoder", None), "output_stride", 32)))
+
+    def head_stride(self, network: nn.Module) -> int:
+        """How much smaller than its image the last maps are before the network itself upsamples them; 1: they are not."""
+        return 1
+
+    def at_head(self, network: nn.Module, images: Tensor) -> Tensor:
+        """These maps (N,C,H/stride,W/stride) of images (N,3,H,W), where the stride is above 1."""
+        raise NotImplementedError
+
+    def from_head(self, network: nn.Module, maps: Tensor) -> Tensor:
+        """Such maps upsampled as the network does it."""
+        raise NotImplementedError
+
+    def features(self, network: nn.Module) -> tuple[str, ...]:
+        """The submodules whose last maps a term may look at, in the order of execution."""
+        return ("encoder", "decoder")
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Those of `families/`, one a file."""
+    return tuple(
+        importlib.import_module(f"segkd.models.families.{name}").FAMILY for name in rooms.files(rooms.FAMILIES)
+    )
+
+
+def family_of(network: nn.Module) -> Family:
+    """The family of a network."""
+    return next((family for family in families() if family.owns(network)), Family())
