@@ -20,9 +20,9 @@ from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, find, load
 from segkd.recipe.given import RECIPE
 from segkd.recipe.loading import Source
 from segkd.recipe.sources import CHECKOUT, PACKAGED, Overrides
-from segkd.runs.drawings import Job, Kind, plan_drawings
 from segkd.runs.evaluate import evaluate as measure
 from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student
+from segkd.runs.visualize import Job, Kind, plan_drawings
 from segkd.runs.visualize import visualize as draw
 from segkd.training.loop import Progress
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.exits import with_debug
+from segkd.cli.options import with_debug
 
 
 @click.command()

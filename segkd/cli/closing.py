@@ -20,7 +20,7 @@ def closing(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
     from segkd.recipe import DistillRecipe
 
     folder, distilled = str(recipe.run.dir), isinstance(recipe, DistillRecipe)
-    rows = side_by_side(recipe, summary) if distilled else alone(recipe, summary)
+    rows = side_by_side(recipe, summary) if distilled else taught(recipe, summary)
     made = f"{folder}/student" if distilled else f"{folder}/model"
     places = [("student" if distilled else "network", made)]
     if distilled:
@@ -73,7 +73,7 @@ def side_by_side(recipe: DistillRecipe, summary: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def alone(recipe: TeachRecipe, summary: dict[str, Any]) -> list[Row]:
+def taught(recipe: TeachRecipe, summary: dict[str, Any]) -> list[Row]:
     """The rows of a network that was taught from labels."""
     best = summary.get("best_step")
     return [

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from segkd.cli.exits import with_debug
-from segkd.cli.options import DATA_SETS
+from segkd.cli.options import DATA_SETS, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import DataError
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
@@ -17,35 +15,9 @@ from segkd.machine.memory import largest_mb, out_of_memory
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 UNUSABLE = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 UNUSABLE_NUMBERS = (
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.ENOTEMPTY,
-    errno.ENXIO,
-    errno.ENODEV,
-    errno.ETXTBSY,
-    errno.EMLINK,
-)
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV, errno.ETXTBSY, errno.EMLINK,
+)  # fmt: skip
 """What may be wrong with a file or folder of the user's."""
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Session:
-    """What one command line says about itself; `debug` asks for tracebacks."""
-
-    debug = False
-
-
-def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        context.find_object(Session).debug = True
-
-
-def with_debug(command: Function) -> Function:
-    """`--debug`, before or after the verb."""
-    return click.option(
-        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_set_debug,
-        help="Show the traceback of an error.",
-    )(command)  # fmt: skip
 
 
 def explained(error: BaseException) -> tuple[int, list[str]]:

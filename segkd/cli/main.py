@@ -12,8 +12,9 @@ from click.exceptions import NoArgsIsHelpError
 from segkd import __version__
 from segkd.cli.bench import bench
 from segkd.cli.data import data
-from segkd.cli.exits import Session, explained, with_debug
+from segkd.cli.exits import explained
 from segkd.cli.measure import evaluate, visualize
+from segkd.cli.options import Session, with_debug
 from segkd.cli.recipes import recipes
 from segkd.cli.run import distill, teach
 from segkd.foundation import terminal

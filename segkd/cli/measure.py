@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from segkd.cli.exits import with_debug
-from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, TRUST, WHO
+from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, TRUST, WHO, with_debug
 from segkd.foundation import terminal
 
 
@@ -171,8 +170,9 @@ def visualize(
     MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
     """
     with terminal.Live("loading torch and the network"):
-        from segkd.runs.drawings import Job, Reading, plan_drawings
+        from segkd.runs.images import Reading
         from segkd.runs.trained import load_guide, load_model, seen_at
+        from segkd.runs.visualize import Job, plan_drawings
         from segkd.runs.visualize import visualize as draw
 
         reading = Reading.parsed(value_range, megapixels)
@@ -192,4 +192,4 @@ def visualize(
             loaded, jobs, kind, teacher=guide, size=size, device=device, precision=precision, done=done,
             failed=terminal.say,
         )  # fmt: skip
-    terminal.tell(seen_at(size or loaded.size, "as asked" if size else loaded.size_from))
+    terminal.tell(seen_at(*((size, "as asked") if size else loaded.size)))

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from segkd.cli.exits import with_debug
 from segkd.foundation import rooms
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -30,6 +29,25 @@ SIZE = click.option(
 PRECISION = click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of the networks; default: as in the recipe."
 )
+
+
+class Session:
+    """What one command line says about itself; `debug` asks for tracebacks."""
+
+    debug = False
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_object(Session).debug = True
+
+
+def with_debug(command: Function) -> Function:
+    """`--debug`, before or after the verb."""
+    return click.option(
+        "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_set_debug,
+        help="Show the traceback of an error.",
+    )(command)  # fmt: skip
 
 
 def run_options(command: Function) -> Function:

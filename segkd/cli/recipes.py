@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.exits import with_debug
-from segkd.cli.options import METHOD_FILE, OVERRIDES
+from segkd.cli.options import METHOD_FILE, OVERRIDES, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 

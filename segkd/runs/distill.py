@@ -39,7 +39,7 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict[str, 
 
     Real labelled images are opened for measuring only; the summary counts them, apart from those that trained.
     """
-    return Distillation(recipe, options).play()
+    return Distillation(recipe, options).run()
 
 
 class Distillation(Run[DistillRecipe]):
@@ -50,14 +50,14 @@ class Distillation(Run[DistillRecipe]):
     game: Distiller
     own: MethodFile | None = None
 
-    def play(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """What a user's own method raises is told as such, see `MethodFile.blamed`."""
         if self.options.method_file is None:
-            return super().play()
+            return super().run()
         self.own = MethodFile.read(self.options.method_file)
         self.about[METHOD] = self.own.sha256
         with self.own.blamed():
-            return super().play()
+            return super().run()
 
     def record(self) -> None:
         """A copy of a user's own method."""
@@ -65,11 +65,11 @@ class Distillation(Run[DistillRecipe]):
             make_folder(self.folder / "method")
             atomic_write(self.folder / "method" / self.own.path.name, self.own.text)
 
-    def begin(self) -> None:
+    def announce(self) -> None:
         if not self.options.quiet:
             ranks.say(*unmeasured(self.recipe))
 
-    def open(self) -> None:
+    def load(self) -> None:
         """The teacher, whose classes are those of the data and of the student."""
         recipe = self.recipe
         terminal.doing("preparing: the teacher")

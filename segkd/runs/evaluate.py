@@ -18,7 +18,7 @@ from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import DataError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.recipe import expand_root
-from segkd.runs.photos import Photos
+from segkd.runs.images import Photos
 from segkd.runs.trained import Model, Precision, check_same_classes, device_and_bf16, seen_at
 
 SIZE_NAMES = {PROTOCOL_SIDE: "protocol", None: "original"}
@@ -57,7 +57,7 @@ def evaluate(
     """
     if against is not None:
         check_same_classes(against, model)
-    size, size_from = (model.size, model.size_from) if size is None else (size, "as asked")
+    size, size_from = model.size if size is None else (size, "as asked")
     inference, side = inference or Inference(), side_of(size)
     name, split, images = _images(model, data, root, split, against is not None)
     if confusion and isinstance(images, Photos):
@@ -89,7 +89,7 @@ def _images(
     model: Model, data: str | None, root: str | None, split: str | None, compared: bool
 ) -> tuple[str, str | None, Dataset | Photos]:
     """The set that is asked for, or that of the model's recipe: its name, its split (None: it has none), its images."""
-    own = model.data
+    own = None if model.recipe is None else model.recipe.data
     name = data or (own.name if own is not None else None)
     if name is None:
         labelled = "--data NAME --root DIR (docs/data.md), or --data scenes"

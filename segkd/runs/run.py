@@ -86,14 +86,14 @@ class Run(ABC, Generic[AnyRecipe]):
         self.lock: RunLock | None = None
         self._opened = 0
 
-    def play(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Play the run to its end, or what its folder says is left of it; returns its summary."""
         if self.options.resume not in ("auto", "never"):
             checkpoint.check(Path(self.options.resume))
         done = finished(self.folder, self.recipe, self.options.resume, self.options.accept, self.options.method_file)
         if done is not None:
             return done
-        self.begin()
+        self.announce()
         audit.install()
         with alone():
             place = place_of(self.recipe, self.folder)
@@ -103,13 +103,13 @@ class Run(ABC, Generic[AnyRecipe]):
                 self._prepare()
                 # All that can be wrong with the input has been said by now: only then is anything written.
                 with run_folder(self.recipe, self.options.resume) as (self.stop, self.lock):
-                    return self._play(lambda: self.opened() - opened)
+                    return self._train(lambda: self.opened() - opened)
 
-    def begin(self) -> None:
+    def announce(self) -> None:
         """What is to be said, or refused, before anything is loaded."""
 
     @abstractmethod
-    def open(self) -> None:
+    def load(self) -> None:
         """Load what is there: networks, labelled images."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Run(ABC, Generic[AnyRecipe]):
     def check(self) -> None:
         """What else could be wrong once `game` is built."""
 
-    def claim(self) -> None:
+    def check_targets(self) -> None:
         """Try the files outside the folder that the end will write."""
 
     def opened(self) -> int:
@@ -130,7 +130,7 @@ class Run(ABC, Generic[AnyRecipe]):
     def events(self) -> loop.Events:
         """What is looked at during the run."""
 
-    def choose(self) -> None:
+    def choose_weights(self) -> None:
         """After the last step: decide which weights are the result."""
 
     @abstractmethod
@@ -155,7 +155,7 @@ class Run(ABC, Generic[AnyRecipe]):
     def record(self) -> None:
         """Write into the folder what says what runs, beside the recipe."""
 
-    def deliver(self, summary: dict[str, Any]) -> None:
+    def write_elsewhere(self, summary: dict[str, Any]) -> None:
         """Write what goes elsewhere than into the run's folder."""
 
     def read_labelled(self) -> None:
@@ -177,7 +177,7 @@ class Run(ABC, Generic[AnyRecipe]):
 
     def _prepare(self) -> None:
         """Have the game, with as many steps as the budget allows: those of the run so far, or measured on a game apart."""
-        self.open()
+        self.load()
         run = self.recipe.run
         with audit.phase("training"):
             if run.budget is not None:
@@ -192,9 +192,9 @@ class Run(ABC, Generic[AnyRecipe]):
             self.game = self.build(self.recipe)
         self.check()
 
-    def _play(self, opened: Callable[[], int]) -> dict[str, Any]:
+    def _train(self, opened: Callable[[], int]) -> dict[str, Any]:
         """What is done while the run has its folder; `opened` counts the images of this part of the run, in this process."""
-        self.claim()
+        self.check_targets()
         if ranks.told(not checkpoint.listed(self.folder / "checkpoints")):
             self._rehearse()
         start, diary = self._resume()
@@ -214,9 +214,9 @@ class Run(ABC, Generic[AnyRecipe]):
             )
         self._opened = start.opened + sum(ranks.told(ranks.gathered(opened())))
         seconds = diary.seconds
-        self.choose()
+        self.choose_weights()
         summary = self._end(self.folder, self.final, seconds)
-        self.deliver(summary)
+        self.write_elsewhere(summary)
         if lock is not None:
             lock.check()
             atomic_write(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")

@@ -30,7 +30,7 @@ def teach(recipe: TeachRecipe, options: Options | None = None) -> dict[str, Any]
     The weights that are best on `data.watch` are kept (the last ones without it), rounded to fp16 where `output` asks
     for a file, and then measured once on `data.final`.
     """
-    return Supervised(recipe, options).play()
+    return Supervised(recipe, options).run()
 
 
 class Supervised(Run[TeachRecipe]):
@@ -40,19 +40,19 @@ class Supervised(Run[TeachRecipe]):
     game: Teaching
     network: Adapter
 
-    def begin(self) -> None:
+    def announce(self) -> None:
         """Refuse several processes. Raises UsageError."""
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("segkd teach trains in one process: start it without torchrun")
 
-    def open(self) -> None:
+    def load(self) -> None:
         self.read_labelled()
 
     def build(self, recipe: TeachRecipe) -> Teaching:
         game, self.network = build.teaching_of(recipe, self.place.device, self.place.bf16)
         return game
 
-    def claim(self) -> None:
+    def check_targets(self) -> None:
         """The file of a teacher, and its card."""
         if self.recipe.output is not None:
             check_output(Path(self.recipe.output), self.name)
@@ -72,7 +72,7 @@ class Supervised(Run[TeachRecipe]):
         player = self.game.player
         return player.headline if self.recipe.run.headline == "ema" else player.network
 
-    def choose(self) -> None:
+    def choose_weights(self) -> None:
         """Take the best weights, rounded before they are measured where a file is asked for: the score is that of the file."""
         self.network.load_state_dict(self.game.best["network"] or self._judged().state_dict())
         self.network.eval()
@@ -109,7 +109,7 @@ class Supervised(Run[TeachRecipe]):
         if summary is not None:
             card.of_file("rehearsal", self.recipe, summary)
 
-    def deliver(self, summary: dict[str, Any]) -> None:
+    def write_elsewhere(self, summary: dict[str, Any]) -> None:
         """The file that is asked for."""
         if self.recipe.output is not None:
             write_teacher(Path(self.recipe.output), self.network, self.recipe, summary)

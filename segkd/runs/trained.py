@@ -23,7 +23,7 @@ from segkd.machine.device import device_of
 from segkd.machine.precision import bf16_of
 from segkd.models.adapters import Adapter
 from segkd.models.weights import load_weights, read_state
-from segkd.recipe import Data, DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
+from segkd.recipe import DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides
 from segkd.recipe.strict_yaml import parse, plain
 from segkd.runs.folder import kept_methods
@@ -41,9 +41,9 @@ class Model:
         network: normalised images (N,3,H,W) to logits (N,C,H,W), any H and W.
         classes: what its C logits stand for.
         mean, std: normalisation of RGB in [0,1].
-        data, precision: as in the recipe that it comes from, where it comes with one.
+        recipe: that which it comes from, where it comes with one: it says on what, and in which precision, it is measured.
         who: the side of the game that it played; a network that was taught from labels is a teacher.
-        size: what it is shown, as it was made and measured; `size_from` says where that stands.
+        size: what it is shown, as it was made and measured, and where that stands.
         name: what it is called in words about it.
     """
 
@@ -51,12 +51,14 @@ class Model:
     classes: Classes
     mean: Sequence[float]
     std: Sequence[float]
-    data: Data | None = None
-    precision: Precision = "auto"
+    recipe: DistillRecipe | TeachRecipe | None = None
     who: Who = "student"
-    size: Size = "protocol"
-    size_from: str = "segkd's rule"
+    size: tuple[Size, str] = ("protocol", "segkd's rule")
     name: str = "a loaded student"
+
+    @property
+    def precision(self) -> Precision:
+        return "auto" if self.recipe is None else self.recipe.run.precision
 
 
 def seen_at(size: Size, source: str | None = None) -> str:
@@ -108,7 +110,7 @@ def _found(source: str | Path, who: Who | None, overrides: Overrides, trust_pick
             return _teacher(recipe, trust_pickle)
         model = of_student(load_student(path), recipe)
         if overrides and recipe.data.size != _of_run(path / "recipe.yaml", ()).data.size:
-            return replace(model, size=recipe.data.size, size_from="the command line's data.size")
+            return replace(model, size=(recipe.data.size, "the command line's data.size"))
         return model
     if path.is_dir():
         raise TeacherError(f"{path}: neither a student folder (preprocess.json) nor a run folder (recipe.yaml)")
@@ -161,11 +163,11 @@ def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | Non
     """A loaded student (or a network that a teach recipe made) with what its recipe says about measuring."""
     classes = catalogue.known_as(student.names) or Classes("custom", student.names, student.palette)
     known = "its preprocess.json" if student.size_known else "segkd's rule: its preprocess.json names no size"
-    model = Model(student, classes, student.mean, student.std, size=student.shorter_side or "original", size_from=known)
+    model = Model(student, classes, student.mean, student.std, size=(student.shorter_side or "original", known))
     if recipe is None:
         return model
     told = _told(recipe, "teacher" if isinstance(recipe, TeachRecipe) else "student")
-    return replace(model, **{key: value for key, value in told.items() if not (student.size_known and "size" in key)})
+    return replace(model, **told | ({"size": model.size} if student.size_known else {}))
 
 
 def _teacher(recipe: DistillRecipe, trust_pickle: bool) -> Model:
@@ -176,8 +178,7 @@ def _teacher(recipe: DistillRecipe, trust_pickle: bool) -> Model:
 
 def _told(recipe: DistillRecipe | TeachRecipe, who: Who) -> dict[str, Any]:
     """What a recipe says about measuring a network of its own."""
-    size = {"size": recipe.data.size, "size_from": "its recipe's data.size"}
-    return {"data": recipe.data, "precision": recipe.run.precision, "who": who, **size}
+    return {"recipe": recipe, "who": who, "size": (recipe.data.size, "its recipe's data.size")}
 
 
 def _taught(recipe: TeachRecipe, source: str) -> Model:

@@ -1,20 +1,146 @@
-"""What `segkd visualize` does: the masks of trained networks, drawn."""
+"""What `segkd visualize` does: the masks of trained networks, drawn beside the images that were named and their ground truth."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from segkd.data import catalogue
+from segkd.data.classes import IGNORE, UNKNOWN, Classes, disagreement
+from segkd.data.image_files import MAX_PIXELS
+from segkd.data.images import read_image, read_mask
+from segkd.data.labels import Labels, ask_about_white, labels_around
+from segkd.data.pairing import Files, ending, files_of
+from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
 from segkd.evaluation.evaluate import predict
-from segkd.foundation.errors import DataError, StorageError
+from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import atomic_write
 from segkd.foundation.resize import Size, side_of
-from segkd.runs.drawings import Job, Kind, as_png, read_job
+from segkd.runs.images import Reading, images_of
 from segkd.runs.trained import Model, Precision, check_same_classes, device_and_bf16
+
+Kind = Literal["panel", "mask", "overlay"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to be drawn: its file, its ground truth if there is one, and the file that will show it.
+
+    `labels` says what the ground truth's file holds, where a `dataset.yaml` does; else the classes do. `fault` is what
+    speaks against drawing it.
+    """
+
+    image: Path
+    truth: Path | None
+    out: Path
+    labels: Labels | None = None
+    reading: Reading = Reading()
+    fault: DataError | None = None
+
+
+def plan_drawings(
+    sources: Sequence[str | Path], out: str | Path, kind: Kind, classes: Classes, masks: str | Path | None = None, *,
+    reading: Reading | None = None, note: Callable[[str], None] = lambda line: None,
+) -> list[Job]:  # fmt: skip
+    """What `visualize` will read and write.
+
+    The images are named one by one, or by a folder with all below it. A drawing lies in `out` as its image lies in that
+    folder, and is called STEM_KIND.png; images that would share a name get STEM-2, STEM-3 and so on, in the order given.
+    Earlier drawings, and other files of a folder, are left out. A mask has its image's name, or the endings that the
+    `dataset.yaml` in the masks' folder or above it tells; it means what that says, else it holds ids as the data set of
+    these classes does.
+
+    Args:
+        reading: of 16-bit and of large images; by default as a `dataset.yaml` near the images says.
+        note: is told what was left out.
+
+    Raises:
+        DataError: a folder without images, masks of which nobody has said whether 255 is a class, or a `dataset.yaml`
+            of other classes. What speaks against a single image stands in its job.
+        UsageError: a drawing would replace one of the images.
+    """
+    found: dict[Path, Path] = {}
+    for source in sources:
+        for image, place in images_of(Path(source), Path(out), note):
+            found.setdefault(image, place)
+    labels = None if masks is None else labels_around(Path(masks))
+    if labels is not None and (wrong := disagreement(classes.names, labels.classes, "model")):
+        raise DataError(wrong)
+    truths = None if masks is None else files_of(Path(masks), "{name}.*", masks=True)
+    taken: set[str] = set()
+    jobs = []
+    for image, place in found.items():
+        how = (reading or Reading()).over(Reading.near(image, labels))
+        job = Job(image, None, Path(out) / _free(place, kind, taken), labels, how)
+        jobs.append(job if truths is None else _with_truth(job, place, truths))
+    inputs = {path.resolve() for job in jobs for path in (job.image, job.truth) if path is not None}
+    for job in jobs:
+        if job.out.resolve() in inputs:
+            raise UsageError(f"{job.out}: would replace an image or mask that is to be drawn; choose another --out")
+    _ask([job.truth for job in jobs if job.truth is not None], labels, classes, Path(masks or ""))
+    return jobs
+
+
+def _free(place: Path, kind: Kind, taken: set[str]) -> Path:
+    """PLACE_KIND.png, or the first of PLACE-2, PLACE-3, ... that no other drawing has."""
+    stems = (place.stem if number == 1 else f"{place.stem}-{number}" for number in itertools.count(1))
+    paths = (place.with_name(f"{stem}_{kind}.png") for stem in stems)
+    # Folded: some file systems hold A and a for one name.
+    path = next(path for path in paths if str(path).casefold() not in taken)
+    taken.add(str(path).casefold())
+    return path
+
+
+def _with_truth(job: Job, place: Path, truths: Files) -> Job:
+    """The job with its mask, or with what is wrong."""
+    name = place.with_suffix("").as_posix()
+    if job.labels is not None:
+        said = job.labels.description
+        name = name.removesuffix(ending(said.images)) + ending(said.masks)
+    truth = truths.of.get(name) or truths.of.get(Path(name).name)
+    if truth is None:
+        return replace(job, fault=DataError(f"{truths.folder / name}.png: no such mask for {job.image}"))
+    return replace(job, truth=truth)
+
+
+def _ask(truths: Sequence[Path], labels: Labels | None, classes: Classes, masks: Path) -> None:
+    """Raises DataError for masks of which nobody has said whether 255 is a class."""
+    if labels is not None:
+        labels.ask_about_white(truths)
+    elif catalogue.label_ids(classes) is None:
+        table = np.full(65536, UNKNOWN, np.uint8)
+        table[: len(classes)], table[IGNORE] = np.arange(len(classes)), IGNORE
+        ask_about_white(truths, table, classes.names, f"a dataset.yaml in {masks}")
+
+
+def read_job(job: Job, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Image and class ids; an image alone is turned as its EXIF says, one with a mask is refused if it is turned.
+
+    Raises:
+        DataError: the job's fault, a damaged file, two sizes, or a label that is neither one of `classes` nor ignore.
+    """
+    if job.fault is not None:
+        raise job.fault
+    most, alone = job.reading.most_pixels or MAX_PIXELS, job.truth is None
+    image = read_image(job.image, apply_orientation=alone, value_range=job.reading.value_range, most_pixels=most)
+    if job.truth is None:
+        return image, None
+    truth = read_mask(job.truth, most_pixels=most) if job.labels is None else job.labels.read(job.truth)
+    if truth.shape != image.shape[:2]:
+        raise DataError(f"{job.truth}: the mask is {truth.shape}, the image {image.shape[:2]} (height, width)")
+    if job.labels is not None:
+        return image, truth
+    if (relabelled := catalogue.label_ids(classes)) is not None:
+        return image, relabelled(str(job.truth), truth)
+    check_labels(str(job.truth), truth, len(classes))
+    return image, truth.astype(np.uint8)
 
 
 def visualize(
@@ -38,7 +164,7 @@ def visualize(
     """
     if teacher is not None:
         check_same_classes(teacher, model)
-    size = model.size if size is None else size
+    size = model.size[0] if size is None else size
     side_of(size)  # a wrong one is told before anything is drawn
     place, bf16 = device_and_bf16(device, precision or model.precision)
     players = [player for player in (model, teacher) if player is not None]
@@ -59,7 +185,7 @@ def visualize(
             for player in players
         ]  # fmt: skip
         _make_folder(job.out.parent)
-        atomic_write(job.out, as_png(_drawing(kind, image, truth, found, model)))
+        atomic_write(job.out, drawing.as_png(_drawing(kind, image, truth, found, model)))
         if done is not None:
             done(job)
     if faults:

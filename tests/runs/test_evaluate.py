@@ -25,10 +25,9 @@ from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, NumbersError, StorageError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.recipe import load
-from segkd.runs.drawings import plan_drawings, read_job
 from segkd.runs.evaluate import evaluate as measure
 from segkd.runs.trained import Model, load_guide, load_model
-from segkd.runs.visualize import visualize
+from segkd.runs.visualize import plan_drawings, read_job, visualize
 from segkd.training import checkpoint
 
 DISTILL = """\
@@ -154,7 +153,7 @@ def test_a_run_and_its_parts(run: Path, networks: dict[str, Adapter]) -> None:
         model = load_model(source)
         assert same(model, networks["average"]) and model.classes == CAMVID and model.who == "student"
         assert tuple(model.mean) == (0.4,) * 3 and tuple(model.std) == (0.2,) * 3
-        assert (model.data.name if model.data else None) == data
+        assert (model.recipe.data.name if model.recipe else None) == data
         assert not any(module.training for module in model.network.modules())
 
 

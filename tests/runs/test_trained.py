@@ -60,7 +60,7 @@ def test_one_of_an_older_version_has_the_defaults(run, capsys):
 def test_the_recipe_of_a_newer_version_in_a_run_folder_is_read_too(run, capsys):
     path = run / "recipe.yaml"
     path.write_text(path.read_text() + "export: {onnx: true}\n")
-    assert load_model(run, overrides=["data.size=original"]).data.size == "original"
+    assert load_model(run, overrides=["data.size=original"]).recipe.data.size == "original"
     assert "export: not known here, left out" in capsys.readouterr().err
     path.write_text(path.read_text() + "teacher: 3\n")
     with pytest.raises(RecipeError):

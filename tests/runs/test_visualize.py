@@ -10,11 +10,12 @@ from segkd.cli.main import main
 from segkd.data.classes import Classes, listed
 from segkd.data.images import read_image
 from segkd.data.sets.camvid import CAMVID
+from segkd.evaluation.visualize import is_drawing
 from segkd.foundation.errors import DataError, UsageError
-from segkd.runs.drawings import Reading, is_drawing, plan_drawings, read_job
 from segkd.runs.evaluate import evaluate as measure
+from segkd.runs.images import Reading
 from segkd.runs.trained import Model
-from segkd.runs.visualize import visualize
+from segkd.runs.visualize import plan_drawings, read_job, visualize
 from tests.data.folders import picture, write
 from tests.runs.test_evaluate import BRIGHTNESS, Brightness
 
