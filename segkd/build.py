@@ -38,6 +38,7 @@ from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.images import Images
+from segkd.synthesis.mixed import Mixed
 from segkd.synthesis.noise import Noise
 from segkd.synthesis.pixels import Pixels
 from segkd.synthesis.source import Move, Sampling, Source
@@ -207,21 +208,31 @@ def source_of(
     synth = recipe.synth
     low, high = input_range(teacher.mean, teacher.std)
     augment = Augment(synth.augment, low, high, synth.collage_until)
-    if synth.kind == "noise":
-        source: Source = Noise(low, high, augment)
-    elif synth.kind == "images":
-        data = catalogue.dataset(
-            recipe.data.name, recipe.data.root, synth.split, catalogue.classes_of(recipe.teacher.classes)
-        )
-        ranks.say(*data.notes)
-        source = Images(data, low, high, augment)
-    else:
+
+    def source(kind: str) -> Source:
+        if kind == "noise":
+            return Noise(low, high, augment)
+        if kind == "images":
+            classes = catalogue.classes_of(recipe.teacher.classes)
+            data = catalogue.dataset(recipe.data.name, recipe.data.root, synth.split, classes)
+            ranks.say(*data.notes)
+            return Images(data, low, high, augment)
         network = generator_network_of(recipe, teacher).to(device, memory_format=torch.channels_last)
         player = None
         if learns:
             player = player_of("source", network, synth.optimizer, synth.schedule, recipe.run.steps, synth.ema)
-        source = Generator(network, synth.latent, player, augment, passes)
-    return (Pixels(source, synth.refine, low, high) if refines else source).to(device)
+        return Generator(network, synth.latent, player, augment, passes)
+
+    main = source(synth.kind)
+    if refines:
+        main = Pixels(main, synth.refine, low, high)
+    if synth.mix:
+        main = Mixed(main, {kind: (source(kind), share) for kind, share in synth.mix.items()})
+        for kind, count in main.counts(recipe.run.batch).items():
+            if not count:
+                share = f"{synth.mix[kind]:g} of a batch of {recipe.run.batch}"
+                raise RecipeError([f"synth.mix: {kind}: {share} is no image a process; raise it, or run.batch"])
+    return main.to(device)
 
 
 def distiller_of(

@@ -186,6 +186,9 @@ class Synth(Block):
     """Where the synthetic images come from."""
 
     kind: Literal["dcgan", "resize", "noise", "images"] = Field(description="two generators, noise, or a data set")
+    mix: Annotated[dict[Literal["noise", "images"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)] = Field(
+        {}, description="further sources, each with its share of a batch: {noise: 0.25}"
+    )
     latent: Annotated[int, Field(ge=1, le=65536)] = Field(256, description="numbers in a generator's input")
     size: Size = Field(description="[height, width] of the images")
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field((), description="further sizes, drawn in turn")
@@ -204,6 +207,20 @@ class Synth(Block):
     replay: CountOrZero = Field(0, description="batches in the image bank, with the teacher's logits; 0: off")
     replay_uint8: bool = Field(False, description="the bank keeps 8 bits a number: a quarter of fp32's memory")
     split: Text = Field("train", description="images: the split of data.name to train on")
+
+    @field_validator("mix")
+    @classmethod
+    def _shared(cls, mix: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if info.data.get("kind") in mix:
+            raise ValueError(f"{info.data['kind']} is the main source already: name others")
+        if sum(mix.values()) >= 1:
+            raise ValueError("the shares leave nothing of a batch to the main source")
+        return mix
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether the student is shown images of a data set."""
+        return "images" in (self.kind, *self.mix)
 
     @field_validator("optimizer")
     @classmethod

@@ -156,12 +156,12 @@ class Distillation(Run[DistillRecipe]):
 
         A stream's are not counted here: each part of a run opens them, and they are no more for that.
         """
-        streams = self.recipe.synth.kind == "images"
+        streams = self.recipe.synth.shows_images
         return 0 if streams else audit.count("training") + audit.count("rendered")
 
     def real_images(self) -> int:
         """Those of a stream, or else what the audit saw: it sees the files of a stream's labels too, which nobody looks at."""
-        return len(self.game.source) if self.recipe.synth.kind == "images" else self._opened
+        return self.game.source.real if self.recipe.synth.shows_images else self._opened
 
     def _save_samples(self, path: Path) -> None:
         classes = catalogue.classes_of(self.recipe.teacher.classes)

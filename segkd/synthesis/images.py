@@ -29,7 +29,8 @@ class Images(Source):
         self.register_buffer("low", low.view(3, 1, 1), persistent=False)
         self.register_buffer("span", (high - low).view(3, 1, 1), persistent=False)
 
-    def __len__(self) -> int:
+    @property
+    def real(self) -> int:
         return len(self.images)
 
     @torch.no_grad()

@@ -41,6 +41,10 @@ class Pixels(Source):
     def player(self) -> Player | None:
         return self.start.player
 
+    @property
+    def real(self) -> int:
+        return self.start.real
+
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """Images that have followed `judge`; without one, those that they would begin with."""
         drawn = self.start.draw(batch, size, move)

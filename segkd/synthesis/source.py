@@ -52,6 +52,7 @@ class Move:
         done: the fraction of the run before it; None for images that teach nobody anything, which are neither changed nor
             shared out to processes.
         part: of a move of several updates, the one that comes.
+        source: which of several sources draws.
     """
 
     seed: int
@@ -59,11 +60,12 @@ class Move:
     index: int
     done: float | None = None
     part: int = 0
+    source: str = ""
 
     def begin(self, stream: str) -> None:
         """Go to the beginning of a stream of random numbers, one of torch's global generator."""
-        part = f".{self.part}" if self.part else ""
-        torch.manual_seed(seed_for(self.seed, self.step, self.index, stream + part))
+        place = (f".{self.part}" if self.part else "") + (f"@{self.source}" if self.source else "")
+        torch.manual_seed(seed_for(self.seed, self.step, self.index, stream + place))
 
     def latents(self, batch: int, numbers: int) -> Tensor:
         """(N,numbers) normal numbers: this process's share of those of `batch` images."""
@@ -74,6 +76,10 @@ class Move:
     def share(self, batch: int) -> int:
         """How many of a batch's images this process makes."""
         return batch if self.done is None else ranks.share(batch)
+
+    def of(self, source: str) -> Move:
+        """The same place, for one of several sources."""
+        return replace(self, source=source)
 
     def next(self) -> Move:
         """The place of the move's next update."""
@@ -101,6 +107,8 @@ class Source(nn.Module):
     """
 
     player: Player | None = None
+    real = 0
+    """Images of a data set among which it draws."""
     updates = 1
     """Updates that a move of it may take. A move of several is undone where a signal comes in between."""
 

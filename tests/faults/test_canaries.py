@@ -47,9 +47,9 @@ CANARIES = {
     # The moves' seeds are counted from where the process began, not from where the run did.
     "seed reset on resume": Canary(
         "segkd/synthesis/source.py",
-        "torch.manual_seed(seed_for(self.seed, self.step, self.index, stream + part))",
+        "torch.manual_seed(seed_for(self.seed, self.step, self.index, stream + place))",
         'Move.begun = getattr(Move, "begun", -1) + 1\n'
-        "        torch.manual_seed(seed_for(self.seed, Move.begun, 0, stream + part))",
+        "        torch.manual_seed(seed_for(self.seed, Move.begun, 0, stream + place))",
         f"{FAULTS}/test_resume.py::test_resumed_after_any_step[ddad.segkd]",
     ),
     "average not restored": Canary(
