@@ -91,7 +91,7 @@ CANARIES = {
         "tests/training/test_distiller.py::test_running_statistics_that_a_nan_forward_wrote_are_put_back[student]",
     ),
     "maps compared at another temperature": Canary(
-        "segkd/methods/base.py", "return channel_wise(v.s, v.t)", "return channel_wise(v.s, v.t, 1.0)",
+        "segkd/methods/terms/cwd.py", '"temperature": 4.0', '"temperature": 1.0',
         "tests/training/test_moves.py::test_maps_are_compared_at_temperature_4",
     ),
     "another pace of refining": Canary(
