@@ -40,6 +40,9 @@ def test_the_page_is_what_happens(here: Path, capsys: pytest.CaptureFixture[str]
     (here / "shifted.py").write_text(METHOD + "\n")
     capsys.readouterr()
     assert main(more) == 2 and "method" in capsys.readouterr().err
+    [step] = (here / "run/checkpoints").glob("step-00000002-*")
+    assert main([*distill, *quick, "--resume", str(step), "--quiet"]) == 2
+    assert "run: method: another file than the run has begun with (sha256 " in capsys.readouterr().err
     assert main([*more, "--accept", "method"]) == 0
     capsys.readouterr()
     assert main([*more[:2], *more[4:]]) == 2

@@ -170,3 +170,13 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_bytes(recipe,
     run = start(recipe, f"run.dir={again}")
     assert run.communicate(timeout=PATIENCE) and run.returncode == 0
     assert student(again) == student(whole)
+
+
+def test_a_method_of_ones_own(recipe, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text('from segkd.methods.ddad import DDAD\n\n\nclass Own(DDAD):\n    """As DDAD."""\n')
+    values = ["method=own", "variant=null", "data=null", "run.steps=1", "--method-file", str(file)]
+    run = start(recipe, *values)
+    assert run.wait(PATIENCE) == 0, run.stderr.read()
+    assert (tmp_path / "run/method/own.py").read_text() == file.read_text()
+    assert json.loads((tmp_path / "run/summary.json").read_text())["method"] == "own"
