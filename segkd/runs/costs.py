@@ -9,21 +9,17 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from segkd import build
 from segkd.foundation import terminal
 from segkd.machine import memory, ranks
 from segkd.machine.allocations import Allocations
 from segkd.machine.device import machine
-from segkd.methods.finding import MethodFile
-from segkd.recipe import DistillRecipe, with_values
-from segkd.runs.place import Place, choose_precision, place_of
+from segkd.recipe import DistillRecipe
+from segkd.runs.place import Place
 from segkd.training.distiller import Distiller
 
 SPARE = 0.9
@@ -43,19 +39,8 @@ class Cost:
     mb: float
 
 
-def planned(recipe: DistillRecipe, trust_pickle: bool = False, method_file: Path | None = None) -> list[str]:
-    """Lines: each move's time and memory, steps for the budget, the largest batch; measured on a game apart."""
-    own = None if method_file is None else MethodFile.read(method_file)
-    with own.blamed() if own is not None else nullcontext():
-        return _planned(recipe, trust_pickle, own)
-
-
-def _planned(recipe: DistillRecipe, trust_pickle: bool, own: MethodFile | None) -> list[str]:
-    place, short = place_of(recipe), {"run.steps": 10} if recipe.run.budget else {}
-    teacher = build.teacher_of(recipe.teacher, trust_pickle).to(place.device, memory_format=torch.channels_last)
-    game = build.distiller_of(with_values(recipe, short), teacher, place.device, place.bf16, own)
-    choose_precision(place, game)
-    terminal.doing("timing updates")
+def table(recipe: DistillRecipe, place: Place, game: Distiller) -> list[str]:
+    """Lines: each move's time and memory, the time or the steps of the run, and the largest batch; the game learns from it."""
     costs = costs_of(game)
     return [
         f"{machine()}, {torch.get_num_threads()} threads, {game.precision}, batch {recipe.run.batch}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import try_measured
 from segkd.models.weights import weights_file
-from segkd.recipe import DistillRecipe, expand_root
+from segkd.recipe import DistillRecipe, expand_root, with_values
 from segkd.runs import card
-from segkd.runs.costs import FirstSteps, forecast
+from segkd.runs.costs import FirstSteps, forecast, table
 from segkd.runs.folder import METHOD, TEACHER
 from segkd.runs.labelled import Labelled, unmeasured
-from segkd.runs.place import choose_precision
-from segkd.runs.run import Options, Run
+from segkd.runs.options import Options
+from segkd.runs.place import choose_precision, place_of
+from segkd.runs.run import Run
 from segkd.training import loop
 from segkd.training.distiller import Distiller
 
@@ -42,22 +44,37 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict[str, 
     return Distillation(recipe, options).run()
 
 
+def planned(recipe: DistillRecipe, trust_pickle: bool = False, method_file: Path | None = None) -> list[str]:
+    """Lines of `--plan`, see `costs.table`: measured on a game apart."""
+    run = Distillation(recipe, Options(trust_pickle=trust_pickle, method_file=method_file))
+    with run.blaming():
+        run.place = place_of(recipe)
+        run.load_teacher()
+        game = run.build(with_values(recipe, {"run.steps": 10} if recipe.run.budget else {}))
+        terminal.doing("timing updates")
+        return table(recipe, run.place, game)
+
+
 class Distillation(Run[DistillRecipe]):
     """A student learns from a teacher."""
 
     made = "student"
     teacher: Teacher
     game: Distiller
-    own: MethodFile | None = None
+
+    def __init__(self, recipe: DistillRecipe, options: Options | None = None) -> None:
+        super().__init__(recipe, options)
+        file = self.options.method_file
+        self.own = None if file is None else MethodFile.read(file)
+        self.about |= {} if self.own is None else {METHOD: self.own.sha256}
 
     def run(self) -> dict[str, Any]:
-        """What a user's own method raises is told as such, see `MethodFile.blamed`."""
-        if self.options.method_file is None:
+        with self.blaming():
             return super().run()
-        self.own = MethodFile.read(self.options.method_file)
-        self.about[METHOD] = self.own.sha256
-        with self.own.blamed():
-            return super().run()
+
+    def blaming(self) -> AbstractContextManager[None]:
+        """What a user's own method raises inside the block is told as such, see `MethodFile.blamed`."""
+        return nullcontext() if self.own is None else self.own.blamed()
 
     def record(self) -> None:
         """A copy of a user's own method."""
@@ -71,14 +88,16 @@ class Distillation(Run[DistillRecipe]):
 
     def load(self) -> None:
         """The teacher, whose classes are those of the data and of the student."""
-        recipe = self.recipe
-        terminal.doing("preparing: the teacher")
-        teacher = build.teacher_of(recipe.teacher, self.options.trust_pickle)
-        self.teacher = teacher.to(self.place.device, memory_format=torch.channels_last)
-        self.about[TEACHER] = sha256(weights_file(Path(expand_root(recipe.teacher.weights))))
+        self.load_teacher()
+        self.about[TEACHER] = sha256(weights_file(Path(expand_root(self.recipe.teacher.weights))))
         self.read_labelled()
-        build.check_classes(teacher, recipe.student, self.watch if self.final is None else self.final)
+        build.check_classes(self.teacher, self.recipe.student, self.watch if self.final is None else self.final)
         terminal.doing("preparing: the student and the generator")
+
+    def load_teacher(self) -> None:
+        terminal.doing("preparing: the teacher")
+        teacher = build.teacher_of(self.recipe.teacher, self.options.trust_pickle)
+        self.teacher = teacher.to(self.place.device, memory_format=torch.channels_last)
 
     def build(self, recipe: DistillRecipe) -> Distiller:
         """A student and a source of images, each network in the precision in which it is quicker."""

@@ -13,6 +13,7 @@ from segkd.machine import ranks
 from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, expand_root, unset_root
 from segkd.runs.folder import EXIT_CODE, METHOD, TEACHER, about_run, check_folder, data_root, free_keys, read_recipe
+from segkd.runs.options import Options
 from segkd.training import checkpoint
 
 MEASURING = ("data.name", "data.final", "data.size", "data.root")
@@ -23,13 +24,7 @@ AFTERWARDS = ("run.headline",)
 """What decides which of the trained weights are the result: a finished run can still be told."""
 
 
-def finished(
-    folder: Path,
-    recipe: DistillRecipe | TeachRecipe,
-    resume: str,
-    accept: tuple[str, ...],
-    method_file: Path | None = None,
-) -> dict | None:
+def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options) -> dict | None:
     """The summary of a finished run; None for one that is not finished, not begun, or that is to go on.
 
     It goes on to be measured on something else, to be trained for more steps, or because a file of it is damaged or missing:
@@ -40,6 +35,7 @@ def finished(
         StorageError: the folder is not a run's; or damaged, and there is no checkpoint to go on from.
     """
     check_folder(folder)
+    resume, accept = options.resume, options.accept
     summary = _summary_of(folder, recipe)
     if summary is None:
         return None
@@ -48,7 +44,7 @@ def finished(
     if resume != "auto":
         ranks.say(f"{folder}: finished, and played again from {resume}")
         return None
-    change = _change_of(folder, recipe, method_file)
+    change = _change_of(folder, recipe, options.method_file)
     _refuse(folder, change, accept)
     if change.more or change.accepted(accept) or change.measuring:
         if not checkpoint.listed(folder / "checkpoints"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from shlex import quote
 from typing import Literal
 
@@ -21,7 +20,7 @@ from segkd.runs.place import Place
 from segkd.training.signals import StopFlag
 
 
-class Labelled:
+class Labelled(list[Sample]):
     """A labelled set whose images are read or rendered once: looks during a run come back to the same few hundred.
 
     They are kept at the size at which they are measured: 654 frames of NYUv2 fill 800 MB as they are, 230 MB reduced.
@@ -29,17 +28,8 @@ class Labelled:
     """
 
     def __init__(self, data: Dataset, size: Literal["protocol", "original"], most: int | None = None) -> None:
+        super().__init__(at_size(sample, size) for sample in itertools.islice(data, most))
         self.classes, self.notes, self.size = data.classes, data.notes, size
-        self._samples = [at_size(sample, size) for sample in itertools.islice(data, most)]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self._samples)
 
 
 def unmeasured(recipe: Recipe) -> list[str]:

@@ -9,7 +9,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -33,6 +33,7 @@ from segkd.runs.costs import steps_for
 from segkd.runs.finished import finished
 from segkd.runs.folder import METHOD, RECIPE_HASH, TEACHER, about_run, data_root, free_keys, run_folder
 from segkd.runs.labelled import Labelled, labelled, model_of, score
+from segkd.runs.options import Options
 from segkd.runs.place import Place, place_of
 from segkd.training import checkpoint, loop, rhythm
 from segkd.training.log import Diary, memory_mb
@@ -40,23 +41,6 @@ from segkd.training.signals import StopFlag
 
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
 LENGTH = {"run.steps", "run.budget"}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a caller may choose beside the recipe: `resume` is auto, never or a checkpoint's path.
-
-    `name` is the recipe's name in the summary; empty: the run folder's name. `progress` is told each step. `method_file` is a
-    user's own method.
-    """
-
-    name: str = ""
-    resume: str = "auto"
-    accept: tuple[str, ...] = ()
-    quiet: bool = False
-    trust_pickle: bool = False
-    progress: Callable[[loop.Progress], object] | None = None
-    method_file: Path | None = None
 
 
 class Run(ABC, Generic[AnyRecipe]):
@@ -90,7 +74,7 @@ class Run(ABC, Generic[AnyRecipe]):
         """Play the run to its end, or what its folder says is left of it; returns its summary."""
         if self.options.resume not in ("auto", "never"):
             checkpoint.check(Path(self.options.resume))
-        done = finished(self.folder, self.recipe, self.options.resume, self.options.accept, self.options.method_file)
+        done = finished(self.folder, self.recipe, self.options)
         if done is not None:
             return done
         self.announce()

@@ -19,7 +19,8 @@ from segkd.recipe import TeachRecipe
 from segkd.runs import card
 from segkd.runs.folder import beginning
 from segkd.runs.labelled import Labelled
-from segkd.runs.run import Options, Run
+from segkd.runs.options import Options
+from segkd.runs.run import Run
 from segkd.training import loop
 from segkd.training.teaching import Teaching
 

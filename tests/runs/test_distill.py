@@ -239,10 +239,11 @@ def test_one_process_may_distil_with_images_and_then_without(distil):
 
 def test_the_audit_counts_over_all_parts_of_a_run(tiny, distil, monkeypatch):
     """A method that peeps at one image in its first part cannot hide it by being stopped."""
-    play = Distiller.play
+    play, peeped = Distiller.play, []
 
     def peeping(game, step):
-        if step == 1:
+        if step == 1 and not peeped:
+            peeped.append(step)
             (tiny.folder / "camvid" / "train" / "0.png").read_bytes()
             os.kill(os.getpid(), signal.SIGTERM)
         return play(game, step)
@@ -297,7 +298,7 @@ def test_a_run_that_a_signal_stopped_ends_in_the_same_bytes(tiny, distil, forks,
     recipe.write_text(tiny.recipe("ddad.segkd", *long, f"run.dir={folder}").to_yaml())
     process = forks.start(["distill", str(recipe)], tmp_path, Terminated(at=5))
     assert process.wait() == 128 + signal.SIGTERM and "resumes the run" in process.said()[-1]
-    assert checkpoint.newest(folder / "checkpoints")[0]["step"] == 6
+    assert checkpoint.newest(folder / "checkpoints")[0]["step"] in (5, 6)  # between two updates of a step, or after it
     assert not (folder / "summary.json").exists() and not (folder / "student").exists()
 
     torch.manual_seed(1234)
