@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -251,6 +252,12 @@ def distiller_of(
     _check_processes(recipe)
     _check_method(recipe, method)
     source = source_of(recipe, teacher, device, passes, bool(method.terms("source")), synth.refine > 0)
+    with nullcontext() if own is None else own.blamed():
+        source = method.source_around(source).to(device)
+    if method.terms("source") and not source.learns:
+        raise RecipeError(
+            [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
+        )
     if run.sync_bn:
         try:
             synced(student), synced(source)
@@ -308,10 +315,6 @@ def _check_method(recipe: DistillRecipe, method: Method) -> None:
     if not method.terms("student"):
         raise RecipeError(
             [f"weights: no student term of {recipe.method} has weight; set weights.{method.student[0]}=1"]
-        )
-    if method.terms("source") and synth.kind not in ("dcgan", "resize"):
-        raise RecipeError(
-            [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
         )
     if not synth.replay and (game.keep_moves or synth.replay_uint8):
         key = "game.keep_moves" if game.keep_moves else "synth.replay_uint8"

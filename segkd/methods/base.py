@@ -155,6 +155,10 @@ class Method(nn.Module):
         self.chosen[name] = weight
         self.further += (name,)
 
+    def source_around(self, source: nn.Module) -> nn.Module:
+        """What draws the images: the recipe's source, or one of the method's own around it (`segkd.synthesis.source.Source`)."""
+        return source
+
     def moves(self, step: int) -> list[str]:
         """The moves of a step, in order: synthesis first, so that the student's images are the newest."""
         rules = self.rules

@@ -107,6 +107,7 @@ class Source(nn.Module):
     """
 
     player: Player | None = None
+    """What goes on learning from move to move."""
     real = 0
     """Images of a data set among which it draws."""
     updates = 1
@@ -115,6 +116,11 @@ class Source(nn.Module):
     def __init__(self, augment: Augment | None = None) -> None:
         super().__init__()
         self.augment = augment
+
+    @property
+    def learns(self) -> bool:
+        """Whether it can improve."""
+        return self.player is not None
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`, without a graph; with a `judge`, as they are to be kept."""

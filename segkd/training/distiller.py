@@ -278,6 +278,10 @@ class Distiller:
                     f"{type(self.method).__name__}: {who} its parameter {name}; give it to one player's terms, or register a buffer"
                 )
         for player, owner in players.items():
+            if traced[player].parameters and owner is None:
+                raise UsageError(
+                    f"{type(self.method).__name__}: a term of the source uses a parameter, and the source has no player to move it"
+                )
             if traced[player].parameters:
                 owner.learn(traced[player].parameters)
 

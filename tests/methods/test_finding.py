@@ -12,10 +12,11 @@ import pytest
 
 import segkd
 from segkd.cli.main import main
-from tests.conftest import Tiny
+from segkd.training import checkpoint
+from tests.conftest import Tiny, hash_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_method.md").read_text("utf-8")
-METHOD, TERM = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+METHOD, SOURCE, TERM = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 [RECIPE] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
 
@@ -48,6 +49,19 @@ def test_the_page_is_what_happens(here: Path, capsys: pytest.CaptureFixture[str]
     assert main([*more[:2], *more[4:]]) == 2
     assert 'unknown method "shifted" (known: ddad, dfad, kd, noise); one of your own: segkd' in capsys.readouterr().err
     assert main(["visualize", "run", "run/samples", "--out", "drawn", "--device", "cpu"]) == 0
+
+
+def test_a_method_may_bring_a_source_of_its_own(here: Path) -> None:
+    """That of the page: twice to the same bytes, and what it made is in the bank."""
+    (here / "restarted.py").write_text(SOURCE)
+    (here / "mine.yaml").write_text(RECIPE.replace("shifted", "restarted").replace("options: {power: 1.5}\n", ""))
+    play = ["distill", "mine.yaml", "--method-file", "restarted.py", "data=null", "run.device=cpu", "--quiet"]
+    games = []
+    for folder in ("one", "other"):
+        assert main([*play, "synth.replay=4", f"run.dir={folder}"]) == 0
+        games.append(checkpoint.load(checkpoint.listed(here / folder / "checkpoints")[0])["game"])
+    assert hash_of(games[0]) == hash_of(games[1])
+    assert len(games[0]["replay"]["images"]) == 2 and games[0]["source"]["own"]
 
 
 def test_a_further_term_is_one_file(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_command_prints_a_line_a_key(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_types_are_told_in_words() -> None:
     said = {key.name: key.type for key in keys()}
-    assert said["game.student_moves"] == "whole number from 1 to 15"
+    assert said["game.student_moves"] == "whole number from 1 to 1,000"
     assert said["student.optimizer.lr"] == "number > 0"
     assert said["student.ema"] == "number ≥ 0, < 1"
     assert said["run.save_every"] == "whole number, or time such as 3m"

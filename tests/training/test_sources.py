@@ -32,6 +32,7 @@ class Restarts(Source):
     """A generator that begins anew in each move, and latents that learn with it (as arXiv:2105.08584 does)."""
 
     updates = 4
+    learns = True
 
     def __init__(self, start: Generator):
         super().__init__()
