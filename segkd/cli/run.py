@@ -33,7 +33,7 @@ def distill(
     quiet = quiet or not speaks()
     if not quiet:
         terminal.say(
-            opening(recipe, loaded, "--plan measures what it would take" if plan else standing(loaded, resume))
+            opening(recipe, loaded, "--plan measures what it would take" if plan else folder_state(loaded, resume))
         )
     memory.hold(sparing=loaded.run.checkpointing)
     with terminal.Live("preparing: loading torch", quiet=quiet):
@@ -68,7 +68,7 @@ def teach(
     loaded = recipes.load(recipe, overrides, "teach")
     quiet = quiet or not speaks()
     if not quiet:
-        terminal.say(opening(recipe, loaded, standing(loaded, resume)))
+        terminal.say(opening(recipe, loaded, folder_state(loaded, resume)))
     memory.hold()
     with terminal.Live("preparing: loading torch", quiet=quiet):
         from segkd import api
@@ -106,7 +106,7 @@ def network(block: object) -> str:
     return " ".join(filter(None, (block.arch, block.encoder)))
 
 
-def standing(recipe: Recipe, resume: str) -> str:
+def folder_state(recipe: Recipe, resume: str) -> str:
     """What the run folder holds, as far as the names of its files tell."""
     folder = Path(recipe.run.dir)
     if resume not in ("auto", "never"):

@@ -36,7 +36,7 @@ from segkd.runs.labelled import Labelled, labelled, model_of, score
 from segkd.runs.options import Options
 from segkd.runs.place import Place, place_of
 from segkd.training import checkpoint, loop, rhythm
-from segkd.training.log import Diary, memory_mb
+from segkd.training.log import RunLog, memory_mb
 from segkd.training.signals import StopFlag
 
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
@@ -181,7 +181,7 @@ class Run(ABC, Generic[AnyRecipe]):
         self.check_targets()
         if ranks.told(not checkpoint.listed(self.folder / "checkpoints")):
             self._rehearse()
-        start, diary = self._resume()
+        start, log = self._resume()
         lock, progress = self.lock, self.options.progress if not ranks.rank() else None
 
         def tell(at: loop.Progress) -> None:
@@ -194,10 +194,10 @@ class Run(ABC, Generic[AnyRecipe]):
         )  # fmt: skip
         with audit.phase("training"):
             loop.run(
-                self.game, start, rhythm_of(self.recipe), events, diary, self.folder, self.recipe.as_dict(), self.stop
+                self.game, start, rhythm_of(self.recipe), events, log, self.folder, self.recipe.as_dict(), self.stop
             )
         self._opened = start.opened + sum(ranks.told(ranks.gathered(opened())))
-        seconds = diary.seconds
+        seconds = log.seconds
         self.choose_weights()
         summary = self._end(self.folder, self.final, seconds)
         self.write_elsewhere(summary)
@@ -247,8 +247,8 @@ class Run(ABC, Generic[AnyRecipe]):
         finally:
             shutil.rmtree(apart, ignore_errors=True)
 
-    def _resume(self) -> tuple[loop.Standing, Diary]:
-        """Bring the game to where the folder stands and open its diary; `recipe.yaml` says what runs.
+    def _resume(self) -> tuple[loop.Standing, RunLog]:
+        """Bring the game to where the folder stands and open its log; `recipe.yaml` says what runs.
 
         Raises:
             UsageError: what runs is not what the folder holds, and that was not accepted.
@@ -279,12 +279,12 @@ class Run(ABC, Generic[AnyRecipe]):
                 f"{folder}: method: another file than the run has begun with (sha256 {own[:12]}), which is kept in"
                 f" {folder / 'method'}; give that one, name another run.dir, or --accept method"
             )
-        diary = Diary(folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0)
+        log = RunLog(folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0)
         ranks.wait()  # until all have read what the first is about to replace
         if not ranks.rank():
             self._write_recipe()
             self.record()
-        return start, diary
+        return start, log
 
     def _write_recipe(self) -> None:
         about = {

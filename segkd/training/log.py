@@ -1,4 +1,4 @@
-"""The run's diary: `metrics.jsonl` for machines, one live line for people."""
+"""The log of a run: `metrics.jsonl` for machines, one live line for people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = 30.0
 """Seconds between two lines of progress where nothing can be written over."""
 
 
-class Diary:
+class RunLog:
     """Appends one JSON object a line to `metrics.jsonl`, and tells the terminal how the run goes.
 
     Args:
@@ -117,7 +117,7 @@ def _lines_of(path: Path) -> tuple[list[dict], str]:
 
 
 def _line_of(text: bytes) -> dict | None:
-    """One line of a diary; None where it is not as `Diary.write` wrote it."""
+    """One line of a log; None where it is not as `RunLog.write` wrote it."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):  # also what is no UTF-8, and digits without end

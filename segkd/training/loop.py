@@ -14,8 +14,8 @@ from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageEr
 from segkd.machine import ranks
 from segkd.machine.device import machine
 from segkd.training import checkpoint
-from segkd.training.log import Diary
-from segkd.training.rhythm import Pace, Plan
+from segkd.training.log import RunLog
+from segkd.training.rhythm import Plan, StepTimer
 from segkd.training.signals import Interrupted, StopFlag
 
 
@@ -192,7 +192,7 @@ def own_part(state: dict) -> dict:
 
 
 def run(
-    game: Game, start: Standing, plan: Plan, events: Events, diary: Diary, folder: Path, recipe: dict, stop: StopFlag
+    game: Game, start: Standing, plan: Plan, events: Events, diary: RunLog, folder: Path, recipe: dict, stop: StopFlag
 ) -> None:
     """Play from `start` to `plan.steps`; on return the last step is saved.
 
@@ -239,7 +239,7 @@ def run(
         if not look(done, plan, events, diary, stop):
             raise Stopped(stop.signum)  # the checkpoint still says that the look is owed
         done, well = settle(done, well, looked=True)
-    played, foretold, pace = 0, [], Pace()
+    played, foretold, pace = 0, [], StepTimer()
 
     def stopping() -> bool:
         stop.agree()
@@ -287,7 +287,7 @@ def run(
             raise Stopped(stop.signum)
 
 
-def tell_notes(game: Game, done: int, diary: Diary) -> None:
+def tell_notes(game: Game, done: int, diary: RunLog) -> None:
     """Write down what the game has to say about the step that made `done`, each line once."""
     for note in game.notes:
         diary.write(done, {"note": note})
@@ -295,7 +295,7 @@ def tell_notes(game: Game, done: int, diary: Diary) -> None:
     game.notes.clear()
 
 
-def watch(game: Game, done: int, plan: Plan, diary: Diary, well: bool, due: bool) -> str | None:
+def watch(game: Game, done: int, plan: Plan, diary: RunLog, well: bool, due: bool) -> str | None:
     """What is wrong with the game before it is saved, if anything; a young game that never was well may take its time.
 
     Off the run's rhythm (not `due`) nothing is written down: an uninterrupted run would not have looked there.
@@ -324,7 +324,7 @@ def step_back(game: Game, folder: Path, plan: Plan, why: str) -> Standing:
     return standing_of(found[0])
 
 
-def look(done: int, plan: Plan, events: Events, diary: Diary, stop: StopFlag) -> bool:
+def look(done: int, plan: Plan, events: Events, diary: RunLog, stop: StopFlag) -> bool:
     """Evaluate and sample where due after `done` steps; False when a signal came before all of it was done."""
     result: dict[str, object] | None = {}
     if events.evaluate and plan.due(plan.eval_every, done):

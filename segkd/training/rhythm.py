@@ -66,7 +66,7 @@ class Plan:
         return f"a checkpoint every {save} steps, an evaluation every {look}, a sample every {sample}, and all after the last"
 
 
-class Pace:
+class StepTimer:
     """Sees how long the first steps take, and turns the times of a plan into steps."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segkd.cli.closing import closing
-from segkd.cli.run import opening, standing
+from segkd.cli.run import folder_state, opening
 from segkd.recipe import load
 
 ROOT = Path(__file__).parents[2]
@@ -64,15 +64,15 @@ def test_the_opening_says_what_comes(here):
 
 def test_the_opening_says_where_the_run_stands(here):
     recipe = load("quickstart")
-    assert standing(recipe, "auto") == "a new run"
+    assert folder_state(recipe, "auto") == "a new run"
     folder = Path("runs/quickstart-s0/checkpoints")
     folder.mkdir(parents=True)
     for name in ("step-00000000-ab.ckpt", "step-00001200-cd.ckpt", "step-x-ef.ckpt", ".tmp-step-00009999-ef.ckpt"):
         (folder / name).touch()
-    assert standing(recipe, "auto") == "goes on after step 1,200"
-    assert standing(recipe, "a.ckpt") == "goes on from a.ckpt"
+    assert folder_state(recipe, "auto") == "goes on after step 1,200"
+    assert folder_state(recipe, "a.ckpt") == "goes on from a.ckpt"
     (folder.parent / "summary.json").touch()
-    assert standing(recipe, "auto") == "was finished before"
+    assert folder_state(recipe, "auto") == "was finished before"
 
 
 def test_the_closing_sets_teacher_and_student_side_by_side(here):

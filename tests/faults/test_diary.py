@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segkd.training.log import Diary, read_lines
+from segkd.training.log import RunLog, read_lines
 
 LINES = 40
 
@@ -17,7 +17,7 @@ LINES = 40
 def diary(tmp_path: Path) -> Path:
     """Of a run of forty steps."""
     path = tmp_path / "metrics.jsonl"
-    written = Diary(path, LINES, quiet=True)
+    written = RunLog(path, LINES, quiet=True)
     for step in range(1, LINES + 1):
         written.write(step, {"kd": 1 / step, "note": f"step {step}: \u00e9", "lr": 0.1})
     return path
@@ -30,7 +30,7 @@ def test_one_flipped_bit(row, diary, capsys):
     for _ in row:
         place, bit = places.randrange(len(whole)), 1 << places.randrange(8)
         diary.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
-        resumed = Diary(diary, LINES, resumed_at=LINES, quiet=True)
+        resumed = RunLog(diary, LINES, resumed_at=LINES, quiet=True)
         kept = diary.read_bytes().splitlines()
         # Where the end of a line has flipped, two lines have become one.
         lost = [line for line in lines if line not in kept]
@@ -52,7 +52,7 @@ def test_values_of_another_kind(row, diary, capsys, key):
         value, at = faults[index]
         lines = [*whole[:at], {**whole[at], key: value}, *whole[at + 1 :]]
         diary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        Diary(diary, LINES, resumed_at=LINES, quiet=True)
+        RunLog(diary, LINES, resumed_at=LINES, quiet=True)
         err = capsys.readouterr().err
         if value == 10**400 and key == "step":  # a number, if not of this run
             assert not err

@@ -20,7 +20,7 @@ from segkd.recipe import TeachRecipe, load
 from segkd.runs.distill import save_samples
 from segkd.training import checkpoint, loop
 from segkd.training.distiller import Distiller
-from segkd.training.log import Diary
+from segkd.training.log import RunLog
 from segkd.training.signals import StopFlag
 from tests.conftest import Tiny, hash_of
 from tests.faults.harness import TEACH
@@ -101,7 +101,7 @@ def test_looking_writing_and_saving_change_nothing(row, tiny, tmp_path, case):
     def played(name: str, plan: loop.Plan, events: loop.Events) -> str:
         game.restore(checkpoint.load(first)["game"])
         (tmp_path / name / "checkpoints").mkdir(parents=True)
-        diary = Diary(tmp_path / name / "metrics.jsonl", 2, quiet=True)
+        diary = RunLog(tmp_path / name / "metrics.jsonl", 2, quiet=True)
         loop.run(game, loop.Standing(0), plan, events, diary, tmp_path / name, {}, StopFlag())
         return hash_of(game.state())
 

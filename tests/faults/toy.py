@@ -22,7 +22,7 @@ from segkd.synthesis.generator import Generator
 from segkd.synthesis.source import Sampling
 from segkd.training import loop
 from segkd.training.distiller import Distiller
-from segkd.training.log import Diary
+from segkd.training.log import RunLog
 from segkd.training.networks import Networks
 from segkd.training.signals import StopFlag
 
@@ -76,7 +76,7 @@ def soak(folder: Path, steps: int) -> None:
     torch.set_num_threads(1)
     game, every = toy_game(steps), steps // 100
     (folder / "checkpoints").mkdir()
-    diary, played = Diary(folder / "metrics.jsonl", steps, quiet=True), 0
+    diary, played = RunLog(folder / "metrics.jsonl", steps, quiet=True), 0
 
     def check() -> None:
         nonlocal played

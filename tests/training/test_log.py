@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from segkd.training import log
-from segkd.training.log import Diary, memory_mb, read_lines
+from segkd.training.log import RunLog, memory_mb, read_lines
 
 
-def written(path: Path, *steps: int) -> Diary:
-    diary = Diary(path, 100, quiet=True)
+def written(path: Path, *steps: int) -> RunLog:
+    diary = RunLog(path, 100, quiet=True)
     for step in steps:
         diary.write(step, {"loss": step / 3, "lr": 0.1})
     return diary
@@ -43,7 +43,7 @@ def test_what_is_not_finite_is_null_and_no_invalid_json(tmp_path):
 def test_a_resume_drops_the_lines_after_its_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     written(path, 10, 20, 30, 40)
-    diary = Diary(path, 100, resumed_at=20, quiet=True)
+    diary = RunLog(path, 100, resumed_at=20, quiet=True)
     assert [line["step"] for line in read_lines(path)] == [10, 20]
     diary.write(30, {"loss": 7.0})
     assert [(line["step"], line["loss"]) for line in read_lines(path)][2:] == [(30, 7.0)]
@@ -52,7 +52,7 @@ def test_a_resume_drops_the_lines_after_its_step(tmp_path):
 def test_a_new_run_starts_a_new_diary(tmp_path):
     path = tmp_path / "metrics.jsonl"
     written(path, 10, 20)
-    Diary(path, 100, quiet=True)
+    RunLog(path, 100, quiet=True)
     assert path.read_text() == ""
 
 
@@ -62,7 +62,7 @@ def test_a_last_line_cut_by_a_kill_does_no_harm(tmp_path):
     whole = path.read_text()
     path.write_text(whole + '{"step": 30, "seco')
     assert [line["step"] for line in read_lines(path)] == [10, 20]
-    Diary(path, 100, resumed_at=30, quiet=True).write(40, {"loss": 1.0})
+    RunLog(path, 100, resumed_at=30, quiet=True).write(40, {"loss": 1.0})
     assert path.read_text().startswith(whole)
     assert [line["step"] for line in read_lines(path)] == [10, 20, 40]
 
@@ -83,10 +83,10 @@ def test_a_damaged_line_is_left_out_and_named_and_the_others_stay(tmp_path, caps
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*whole[:at], spoilt, *whole[at:]]))
     assert [line["step"] for line in read_lines(path)] == [10, 20]
-    Diary(path, 100, resumed_at=20, quiet=True)
+    RunLog(path, 100, resumed_at=20, quiet=True)
     assert capsys.readouterr().err == f"warning: {path}: damaged line {at + 1}; left out\n"
     assert path.read_bytes().splitlines(keepends=True) == whole
-    Diary(path, 100, resumed_at=20, quiet=True)
+    RunLog(path, 100, resumed_at=20, quiet=True)
     assert not capsys.readouterr().err
 
 
@@ -96,21 +96,21 @@ def test_a_flipped_bit_in_the_first_line_costs_that_line_alone(tmp_path):
     data = path.read_bytes()
     for bit in range(8 * data.index(b"\n")):
         path.write_bytes(bytes(byte ^ (1 << bit % 8 if index == bit // 8 else 0) for index, byte in enumerate(data)))
-        diary = Diary(path, 100, resumed_at=20, quiet=True)
+        diary = RunLog(path, 100, resumed_at=20, quiet=True)
         assert diary.seconds_before == 9.0 and read_lines(path)[-1] == {"step": 20, "seconds": 9.0}
 
 
 def test_many_damaged_lines_are_told_in_one(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     path.write_text("x\n" * 12)
-    Diary(path, 100, quiet=True)
+    RunLog(path, 100, quiet=True)
     assert capsys.readouterr().err == f"warning: {path}: damaged lines 1, 2, 3, 4, 5 and 7 more; left out\n"
 
 
 def test_a_file_of_which_nothing_is_left_is_told(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(bytes(300))
-    Diary(path, 100, quiet=True)
+    RunLog(path, 100, quiet=True)
     assert capsys.readouterr().err == f"warning: {path}: damaged line 1; left out\n"
 
 
@@ -123,13 +123,13 @@ def test_the_seconds_of_the_parts_add_up(tmp_path, monkeypatch):
     path.write_text('{"step": 10, "seconds": 5.0}\n{"step": 20, "seconds": 9.0}\n')
     now = [100.0]
     monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
-    diary = Diary(path, 100, resumed_at=10, quiet=True)
+    diary = RunLog(path, 100, resumed_at=10, quiet=True)
     now[0] += 3
     assert diary.seconds == 8
 
 
 def test_off_a_terminal_progress_is_a_plain_line_now_and_then_and_at_the_end(tmp_path, capsys):
-    diary = Diary(tmp_path / "metrics.jsonl", 50)
+    diary = RunLog(tmp_path / "metrics.jsonl", 50)
     for step in range(1, 51):
         diary.progress(step, {"kd": 1.5})
     lines = capsys.readouterr().err.splitlines()
@@ -143,7 +143,7 @@ def test_off_a_terminal_progress_is_a_plain_line_now_and_then_and_at_the_end(tmp
 
 
 def test_quiet_says_warnings_only(tmp_path, capsys):
-    diary = Diary(tmp_path / "metrics.jsonl", 2, quiet=True)
+    diary = RunLog(tmp_path / "metrics.jsonl", 2, quiet=True)
     diary.progress(2, {"kd": 1.0})
     diary.say("chatter")
     diary.say("warning: x", always=True)

@@ -14,7 +14,7 @@ from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageEr
 from segkd.foundation.rng import seed_for
 from segkd.recipe import differences
 from segkd.training import checkpoint, loop
-from segkd.training.log import Diary, read_lines
+from segkd.training.log import RunLog, read_lines
 from segkd.training.rhythm import Seconds
 from segkd.training.signals import Interrupted, StopFlag
 
@@ -76,7 +76,7 @@ def go(
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     rhythm, heard = rhythm or plan(), said if said is not None else []
     start = loop.resume(game, folder, recipe, differences, choice, accept, heard.append)
-    diary = Diary(folder / "metrics.jsonl", rhythm.steps, start.step, quiet=True)
+    diary = RunLog(folder / "metrics.jsonl", rhythm.steps, start.step, quiet=True)
     with StopFlag().listening() as stop:
         loop.run(game, start, rhythm, events, diary, folder, recipe, stop)
     return start.step
@@ -509,7 +509,7 @@ def test_when_no_rollback_is_left_the_run_stops_and_keeps_what_was_good(tmp_path
 
 def test_a_folder_that_takes_no_checkpoint_fails_before_the_first_step(tmp_path):
     game = Walk()
-    diary = Diary(tmp_path / "metrics.jsonl", 12, quiet=True)
+    diary = RunLog(tmp_path / "metrics.jsonl", 12, quiet=True)
     with pytest.raises(StorageError):
         loop.run(game, loop.Standing(0), plan(), loop.Events(), diary, tmp_path / "nowhere", RECIPE, StopFlag())
     assert game.played == []

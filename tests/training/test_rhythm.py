@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from segkd.training.rhythm import TRIALS, Pace, Plan, Seconds
+from segkd.training.rhythm import TRIALS, Plan, Seconds, StepTimer
 
 
 def plan(save=Seconds(180), look=Seconds(300), sample=7, steps=1000) -> Plan:
@@ -55,7 +55,7 @@ def clock(monkeypatch):
 
 def test_the_first_steps_tell_without_the_one_that_warms_up(clock):
     clock(0, 20, 28, 36, 44)
-    pace, now = Pace(), plan()
+    pace, now = StepTimer(), plan()
     for _ in range(TRIALS - 1):
         now = pace.after_step(now)
         assert now.undecided
@@ -65,7 +65,7 @@ def test_the_first_steps_tell_without_the_one_that_warms_up(clock):
 @pytest.mark.parametrize("times", [(0, 181), (0, 30, 190)])
 def test_steps_that_last_are_not_waited_for(clock, times):
     clock(*times)
-    pace, now = Pace(), plan()
+    pace, now = StepTimer(), plan()
     for _ in times[1:]:
         assert now.undecided
         now = pace.after_step(now)
