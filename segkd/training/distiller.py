@@ -56,10 +56,8 @@ class Distiller:
         self._lessons: dict[int, dict[str, object]] = {}
         self._left: list[tuple[int, Callable[[], object]]] | None = None
         self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
-        self._begun: tuple[int, dict[str, float | Tensor]] = (
-            0,
-            {},
-        )  # moves of the step that are done, and what they told
+        # moves of a step that a signal has cut short, and what they told
+        self._begun: tuple[int, dict[str, float | Tensor]] | None = None
         self.moved: Callable[[float], None] = lambda share: None
         self.stopping: Callable[[], bool] = bool
         self._moves = {"student": self._student_move, "source": self._source_move, "keep": self._keep_move}
@@ -93,20 +91,22 @@ class Distiller:
             Interrupted: a signal came; the moves before stay, and the state tells how many they are.
         """
         moves = list(enumerate(self.method.moves(step)))
-        together = self.method.rules.overlap and self._has_kept and not self._begun[0]
+        together = self.method.rules.overlap and self._has_kept and self._begun is None
         values = self._side_by_side(step, moves) if together else self._one_by_one(step, moves)
         self.refusals.end_step()
         return values | {"lr": self.student.optimizer.param_groups[0]["lr"]}
 
     def _one_by_one(self, step: int, moves: Sequence[tuple[int, str]]) -> dict[str, float | Tensor]:
-        begun, values = self._begun
+        (begun, values), self._begun = self._begun or (0, {}), None
         for index, move in moves[begun:]:
-            self._begun = index, values
-            if index > begun and self.stopping():
-                raise Interrupted
-            values = values | self._moves[move](step, index)
+            try:
+                if index > begun and self.stopping():
+                    raise Interrupted
+                values = values | self._moves[move](step, index)
+            except Interrupted:
+                self._begun = index, values
+                raise
             self.moved((index + 1) / len(moves))
-        self._begun = 0, {}
         return values
 
     def _in_turn(
@@ -173,7 +173,6 @@ class Distiller:
     def _move(self, step: int, index: int) -> Move:
         return Move(self.seed, step, index, step / self.method.rules.steps)
 
-    @torch.no_grad()
     def _lesson(self, step: int, index: int) -> dict[str, object]:
         """Images for a move of the student, kept or made for it, with all that the teacher says to them."""
         needs, move = self.needs["student"], self._move(step, index)
@@ -215,7 +214,7 @@ class Distiller:
         """More images for the bank."""
         before, judge = Snapshot([self.method]), self._judge("pixels", step, index)
         try:
-            with frozen(judge.student), untouched_statistics(judge.student):
+            with untouched_statistics(judge.student):
                 made = self.source.draw(self.sampling.batch, self.sampling.size(step), judge.move, judge)
         except Interrupted:
             before.put_back()
@@ -360,9 +359,9 @@ class Distiller:
             "refusals": self.refusals.state(),
             "attempt": self.attempt,
         }
-        if self._begun[0]:
-            values = {name: float(value) for name, value in self._begun[1].items()}
-            state["begun"] = {"moves": self._begun[0], "values": values}
+        if self._begun is not None:
+            moves, values = self._begun
+            state["begun"] = {"moves": moves, "values": {name: float(value) for name, value in values.items()}}
         if source := self.source.state():
             state["source"] = source
         if self.bank is not None:
@@ -374,8 +373,8 @@ class Distiller:
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
         self.attempt, self._averaged = state["attempt"], None
-        begun = state.get("begun", {"moves": 0, "values": {}})
-        self._begun = begun["moves"], begun["values"]
+        begun = state.get("begun")
+        self._begun = None if begun is None else (begun["moves"], begun["values"])
         self.source.restore(state.get("source", state.get("synth", {})))  # `synth`: as it was called
         if self.bank is not None:
             self.bank.restore(state["replay"], self.device)

@@ -103,6 +103,15 @@ def test_a_student_draws_from_the_bank_by_a_stream_of_its_own(tiny):
     torch.testing.assert_close(view.s, hand.student.network.train()(x))
 
 
+def test_a_bank_of_one_batch_serves_the_student(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=0", "game.student_moves=1")
+    game._moves["source"](0, 0)
+    assert len(game.bank) == 1
+    with tiny.calls(game.teacher) as taught:
+        game._moves["student"](0, 1)
+    assert not taught
+
+
 def test_without_a_bank_images_are_made_for_the_student(tiny):
     game, hand = apart(tiny, CHANGED, "synth.replay=0", "game.keep_moves=0")
     before = tiny.hash(game.source.player.headline)

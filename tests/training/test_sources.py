@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from segkd.foundation.errors import NumbersError
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.synthesis.architectures import dcgan
 from segkd.synthesis.generator import Generator
@@ -16,6 +17,7 @@ from segkd.training.distiller import Distiller
 from segkd.training.signals import Interrupted
 
 CLASSES = 11
+STILL = "student.options.decoder_aspp_dropout=0"
 
 
 class Conditional(Generator):
@@ -133,13 +135,57 @@ def test_a_signal_between_two_updates_undoes_the_move_and_it_is_played_again(tin
     with pytest.raises(Interrupted):
         stopped.play(1)
     state = copy.deepcopy(stopped.state())
-    assert state["begun"]["moves"] >= 1 or kind in ("restarts", "meta")
+    assert "begun" in state
     again.restore(state)
     values = again.play(1)
     assert {name: float(value) for name, value in values.items()} == pytest.approx(
         {name: float(value) for name, value in told.items()}
     )
     assert tiny.hash(again.state()) == tiny.hash(whole.state())
+
+
+def test_each_call_plays_a_move_at_least(tiny):
+    """A signal that came before it is the loop's affair."""
+    game, moves = played(tiny, "conditional", "game.synth_moves=2"), []
+    true = dict(game._moves)
+    game._moves = {name: lambda *at, name=name: moves.append(name) or true[name](*at) for name in true}
+    game.stopping = lambda: True
+    for done in range(1, 6):
+        if done < 5:
+            with pytest.raises(Interrupted):
+                game.play(0)
+        else:
+            game.play(0)
+        assert len(moves) == done
+    assert moves == game.method.moves(0)
+
+
+def test_after_an_error_within_a_step_it_is_played_as_a_whole(tiny):
+    game, moves = played(tiny, "conditional"), []
+    true = dict(game._moves)
+
+    def broken(*at):
+        raise NumbersError("on purpose")
+
+    game._moves["student"] = broken
+    with pytest.raises(NumbersError):
+        game.play(0)
+    game._moves = {name: lambda *at, name=name: moves.append(name) or true[name](*at) for name in true}
+    game.play(0)
+    assert moves == game.method.moves(0)
+
+
+def test_a_step_that_was_begun_one_by_one_goes_on_so(tiny):
+    """Also where moves overlap once the bank holds something, and the one that is done told nothing."""
+    overrides = ("synth.replay=4", "game.keep_moves=2", "game.overlap=true", "run.batch=4", STILL)
+    whole, stopped = (tiny.game("noise", *overrides) for _ in range(2))
+    whole.play(0)
+    asked = iter([False, True, *[False] * 9])
+    stopped.stopping = lambda: next(asked)
+    with pytest.raises(Interrupted):
+        stopped.play(0)
+    stopped.play(0)
+    assert tiny.hash(stopped.state()) == tiny.hash(whole.state())
 
 
 @pytest.mark.parametrize("kind", ["restarts", "meta"])
