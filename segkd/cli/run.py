@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,31 +31,20 @@ def distill(
     from segkd import recipe as recipes
 
     loaded = recipes.load(recipe, overrides, "distill", method_file=method_file)  # before torch: a slip is told at once
-    quiet = quiet or not speaks()
-    if not quiet:
-        terminal.say(
-            opening(recipe, loaded, "--plan measures what it would take" if plan else folder_state(loaded, resume))
-        )
-    memory.hold(sparing=loaded.run.checkpointing)
-    with terminal.Live("preparing: loading torch", quiet=quiet):
+
+    def work(quiet: bool) -> dict[str, Any] | None:
         if plan:
             from segkd import runs
 
-            terminal.deliver(*runs.planned(loaded, trust_pickle, method_file))
-            return
+            return terminal.deliver(*runs.planned(loaded, trust_pickle, method_file))
         from segkd import api
 
-        summary = api.distill(
-            recipe,
-            overrides,
-            resume=resume,
-            accept=accept,
-            quiet=quiet,
-            trust_pickle=trust_pickle,
-            method_file=method_file,
-        )
-    if speaks():
-        terminal.tell(*closing(loaded, summary))
+        return api.distill(
+            recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle, method_file=method_file
+        )  # fmt: skip
+
+    state = "--plan measures what it would take" if plan else folder_state(loaded, resume)
+    carry_out(work, recipe, loaded, state, quiet)
 
 
 @click.command()
@@ -66,20 +56,28 @@ def teach(
     from segkd import recipe as recipes
 
     loaded = recipes.load(recipe, overrides, "teach")
-    quiet = quiet or not speaks()
-    if not quiet:
-        terminal.say(opening(recipe, loaded, folder_state(loaded, resume)))
-    memory.hold()
-    with terminal.Live("preparing: loading torch", quiet=quiet):
+
+    def work(quiet: bool) -> dict[str, Any]:
         from segkd import api
 
-        summary = api.teach(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)
-    terminal.tell(*closing(loaded, summary))
+        return api.teach(recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle)
+
+    carry_out(work, recipe, loaded, folder_state(loaded, resume), quiet)
 
 
-def speaks() -> bool:
-    """Whether this process has a say: of those that torchrun started one does."""
-    return os.environ.get("RANK", "0") == "0"
+def carry_out(
+    work: Callable[[bool], dict[str, Any] | None], name: str, recipe: Recipe, state: str, quiet: bool
+) -> None:
+    """Say what comes, do it, and say what it has reached, if there is a summary; one of several processes has a say."""
+    speaks = os.environ.get("RANK", "0") == "0"
+    quiet = quiet or not speaks
+    if not quiet:
+        terminal.say(opening(name, recipe, state))
+    memory.hold(sparing=recipe.run.checkpointing)
+    with terminal.Live("preparing: loading torch", quiet=quiet):
+        summary = work(quiet)
+    if speaks and summary is not None:
+        terminal.tell(*closing(recipe, summary))
 
 
 def opening(name: str, recipe: Recipe, state: str) -> str:

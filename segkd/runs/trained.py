@@ -27,6 +27,7 @@ from segkd.recipe import DistillRecipe, TeachRecipe, blocks, load, named, recall
 from segkd.recipe.sources import Overrides, read_overrides
 from segkd.recipe.strict_yaml import parse, plain
 from segkd.runs.folder import kept_methods
+from segkd.runs.labelled import model_of
 from segkd.training import checkpoint
 
 Who = Literal["teacher", "student"]
@@ -166,29 +167,32 @@ def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | Non
     model = Model(student, classes, student.mean, student.std, size=(student.shorter_side or "original", known))
     if recipe is None:
         return model
-    told = _told(recipe, "teacher" if isinstance(recipe, TeachRecipe) else "student")
-    return replace(model, **told | ({"size": model.size} if student.size_known else {}))
+    who: Who = "teacher" if isinstance(recipe, TeachRecipe) else "student"
+    return replace(model, recipe=recipe, who=who, size=model.size if student.size_known else _size_in(recipe))
+
+
+def _of(network: nn.Module, recipe: DistillRecipe | TeachRecipe, who: Who) -> Model:
+    """A network of a recipe, with what that says of it."""
+    block = model_of(recipe)
+    classes = catalogue.classes_of(block.classes)
+    return Model(network.eval(), classes, block.mean, block.std, recipe, who, _size_in(recipe))
+
+
+def _size_in(recipe: DistillRecipe | TeachRecipe) -> tuple[Size, str]:
+    return recipe.data.size, "its recipe's data.size"
 
 
 def _teacher(recipe: DistillRecipe, trust_pickle: bool) -> Model:
-    block = recipe.teacher
-    network = build.teacher_of(block, trust_pickle)
-    return Model(network, catalogue.classes_of(block.classes), block.mean, block.std, **_told(recipe, "teacher"))
-
-
-def _told(recipe: DistillRecipe | TeachRecipe, who: Who) -> dict[str, Any]:
-    """What a recipe says about measuring a network of its own."""
-    return {"recipe": recipe, "who": who, "size": (recipe.data.size, "its recipe's data.size")}
+    return _of(build.teacher_of(recipe.teacher, trust_pickle), recipe, "teacher")
 
 
 def _taught(recipe: TeachRecipe, source: str) -> Model:
     """The network in a teach recipe's output file."""
     if recipe.output is None:
         raise UsageError(f"{source}: the recipe names no output file; name the folder of its run")
-    adapter, classes = _built(recipe.model, recipe.model)
+    adapter = _built(recipe, recipe.model)
     load_weights(adapter.network, read_state(Path(recipe.output), made_by=source), recipe.output)
-    model = recipe.model
-    return Model(adapter.eval(), classes, model.mean, model.std, **_told(recipe, "teacher"))
+    return _of(adapter, recipe, "teacher")
 
 
 def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
@@ -200,12 +204,9 @@ def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: boo
     recipe = _changed(recipe, overrides)
     if isinstance(recipe, DistillRecipe) and who == "teacher":
         return _teacher(recipe, trust_pickle)
-    if isinstance(recipe, DistillRecipe):
-        (adapter, classes), face = _built(recipe.student, recipe.teacher), recipe.teacher
-        name, who = "student", "student"
-    else:
-        (adapter, classes), face = _built(recipe.model, recipe.model), recipe.model
-        name, who = "player", "teacher"
+    distilled = isinstance(recipe, DistillRecipe)
+    name, block = ("student", recipe.student) if distilled else ("player", recipe.model)
+    adapter = _built(recipe, block)
     try:
         player = state["game"][name]
         weights, average = dict(player["network"]), dict(player["average"])
@@ -216,13 +217,13 @@ def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: boo
         weights = {key.removeprefix(inner): value for key, value in average.items() if key.startswith(inner)}
         weights |= player.get("statistics", {})
     load_weights(adapter, weights, str(path))
-    return Model(adapter.eval(), classes, face.mean, face.std, **_told(recipe, who))
+    return _of(adapter, recipe, "student" if distilled else "teacher")
 
 
-def _built(network: blocks.Model | blocks.Student, face: blocks.Model) -> tuple[Adapter, Classes]:
-    """A network of the recipe with the classes of `face`, its weights still to be loaded."""
-    classes = catalogue.classes_of(face.classes)
-    return Adapter(build.network_of(network, len(classes)), len(classes)), classes
+def _built(recipe: DistillRecipe | TeachRecipe, block: blocks.Model | blocks.Student) -> Adapter:
+    """A network of the recipe, its weights still to be loaded."""
+    classes = len(catalogue.classes_of(model_of(recipe).classes))
+    return Adapter(build.network_of(block, classes), classes)
 
 
 def _changed(recipe: DistillRecipe | TeachRecipe, overrides: Overrides) -> DistillRecipe | TeachRecipe:
