@@ -124,13 +124,27 @@ def test_it_plays_and_resumes_to_the_same_bytes(tiny, kind):
     assert tiny.hash(again.state()) == tiny.hash(whole.state())
 
 
+def remembering(game):
+    """Terms that count in a buffer of the method's how often they were asked."""
+    game.method.register_buffer("memory", torch.zeros(()))
+    bn = game.method.bn
+
+    def counted(view):
+        game.method.memory += 1
+        return bn(view)
+
+    game.method.bn = counted
+    return game
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_signal_between_two_updates_undoes_the_move_and_it_is_played_again(tiny, kind):
-    whole, stopped, again = (played(tiny, kind, "game.synth_moves=2") for _ in range(3))
+def test_a_signal_between_two_updates_undoes_the_move_and_it_is_played_again(tiny, kind, after):
+    whole, stopped, again = (remembering(played(tiny, kind, "game.synth_moves=2")) for _ in range(3))
     for game in (whole, stopped):
         game.play(0)
     told = whole.play(1)
-    asked = iter([False] * 3 + [True])
+    asked = iter([False] * after + [True])
     stopped.stopping = lambda: next(asked)
     with pytest.raises(Interrupted):
         stopped.play(1)
