@@ -7,6 +7,7 @@ import ast
 import inspect
 import sys
 import tempfile
+import textwrap
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -17,8 +18,11 @@ from typing import Any
 
 import click
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from segkd.foundation import terminal
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 PACKAGE, PAGE = ROOT / "segkd", ROOT / "docs/plan.md"
 TINY = ["data.name=null", "run.steps=2", "run.batch=2", "run.device=cpu", "run.precision=fp32", "run.threads=1",
         "game.student_moves=1", "game.overlap=false", "synth.replay=2"]  # fmt: skip
@@ -162,8 +166,9 @@ def rows() -> list[tuple[str, str, str]]:
 
 def render(found: list[tuple[str, str, str]]) -> str:
     """The page."""
-    table = "".join(f"| {what} | {figure} | {which} |\n" for what, figure, which in found)
-    return f"# The plan of the package in figures\n\nMade by `python tools/plan.py`.\n\n| | | |\n|---|---|---|\n{table}"
+    items = (f"- {what}: {figure}{f' ({which})' if which else ''}" for what, figure, which in found)
+    text = "\n".join(textwrap.fill(item, 128, subsequent_indent="  ", break_long_words=False) for item in items)
+    return f"# The plan of the package in figures\n\nMade by `python tools/plan.py`.\n\n{text}\n"
 
 
 @click.command(help=inspect.getdoc(sys.modules[__name__]).split("\n")[0])
@@ -171,7 +176,7 @@ def render(found: list[tuple[str, str, str]]) -> str:
 def main(say: bool) -> None:
     text = render(rows())
     if say:
-        click.echo(text)
+        terminal.say(text)
     else:
         PAGE.write_text(text, "utf-8")
 

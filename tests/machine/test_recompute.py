@@ -9,7 +9,7 @@ from torch import nn
 from segkd.machine.recompute import blocks_of, recomputing
 from segkd.models.building import create_network
 from segkd.models.taps import BatchNormTap
-from segkd.synthesis.generator import dcgan, resize_convolution
+from segkd.synthesis.architectures import dcgan, resize_convolution
 
 RANGE = (-torch.ones(3), torch.ones(3))
 NETWORKS = {

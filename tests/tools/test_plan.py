@@ -32,4 +32,4 @@ def test_arguments_of_constructors_are_counted(text, count):
 def test_the_page_says_what_was_counted(capsys):
     rooms = plan.lines()
     assert rooms["(top)"] < sum(rooms.values()) and rooms["training"] > 100
-    assert plan.render([("files", "2", "a.py, b.py")]).endswith("| files | 2 | a.py, b.py |\n")
+    assert plan.render([("files", "2", "a.py, b.py")]).endswith("- files: 2 (a.py, b.py)\n")
