@@ -209,7 +209,6 @@ class Distiller:
             self._leave(index, lambda: self.bank.keep(made, logits, unless=refused))
         return judge.values
 
-    @torch.no_grad()
     def _keep_move(self, step: int, index: int) -> dict[str, Tensor]:
         """More images for the bank."""
         before, judge = Snapshot([self.method]), self._judge("pixels", step, index)

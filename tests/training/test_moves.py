@@ -464,6 +464,22 @@ def test_what_is_not_sound_is_named_and_put_back(tiny):
     assert game.notes == ["step 1: keep judges are not finite (term bn is nan): update refused, nothing changed"]
 
 
+def test_a_refused_keep_leaves_nothing_of_the_updates_that_went_well(tiny):
+    game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=2", "run.max_bad=9")
+    game.play(0)
+    memory_of(game, "bn")
+    teach = game.networks.teach
+
+    def spoilt(x, needs, first=False):
+        seen = teach(x, needs, first)
+        return seen if needs else seen | {"kept": seen["kept"] * math.nan}
+
+    game.networks.teach = spoilt
+    game._moves["keep"](1, 1)
+    assert game.method.memory == 0 and len(game.bank) == 1
+    assert game.notes[-1].startswith("step 1: keep logits are not finite (term bn is ")
+
+
 def test_images_without_judges_that_are_not_sound_are_named(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "run.max_bad=9", "weights.balance=0")
     game.play(0)
