@@ -134,13 +134,15 @@ class Distillation(Run[DistillRecipe]):
         headline, students = self.recipe.run.headline, {name: self.game.measured(name) for name in ("ema", "last")}
         known = {student: self.game.agreement(student) for student in dict.fromkeys(students.values())}
         agreement = {name: known[student] for name, student in students.items()}
+        notes = []
         if abs(agreement["ema"] - agreement["last"]) > APART:
-            self.game.notes.append(
+            notes.append(
                 f"step {step}: the averaged student agrees with its teacher on {agreement['ema']:.0%} of synthetic pixels,"
                 f" the live one on {agreement['last']:.0%}; run.headline says which is the result ({headline})"
             )
         scores = {} if self.watch is None else self.scores(students, self.watch)
         return {
+            "notes": notes,
             "agreement": agreement[headline],
             **{f"val_miou_{name}": found["miou"] for name, found in scores.items()},
         }

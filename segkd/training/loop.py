@@ -66,7 +66,8 @@ class Events:
     """What the loop calls when it is due, with the number of finished steps; `check` before anything is written.
 
     `opened` tells how many images this process has opened for training; `outlook` what the run will take, in lines, once
-    its first `OUTLOOK` steps have shown it. `progress` is told each step.
+    its first `OUTLOOK` steps have shown it. `progress` is told each step. What `evaluate` gives is logged, and each line of its
+    `notes` by itself.
     """
 
     evaluate: Callable[[int], dict[str, object]] | None = None
@@ -339,7 +340,11 @@ def look(done: int, plan: Plan, events: Events, diary: RunLog, stop: StopFlag) -
             return False
         events.sample(done)
     if result:  # told once all is done: a resumed run looks again
+        notes = result.pop("notes", [])
         diary.write(done, result)
+        for note in notes:
+            diary.write(done, {"note": note})
+            diary.say(f"warning: {note}", always=True)
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.items() if isinstance(value, float))
         diary.say(f"evaluation after step {done}: {scores}")
     return True

@@ -156,7 +156,7 @@ def test_a_signal_in_a_look_leaves_no_trace(tmp_path, at, when):
                 os.kill(os.getpid(), signal.SIGTERM)
             if step == at and when == "in an evaluation":
                 raise Stopped(signal.SIGTERM)
-            return game.look(step)
+            return game.look(step) | {"notes": [f"seen at {step}"]}
 
         def sample(step):
             if step == at and when == "in a sample":
@@ -165,6 +165,8 @@ def test_a_signal_in_a_look_leaves_no_trace(tmp_path, at, when):
         return go(tmp_path / folder, game, plan(look=3, sample=3), loop.Events(look, sample))
 
     played("whole")
+    notes = [line["step"] for line in diary_of(tmp_path / "whole") if "note" in line]
+    assert notes == [3, 6, 9, 12]
     with suppress(Stopped):  # where all that was due was done in the last step, it is the caller who notices
         played("stopped", when)
     assert played("stopped") == at
