@@ -130,8 +130,11 @@ def test_sides_take_turns_where_the_method_remembers_or_asks_the_teacher_about_o
     game.method.register_buffer("memory", torch.zeros(1))
     assert not game.in_threads
     kd, other = DDAD.kd, torch.zeros(2, 3, 32, 64)
-    monkeypatch.setattr(DDAD, "kd", lambda method, view: kd(method, view) + view.teacher(other).mean())
-    assert not tiny.game("ddad.segkd", *OVERLAP, STILL).in_threads
+    for asked in ("teacher", "average"):
+        monkeypatch.setattr(
+            DDAD, "kd", lambda method, view, asked=asked: kd(method, view) + getattr(view, asked)(other).mean()
+        )
+        assert not tiny.game("ddad.segkd", *OVERLAP, STILL, "student.ema=0.9").in_threads, asked
 
 
 def test_a_resumed_run_with_overlap_ends_in_the_same_bytes(tiny, threads) -> None:
