@@ -27,7 +27,7 @@ from segkd.machine.memory import out_of_memory
 from segkd.models.adapters import Adapter
 from segkd.models.building import at_most, fitting_mb, is_local, unknown_arguments
 from segkd.models.families.segnet import STRIDE, SegNet
-from segkd.models.family import families
+from segkd.models.family import architectures
 from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
 from segkd.models.tensors import load_safetensors
 from segkd.models.weights import load_weights
@@ -247,8 +247,7 @@ def _network_of(config: dict[str, Any], about: Preprocess, megabytes: float) -> 
     if config.get("classes") != classes:
         raise ValueError(f"config.json: {config.get('classes')} classes, but preprocess.json names {classes}")
     name, encoder = config.pop("_model_class"), config.get("encoder_name")
-    known = {name: (family, kind) for family in families() for name, kind in family.architectures().items()}
-    family, kind = known.get(name, (None, None))
+    family, kind = architectures().get(name, (None, None))
     if family is None:
         raise ValueError(f"config.json: {name} is no network of smp")
     if not is_local(encoder):

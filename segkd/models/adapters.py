@@ -60,6 +60,11 @@ class Adapter(nn.Module):
         """The number of which the sides of images that it takes are multiples."""
         return self.sizes.multiple
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The submodules of the network whose last maps a term may look at."""
+        return self.family.features(self.network)
+
     def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
         """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,3,H,W)."""
         kind = images.device.type

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from segkd.foundation.errors import RecipeError, one_line
 from segkd.machine import memory
 from segkd.machine.memory import out_of_memory
-from segkd.models.family import families
+from segkd.models.family import architectures
 
 MOST_TENSORS = 20_000
 """Tensors that a network may be built of, those for its initialisation included."""
@@ -71,7 +71,7 @@ def create_network(
         RecipeError: there is no such architecture or encoder, it refuses an option, or it takes more memory.
     """
     options = {key: value for key, value in options.items() if value is not None}
-    known = {name: (family, kind) for family in families() for name, kind in family.architectures().items()}
+    known = architectures()
     found = next((name for name in known if name.lower() == arch.lower()), None)
     if found is None:
         raise RecipeError([f"{block}.arch: no architecture is called {arch} (known: {', '.join(sorted(known))})"])

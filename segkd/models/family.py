@@ -94,6 +94,11 @@ def families() -> tuple[Family, ...]:
     )
 
 
+def architectures() -> dict[str, tuple[Family, type[nn.Module]]]:
+    """All that can be built, by name: the family and the class."""
+    return {name: (family, kind) for family in families() for name, kind in family.architectures().items()}
+
+
 def family_of(network: nn.Module) -> Family:
     """The family of a network."""
     return next((family for family in families() if family.owns(network)), Family())

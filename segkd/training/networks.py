@@ -79,9 +79,7 @@ class Networks:
                 listen = self.statistics.open
                 seen["statistics"] = taps.enter_context(listen())
             if "t_features" in needs:
-                seen["t_features"] = taps.enter_context(
-                    FeatureTap(self.teacher.network, self.teacher.family.features(self.teacher.network)).open()
-                )
+                seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network, self.teacher.features).open())
             taps.enter_context(self.passes.recomputing(self.teacher.network, listen))
             if first and self.recording and not seen:
                 kept = self.recorded["teacher"](x, at_head=self.keeps_heads).clone()  # for a bank, say
@@ -101,9 +99,7 @@ class Networks:
         with ExitStack() as taps, self.passes.autocast(x.device):
             seen: dict[str, object] = {}
             if "s_features" in needs:
-                seen["s_features"] = taps.enter_context(
-                    FeatureTap(student.network, student.family.features(student.network)).open()
-                )
+                seen["s_features"] = taps.enter_context(FeatureTap(student.network, student.features).open())
             taps.enter_context(self.passes.recomputing(student))
             network = self.recorded["student"] if first and self.recording and not seen else student
             seen["s"] = network(x, at_head=self.at_head)
