@@ -31,6 +31,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.10",
+        "torchvision>=0.25",
         "segmentation-models-pytorch>=0.5",
         "timm>=1.0.16",  # older ones unpickle what a checkpoint_path names
         "kornia>=0.8",

@@ -292,7 +292,7 @@ def _networks_of(
 ) -> Networks:
     run, synth, at_head = recipe.run, recipe.synth, recipe.game.logits == "head"
     # Not where images are padded: a mirrored image's padding would be on its other side.
-    unpadded = all(map(teacher.sizes.takes, (synth.size, *synth.sizes)))
+    unpadded = all(map(teacher.keeps_head, (synth.size, *synth.sizes)))
     return Networks(
         teacher, student, passes=passes, at_head=at_head, keeps_heads=at_head or (synth.replay > 0 and unpadded),
         recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
@@ -359,7 +359,7 @@ def _check_heads(teacher: Teacher, student: Adapter, sizes: Sequence[tuple[int, 
             f"game.logits: head, but the teacher's head is at stride {teacher.head_stride} and the student's at"
             f" {student.head_stride}; set game.logits=full"
         ])  # fmt: skip
-    need = max(teacher.stride, student.stride)
+    need = max(teacher.stride, student.stride, teacher.head_stride)
     for height, width in sizes:
         if height % need or width % need:
             good = [-(-height // need) * need, -(-width // need) * need]

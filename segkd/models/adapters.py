@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segkd.foundation.errors import TeacherError
 from segkd.machine.layers import quicken
-from segkd.models.family import Sizes, family_of
+from segkd.models.family import Size, Sizes, family_of
 
 
 def as_logits(output: object) -> Tensor:
@@ -80,9 +80,13 @@ class Adapter(nn.Module):
             return logits[..., : -(-height // self.head_stride), : -(-width // self.head_stride)]
         return self.sizes.restored(as_logits(self.network(fitted)), (height, width))
 
+    def keeps_head(self, size: Size) -> bool:
+        """Whether the head's logits of images (H,W) tell all about those at the images' size."""
+        return self.sizes.takes(size) and not any(side % self.head_stride for side in size)
+
     def from_head(self, logits: Tensor) -> Tensor:
-        """Logits at the head's resolution upsampled as the network itself does it, for images that need no padding."""
-        return logits if self.head_stride == 1 else self.family.from_head(self.network, logits)
+        """Logits at the head's resolution upsampled as the network itself does it, of images of which it `keeps_head`."""
+        return logits if self.head_stride == 1 else self.family.from_head(self.network, logits, self.head_stride)
 
 
 def parameters_of(module: nn.Module) -> int:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from segkd.foundation.errors import RecipeError, one_line
 from segkd.machine import memory
 from segkd.machine.memory import out_of_memory
-from segkd.models.family import architectures
+from segkd.models.family import Builder, architectures
 
 MOST_TENSORS = 20_000
 """Tensors that a network may be built of, those for its initialisation included."""
@@ -24,7 +24,7 @@ _UNKNOWN_MB = 64_000.0
 _SIZED = ("empty", "empty_strided", "zeros", "ones", "full", "rand", "randn", "randint")
 
 
-def unknown_arguments(network: type[nn.Module], encoder: str | None, given: Iterable[str]) -> list[str]:
+def unknown_arguments(network: Builder, encoder: str | None, given: Iterable[str]) -> list[str]:
     """Those of the given names that are no arguments of the architecture, or of its timm encoder.
 
     What timm takes to find files and weights (`checkpoint_path`, `pretrained_cfg`, `cache_dir`, ...) is none of a network;
@@ -59,8 +59,8 @@ def create_network(
     """A network of one of the families, with random weights.
 
     Args:
-        arch: the name of an architecture: any of smp's (`DeepLabV3Plus`, `fpn`, ...) or `SegNet`; case does not matter.
-        encoder: any smp encoder name, `tu-` names of timm included; None for SegNet.
+        arch: the name of an architecture: any of smp's (`DeepLabV3Plus`, `fpn`, ...) or of another family; case does not matter.
+        encoder: any smp encoder name, `tu-` names of timm included; None where the architecture has no choice.
         classes: number of classes C of the logits.
         options: further arguments of the architecture or of a timm encoder. One that is None is left out, which takes a
             base recipe's back.

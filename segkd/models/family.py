@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from segkd.foundation import rooms
 
 Size = tuple[int, int]
+Builder = Callable[..., nn.Module]
+"""The class of a network, or a function that makes it, whose arguments are its options."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,24 @@ def _resampled(maps: Tensor, size: Size) -> Tensor:
 class Family:
     """Networks of one kind. This one is any module that maps images to logits, of which nothing else is known."""
 
-    def architectures(self) -> Mapping[str, type[nn.Module]]:
+    beside: tuple[str, ...] = ()
+    """Beginnings of the names of tensors that a file may hold, and that have no part in segmenting."""
+
+    def architectures(self) -> Mapping[str, Builder]:
         """Those that it can build, by name."""
         return {}
 
-    def build(
-        self, kind: type[nn.Module], encoder: str | None, classes: int, options: Mapping[str, object]
-    ) -> nn.Module:
+    def build(self, kind: Builder, encoder: str | None, classes: int, options: Mapping[str, object]) -> nn.Module:
         """A network with random weights, from torch's global generator; raises whatever the library does."""
         raise NotImplementedError
 
     def owns(self, network: nn.Module) -> bool:
         """Whether a network is one of them."""
         return True
+
+    def named(self, keys: Collection[str]) -> str | None:
+        """The architecture of the network whose tensors have these names, where they tell."""
+        return None
 
     def sizes(self, network: nn.Module) -> Sizes:
         """Which sizes it takes."""
@@ -77,9 +84,9 @@ class Family:
         """These maps (N,C,H/stride,W/stride) of images (N,3,H,W), where the stride is above 1."""
         raise NotImplementedError
 
-    def from_head(self, network: nn.Module, maps: Tensor) -> Tensor:
+    def from_head(self, network: nn.Module, maps: Tensor, stride: int) -> Tensor:
         """Such maps upsampled as the network does it."""
-        raise NotImplementedError
+        return F.interpolate(maps, scale_factor=stride, mode="bilinear", align_corners=False)
 
     def features(self, network: nn.Module) -> tuple[str, ...]:
         """The submodules whose last maps a term may look at, in the order of execution."""
@@ -94,8 +101,8 @@ def families() -> tuple[Family, ...]:
     )
 
 
-def architectures() -> dict[str, tuple[Family, type[nn.Module]]]:
-    """All that can be built, by name: the family and the class."""
+def architectures() -> dict[str, tuple[Family, Builder]]:
+    """All that can be built, by name: the family, and what makes it."""
     return {name: (family, kind) for family in families() for name, kind in family.architectures().items()}
 
 

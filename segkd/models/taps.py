@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +168,9 @@ class FeatureTap:
 
 
 def _maps_in(output: object) -> Iterator[Tensor]:
-    """The (N,C,H,W) tensors of an output, in order; the encoder of a DPT gives lists within a tuple."""
+    """The (N,C,H,W) tensors of an output, in order; the encoder of a DPT gives lists within a tuple, a backbone a dict."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
     if isinstance(output, (list, tuple)):
         for part in output:
             yield from _maps_in(part)

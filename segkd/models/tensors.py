@@ -36,11 +36,26 @@ _KNOWN = frozenset({
     "collections OrderedDict", "collections Counter", "builtins set", "__builtin__ set", "_codecs encode", "torch Size",
     "torch device", "torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
 })  # fmt: skip
+_LEFT_OUT = frozenset({
+    "argparse Namespace", "pathlib Path", "pathlib PosixPath", "pathlib PurePosixPath", "pathlib._local PosixPath",
+    "pathlib._local Path", "numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar",
+})  # fmt: skip
+"""Kinds of values that training scripts write beside weights, a run's arguments and scores: none is made, or imported."""
 _LEGACY_PICKLES = 5  # of torch before 1.6: a number, a version, the system, the object, the names of its storages
 
 
 class TorchScript(ValueError):
     """The file holds a program, and its weights within."""
+
+
+class LeftOut:
+    """Stands for a value of a file that is not read; it keeps nothing of what it is given."""
+
+    def __init__(self, *given: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -65,7 +80,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_pickled(source: Path | bytes) -> Any:
-    """What `torch.save` wrote: tensors, and plain values that hold them.
+    """What `torch.save` wrote: tensors, and plain values that hold them; the arguments and scores of a run as `LeftOut`.
 
     Raises:
         ValueError: it holds anything else, or asks for more than it brings; in one line.
@@ -79,7 +94,8 @@ def load_pickled(source: Path | bytes) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old ways to write what is read here all the same
             given = io.BytesIO(source) if isinstance(source, bytes) else source
-            loaded = torch.load(given, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(LeftOut, name.replace(" ", ".")) for name in _LEFT_OUT]):
+                loaded = torch.load(given, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
@@ -115,7 +131,7 @@ def _check_steps(file: BinaryIO) -> None:
 def _is_known(name: str) -> bool:
     module, _, attribute = name.rpartition(" ")
     is_type = module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
-    return name in _KNOWN or is_type or (module == "torch" and attribute.endswith("Storage"))
+    return name in _KNOWN or name in _LEFT_OUT or is_type or (module == "torch" and attribute.endswith("Storage"))
 
 
 def _pickles(file: BinaryIO) -> Iterator[BinaryIO]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError, one_line
 from segkd.machine.memory import out_of_memory
+from segkd.models.family import families, family_of
 from segkd.models.tensors import TorchScript, load_pickled, load_safetensors
 
 State = dict[str, Tensor]
@@ -27,7 +28,7 @@ _WRAPPERS = ("module.", "_orig_mod.")  # of torch's DataParallel, DistributedDat
 _AVERAGED = re.compile(r"ema|average|swa|shadow", re.IGNORECASE)
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|loss|criterion|metric", re.IGNORECASE)
 _ELSEWHERE = {
-    "torchvision": ({"backbone", "classifier"}, {"backbone", "classifier", "aux_classifier"}),
+    "torchvision's kind": ({"backbone", "classifier"}, {"backbone", "classifier", "aux_classifier"}),
     "Hugging Face's transformers": ({"segformer", "decode_head"}, None),
     "mmsegmentation": ({"backbone", "decode_head"}, None),
 }
@@ -159,7 +160,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
             below 0.
     """
     own = network.state_dict()
-    state = _of_network(state, own, source)
+    state = _of_network(state, own, family_of(network).beside, source)
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     if missing or extra:
         raise TeacherError(f"{source}: {_misfit(missing, extra, state)}")
@@ -179,7 +180,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
 
 
-def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> State:
+def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], beside: tuple[str, ...], source: str) -> State:
     """The tensors of a file that are the network's, by its own names, as far as that can be told; else as they are."""
     counter = "num_batches_tracked"  # of no account in eval mode; torch before 0.4.1 had none
     needed = [key for key in own if not key.endswith(counter)]
@@ -188,22 +189,24 @@ def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: 
     if prefix is None:
         return dict(state)
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    head = "classification_head."
-    left = [key for key in state if not key.startswith(prefix) or key.startswith(f"{prefix}{head}")]
-    if left:
+    more = [key for key in inside if key.startswith(beside) and key not in own]
+    if left := [key for key in state if not key.startswith(prefix)] + [prefix + key for key in more]:
         terminal.say(f"{source}: left out {first_few(left)}: no part of the segmentation network")
-    inside = {key: value for key, value in inside.items() if key in own or not key.startswith(head)}
+    inside = {key: value for key, value in inside.items() if key not in more}
     return {key: value for key, value in own.items() if key.endswith(counter) and key not in inside} | inside
 
 
 def _misfit(missing: Sequence[str], extra: Sequence[str], state: Mapping[str, Tensor]) -> str:
     """What is wrong with the names of a file's tensors, and what to do."""
-    modules = {key.removeprefix("model.").partition(".")[0] for key in state}
+    keys = [key.removeprefix("model.") for key in state]
+    if named := next(filter(None, (family.named(keys) for family in families())), None):
+        return f"the weights of a {named}: a teacher of arch: {named} and encoder: null"
+    modules = {key.partition(".")[0] for key in keys}
     for library, (needed, possible) in _ELSEWHERE.items():
         if needed <= modules and (possible is None or modules <= possible):
             return (
                 f"the weights of a network of {library} ({', '.join(sorted(needed))}), which segkd does not build:"
-                " a teacher is one of segmentation-models-pytorch, or a SegNet"
+                " a teacher is one of segmentation-models-pytorch or torchvision, or a SegNet"
             )
     parts = [f"{name} {first_few(keys)}" for name, keys in (("missing", missing), ("unexpected", extra)) if keys]
     return f"not the weights of this network: {'; '.join(parts)}; check arch, encoder, options"

@@ -86,8 +86,12 @@ class Schedule(Block):
 class Model(Block):
     """A segmentation network and the input that it was made for."""
 
-    arch: Architecture = Field(description="architecture, by its name in segmentation_models_pytorch, or SegNet")
-    encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
+    arch: Architecture = Field(
+        description="architecture, by its name in segmentation_models_pytorch or torchvision, or SegNet"
+    )
+    encoder: Text | None = Field(
+        None, description="encoder by name; null where the architecture has no choice", validate_default=True
+    )
     classes: ClassNames = Field(description="what the network tells apart")
     weights: Annotated[Text | None, BeforeValidator(without_file)] = Field(
         None, description="file with the weights, relative to the recipe; null or none: fresh"
@@ -150,8 +154,10 @@ class Teacher(Model):
 class Student(Block):
     """The network to be trained; it takes its classes and its input from the teacher."""
 
-    arch: Architecture = Field(description="architecture, as for the teacher")
-    encoder: Text | None = Field(None, description="encoder by name; SegNet has none", validate_default=True)
+    arch: Architecture = Field(description="architecture of smp, or SegNet")
+    encoder: Text | None = Field(
+        None, description="encoder by name; null where the architecture has no choice", validate_default=True
+    )
     weights: Text = Field(
         "none", description="none: fresh; teacher: evenly spaced channels of its weights; or a file (whole, or encoder)"
     )
@@ -161,6 +167,15 @@ class Student(Block):
     optimizer: Optimizer = Field(description="the student's optimiser")
     schedule: Schedule = Field(Schedule(), description="the student's learning-rate schedule")
     ema: Decay = Field(0.999, description="decay of the averaged weights a step; 0: off")
+
+    @field_validator("arch")
+    @classmethod
+    def _can_be_saved(cls, arch: str) -> str:
+        if arch.lower() in map(str.lower, networks.only_teachers()):
+            raise ValueError(
+                f"{arch} can only be a teacher: a student is one of smp's, such as DeepLabV3Plus, or a SegNet"
+            )
+        return arch
 
     @field_validator("encoder")
     @classmethod

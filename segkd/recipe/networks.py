@@ -10,6 +10,7 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from segkd.foundation import rooms
 from segkd.recipe.messages import nearest, shown, suggestion
@@ -56,10 +57,25 @@ def architectures() -> tuple[str, ...]:
 @cache
 def without_encoder() -> tuple[str, ...]:
     """The architectures that have no choice of encoder: those that a family's file states as its `NAMES`."""
+    return tuple(name for stated in _families() for name in stated.get("NAMES", ()))
+
+
+@cache
+def only_teachers() -> tuple[str, ...]:
+    """Those of them that are no students: their family states `ONLY_TEACHERS`."""
+    return tuple(name for stated in _families() if stated.get("ONLY_TEACHERS") for name in stated["NAMES"])
+
+
+@cache
+def _families() -> tuple[dict[str, Any], ...]:
+    """The constants that the files of the families state, each with its value."""
     trees = (ast.parse(path.read_text("utf-8")) for path in rooms.files(rooms.FAMILIES).values())
-    statements = (node for tree in trees for node in tree.body if isinstance(node, ast.Assign))
-    stated = (node.value for node in statements if getattr(node.targets[0], "id", None) == "NAMES")
-    return tuple(name for value in stated for name in ast.literal_eval(value))
+    stated = ({getattr(node.targets[0], "id", ""): node.value for node in tree.body if isinstance(node, ast.Assign)}
+              for tree in trees)  # fmt: skip
+    return tuple(
+        {name: ast.literal_eval(value) for name, value in each.items() if name in ("NAMES", "ONLY_TEACHERS")}
+        for each in stated
+    )
 
 
 @cache

@@ -19,7 +19,11 @@ def test_they_are_those_of_the_installed_packages() -> None:
     import timm
     from timm.models._registry import _deprecated_models
 
-    assert [name.lower() for name in networks.architectures()] == [*smp.MODEL_ARCHITECTURES_MAPPING, "segnet"]
+    from segkd.models.families import torchvision
+
+    assert [name.lower() for name in networks.architectures()] == [
+        *smp.MODEL_ARCHITECTURES_MAPPING, "segnet", *torchvision.NAMES
+    ]  # fmt: skip
     assert sorted(networks.encoders()) == sorted(smp.encoders.get_encoder_names())
     assert networks.timm_models() == {*timm.list_models(), *_deprecated_models}
 
@@ -49,6 +53,13 @@ def test_a_misspelt_name_is_told_with_its_place(
         assert place.startswith("recipe.yaml:") and told.startswith(message)
     distill["student"] |= changes
     assert len(errors_of(distill)) == 2 * len(messages)
+
+
+def test_what_can_only_be_a_teacher_is_no_student(errors_of: Errors, distill: dict[str, Any]) -> None:
+    distill["teacher"] |= {"arch": "fcn_resnet50", "encoder": None}
+    distill["student"] |= {"arch": "FCN_ResNet50", "encoder": None}
+    [line] = errors_of(distill)
+    assert "student.arch: FCN_ResNet50 can only be a teacher: a student is one of smp's, " in line
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.models.family import Family
+from segkd.models.family import Builder, Family
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Channels (in widths) and convolutions of the encoder's stages, from the image downwards."""
@@ -128,12 +128,10 @@ def stage(channels: int, outputs: Sequence[int]) -> nn.Sequential:
 class SegNets(Family):
     """SegNet of any width; it has no choice of encoder."""
 
-    def architectures(self) -> Mapping[str, type[nn.Module]]:
+    def architectures(self) -> Mapping[str, Builder]:
         return dict.fromkeys(NAMES, SegNet)
 
-    def build(
-        self, kind: type[nn.Module], encoder: str | None, classes: int, options: Mapping[str, object]
-    ) -> nn.Module:
+    def build(self, kind: Builder, encoder: str | None, classes: int, options: Mapping[str, object]) -> nn.Module:
         if encoder is not None:
             raise ValueError(f"a SegNet has no choice of encoder: set encoder: null instead of {encoder}")
         return kind(classes=classes, **options)

@@ -7,7 +7,7 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from segkd.models.family import Family
+from segkd.models.family import Builder, Family
 
 
 @cache
@@ -22,12 +22,12 @@ def architectures() -> dict[str, type[nn.Module]]:
 class SMP(Family):
     """Any architecture with any encoder, those of timm included."""
 
-    def architectures(self) -> Mapping[str, type[nn.Module]]:
+    beside = ("classification_head.",)
+
+    def architectures(self) -> Mapping[str, Builder]:
         return architectures()
 
-    def build(
-        self, kind: type[nn.Module], encoder: str | None, classes: int, options: Mapping[str, object]
-    ) -> nn.Module:
+    def build(self, kind: Builder, encoder: str | None, classes: int, options: Mapping[str, object]) -> nn.Module:
         return kind(encoder_name=encoder, encoder_weights=None, classes=classes, **options)
 
     def owns(self, network: nn.Module) -> bool:
@@ -45,7 +45,7 @@ class SMP(Family):
     def at_head(self, network: nn.Module, images: Tensor) -> Tensor:
         return network.segmentation_head[0](network.decoder(network.encoder(images)))
 
-    def from_head(self, network: nn.Module, maps: Tensor) -> Tensor:
+    def from_head(self, network: nn.Module, maps: Tensor, stride: int) -> Tensor:
         _, upsampling, activation = network.segmentation_head
         return activation(upsampling(maps))
 
