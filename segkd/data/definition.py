@@ -105,7 +105,7 @@ class LabelledSet(FileSet):
 
     @staticmethod
     def stage(place: Any, source: str | None, public: Mapping[str, Source]) -> None:
-        """Make the set in a `Workplace`, of what `--from` names, or of the public files. Raises as `prepare` does."""
+        """Make the set in a `Staging`, of what `--from` names, or of the public files. Raises as `prepare` does."""
         raise NotImplementedError
 
     def layout(self, split: str) -> Layout:

@@ -128,14 +128,14 @@ def test_errors(
 def test_an_interrupted_preparation_is_130_and_goes_on(here: Path, tutorial: Path) -> None:
     """Ctrl-C while it is busy; then the same command again."""
     code = (
-        "import os, signal, sys; from segkd.data.prepare import workplace; from segkd.cli.main import main\n"
+        "import os, signal, sys; from segkd.data.prepare import staging; from segkd.cli.main import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
-        "stage, left = workplace.Workplace.stage, [300]\n"
+        "stage, left = staging.Staging.stage, [300]\n"
         "def counted(*arguments):\n"
         "    left[0] -= 1\n"
         "    if left[0] == 0: os.kill(os.getpid(), signal.SIGINT)\n"
         "    stage(*arguments)\n"
-        "workplace.Workplace.stage = counted\n"
+        "staging.Staging.stage = counted\n"
         "sys.exit(main())"
     )
     command = ["data", "prepare", "camvid", "--root", "camvid", "--from", str(tutorial)]

@@ -30,7 +30,7 @@ _LONGEST = 60.0  # seconds between two tries
 
 
 @dataclass(frozen=True)
-class Patience:
+class Retries:
     """How long a download goes on.
 
     Attributes:
@@ -68,7 +68,7 @@ def is_url(source: str) -> bool:
 
 
 def download(
-    url: str, target: Path, *, size: int | None = None, patience: Patience | None = None, progress: Progress | None = None
+    url: str, target: Path, *, size: int | None = None, retries: Retries | None = None, progress: Progress | None = None
 ) -> None:  # fmt: skip
     """Bring `url` to `target`, which appears when it is whole; nothing happens where it is there already.
 
@@ -84,20 +84,20 @@ def download(
     """
     if target.is_file():
         return
-    patience, part, failures = patience or Patience(), _Part(target, url), 0
+    retries, part, failures = retries or Retries(), _Part(target, url), 0
     mark = part.length
     while True:
         try:
-            _fetch(url, part, size, patience, progress or (lambda done, total: None))
+            _fetch(url, part, size, retries, progress or (lambda done, total: None))
             part.finish()
             return
         except _Again as error:
-            enough = part.length - mark >= patience.least
+            enough = part.length - mark >= retries.least
             failures, mark = (0, part.length) if enough else (failures + 1, mark)
-            if failures >= patience.tries:
+            if failures >= retries.tries:
                 goes_on = f"goes on from byte {part.length} in {part.path}" if part.length else "begins again"
                 raise StorageError(f"{url}: {error}; tried {failures} times, the same command {goes_on}") from error
-            time.sleep(max(min(_LONGEST, patience.pause * 2 ** max(failures - 1, 0)), min(_LONGEST, error.wait)))
+            time.sleep(max(min(_LONGEST, retries.pause * 2 ** max(failures - 1, 0)), min(_LONGEST, error.wait)))
 
 
 class _Part:
@@ -136,7 +136,7 @@ class _Part:
         self.about.unlink(missing_ok=True)
 
 
-def _fetch(url: str, part: _Part, size: int | None, patience: Patience, progress: Progress) -> None:
+def _fetch(url: str, part: _Part, size: int | None, retries: Retries, progress: Progress) -> None:
     """One try: add what arrives to the part, and return when the file is whole."""
     headers = {"User-Agent": f"segkd/{__version__}", "Accept-Encoding": "identity"}
     if part.length and part.length == part.size:
@@ -145,7 +145,7 @@ def _fetch(url: str, part: _Part, size: int | None, patience: Patience, progress
         headers |= {"Range": f"bytes={part.length}-", "If-Range": str(part.validator)}
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = opener(Pace(patience.least, patience.window)).open(request, timeout=patience.timeout)
+        response = opener(Pace(retries.least, retries.window)).open(request, timeout=retries.timeout)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from segkd.data import catalogue
 from segkd.data.definition import Source
-from segkd.data.prepare.download import Patience
-from segkd.data.prepare.workplace import Workplace
+from segkd.data.prepare.download import Retries
+from segkd.data.prepare.staging import Staging
 from segkd.data.verify import verify
 from segkd.foundation.errors import DataError, UsageError
 from segkd.foundation.files import RunLock
@@ -16,7 +16,7 @@ from segkd.foundation.files import RunLock
 
 def prepare(
     name: str, root: Path, source: str | None = None, *, say: Callable[[str], None] = print,
-    progress: Callable[[str, int, int | None], None] | None = None, patience: Patience | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None, retries: Retries | None = None,
     public: Mapping[str, Source] | None = None, counts: Mapping[str, int] | None = None,
 ) -> bool:  # fmt: skip
     """Bring a public data set into the layout that its reader knows; running it again goes on where it ended.
@@ -28,7 +28,7 @@ def prepare(
             NYUv2, or the address of one of these; what it lacks of NYUv2's small files is downloaded.
         say: is told, a line each, what is used and made.
         progress: is called with what is being done, how much of it is, and how much there is (None: unknown).
-        patience: of the downloads.
+        retries: of the downloads.
         public: the addresses of the public files, in place of the published ones.
         counts: images that the splits must have, in place of the published numbers.
 
@@ -44,7 +44,7 @@ def prepare(
     kind = catalogue.reader(name)
     if not kind.public:
         raise UsageError(f"{name} {kind.obtained or 'is rendered: there are no files to prepare'}")
-    place = Workplace(root, say, progress or (lambda what, done, total: None), patience or Patience())
+    place = Staging(root, say, progress or (lambda what, done, total: None), retries or Retries())
     place.make()
     with RunLock(root, "--root"):
         place.sweep()

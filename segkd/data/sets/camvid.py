@@ -14,7 +14,7 @@ from segkd.foundation.errors import DataError
 
 if TYPE_CHECKING:
     from segkd.data.prepare.archives import Archive
-    from segkd.data.prepare.workplace import Workplace
+    from segkd.data.prepare.staging import Staging
 
 CAMVID = coloured(
     "camvid",
@@ -26,7 +26,7 @@ SPLITS = {"train": 367, "val": 101, "test": 233}
 _LARGEST_IMAGE = 64_000_000  # bytes
 
 
-def _stage(place: Workplace, source: str | None, public: Mapping[str, Source]) -> None:
+def _stage(place: Staging, source: str | None, public: Mapping[str, Source]) -> None:
     """The images, masks and lists of CamVid, byte by byte as they are."""
     from segkd.data.prepare.archives import opened
 

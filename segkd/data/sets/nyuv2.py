@@ -22,7 +22,7 @@ from segkd.foundation.errors import DataError
 from segkd.foundation.files import sha256
 
 if TYPE_CHECKING:
-    from segkd.data.prepare.workplace import Workplace
+    from segkd.data.prepare.staging import Staging
 
 NYUV2_13 = listed("nyuv2_13", (
     "bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv", "wall",
@@ -171,7 +171,7 @@ def _mapping(path: Path, values: Any, count: int) -> np.ndarray:
     return np.concatenate([[0], values.ravel()]).astype(np.uint8)
 
 
-def _stage(place: Workplace, source: str | None, public: Mapping[str, Source]) -> None:
+def _stage(place: Staging, source: str | None, public: Mapping[str, Source]) -> None:
     """Each frame as three PNG files of its own size, with the lists and the names of the classes."""
     official = OfficialFiles(_official_files(place, source, public))
     frames = [*official.train, *official.test]
@@ -194,7 +194,7 @@ def _stage(place: Workplace, source: str | None, public: Mapping[str, Source]) -
         place.stage(f"{split}.txt", "".join(f"{frame:04d}\n" for frame in chosen).encode())
 
 
-def _official_files(place: Workplace, source: str | None, public: Mapping[str, Source]) -> dict[str, Path]:
+def _official_files(place: Staging, source: str | None, public: Mapping[str, Source]) -> dict[str, Path]:
     """Where NYUv2's four files are: given, in what is given, beside the large one, or downloaded."""
     from segkd.data.prepare.download import is_url
 
@@ -216,7 +216,7 @@ def _official_files(place: Workplace, source: str | None, public: Mapping[str, S
     return {name: found.get(name) or place.fetched(name, address) for name, address in public.items()}
 
 
-def _members_called(place: Workplace, path: Path, names: list[str]) -> dict[str, Path]:
+def _members_called(place: Staging, path: Path, names: list[str]) -> dict[str, Path]:
     """The files of these names in a folder, or in an archive and then copied out of it."""
     from segkd.data.prepare.archives import opened
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segkd.data.prepare.download import Patience, download, is_url
+from segkd.data.prepare.download import Retries, download, is_url
 from segkd.foundation.errors import StorageError, UsageError
 from tests.waiting import PATIENCE
 
-QUICK = Patience(tries=3, pause=0.001, timeout=PATIENCE, least=1)
+QUICK = Retries(tries=3, pause=0.001, timeout=PATIENCE, least=1)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def target(tmp_path: Path, server: Any, content: bytes) -> Path:
 
 
 def fetch(server: Any, target: Path, **options: Any) -> None:
-    download(server.url("a.zip"), target, patience=QUICK, **options)
+    download(server.url("a.zip"), target, retries=QUICK, **options)
 
 
 def fails(server: Any, target: Path, words: str, **options: Any) -> None:
@@ -119,7 +119,7 @@ def test_a_part_without_its_version_or_of_another_address_is_worth_nothing(serve
         server.asked.clear()
         if spoil is None:
             server.files["b.zip"] = content
-            download(server.url("b.zip"), target, patience=QUICK)
+            download(server.url("b.zip"), target, retries=QUICK)
         else:
             spoil()
             fetch(server, target)
@@ -174,7 +174,7 @@ def test_waits_grow(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(time, "sleep", slept.append)
     server.habits = ["503"] * 9
     with pytest.raises(StorageError):
-        download(server.url("a.zip"), target, patience=Patience(tries=8, pause=1.0))
+        download(server.url("a.zip"), target, retries=Retries(tries=8, pause=1.0))
     assert slept == [1, 2, 4, 8, 16, 32, 60]
 
 
@@ -182,11 +182,11 @@ def test_waits_grow(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server: Any, target: Path, content: bytes, what: str):
     """Bytes arrive before each timeout, so that only what arrives in a window can tell."""
     server.habits = [what] * 3
-    slow = Patience(tries=3, pause=0.001, timeout=PATIENCE, least=50_000, window=0.05)
+    slow = Retries(tries=3, pause=0.001, timeout=PATIENCE, least=50_000, window=0.05)
     with pytest.raises(
         StorageError, match=r"a\.zip: [0-9]+ bytes in 0\.05 seconds are too few; tried 3 times"
     ) as caught:
-        download(server.url("a.zip"), target, patience=slow)
+        download(server.url("a.zip"), target, retries=slow)
     assert caught.value.exit_code == 5 and len(server.asked) == 3
     fetch(server, target)
     whole(target, content)
@@ -195,19 +195,19 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server: Any, target
 def test_a_few_new_bytes_each_time_are_no_progress(server: Any, target: Path):
     server.habits = ["cut 1000"] + ["cut 10"] * 20
     with pytest.raises(StorageError, match="tried 3 times"):
-        download(server.url("a.zip"), target, patience=Patience(tries=3, pause=0.001, timeout=PATIENCE, least=500))
+        download(server.url("a.zip"), target, retries=Retries(tries=3, pause=0.001, timeout=PATIENCE, least=500))
     assert len(server.asked) == 1 + 3
 
 
 def test_nobody_answers(server: Any, target: Path):
     server.habits = ["silent"] * 3
     with pytest.raises(StorageError, match=r"a\.zip: timed out; tried 2 times"):
-        download(server.url("a.zip"), target, patience=Patience(tries=2, pause=0.001, timeout=0.1))
+        download(server.url("a.zip"), target, retries=Retries(tries=2, pause=0.001, timeout=0.1))
     port = server.server_port
     server.shutdown()
     server.server_close()
     with pytest.raises(StorageError, match="Connection refused; tried 2 times"):
-        download(f"http://127.0.0.1:{port}/a.zip", target, patience=Patience(tries=2, pause=0.001, timeout=PATIENCE))
+        download(f"http://127.0.0.1:{port}/a.zip", target, retries=Retries(tries=2, pause=0.001, timeout=PATIENCE))
 
 
 def test_another_size_than_the_published_one(server: Any, target: Path, content: bytes):
@@ -248,7 +248,7 @@ def test_addresses():
         with pytest.raises(UsageError, match="only http and https"):
             is_url(wrong)
     with pytest.raises(StorageError, match="not an address"):
-        download("http://x y/", Path("unused"), patience=QUICK)
+        download("http://x y/", Path("unused"), retries=QUICK)
 
 
 HABIT = st.one_of(

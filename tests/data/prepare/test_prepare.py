@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.data.prepare import Patience, Source, prepare
+from segkd.data.prepare import Retries, Source, prepare
 from segkd.data.sets.camvid import CamVid
 from segkd.data.sets.nyuv2 import NYUv2
 from segkd.data.verify import verify
@@ -74,7 +74,7 @@ def bring(name: str, root: Path, source: Path | str | None = None, public: dict[
         addresses = {file: Source(f"http://127.0.0.1:9/{file}") for file in (MAT, *SMALL)}
     new = prepare(
         name, root, None if source is None else str(source), say=said.append, public=addresses, counts=COUNTS[name],
-        patience=Patience(tries=2, pause=0.001, timeout=PATIENCE, least=1),
+        retries=Retries(tries=2, pause=0.001, timeout=PATIENCE, least=1),
     )  # fmt: skip
     return said if new else ["nothing to do"]
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from segkd.data.definition import Source
 from segkd.data.prepare.archives import Archive
-from segkd.data.prepare.download import Patience, Progress, download, is_url
+from segkd.data.prepare.download import Progress, Retries, download, is_url
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import atomic_write, fsync_folder, sha256, write_failure
 
@@ -23,7 +23,7 @@ _WHOLE = ".whole"  # in the staging folder: all is there, and is being published
 
 
 @dataclass
-class Workplace:
+class Staging:
     """The root of a data set under preparation.
 
     Files are made in `.preparing/`, and come to their places by renaming whole folders when all are there and good:
@@ -34,7 +34,7 @@ class Workplace:
     root: Path
     say: Callable[[str], None]
     progress: Callable[[str, int, int | None], None]
-    patience: Patience = field(default_factory=Patience)
+    retries: Retries = field(default_factory=Retries)
 
     @property
     def staging(self) -> Path:
@@ -87,7 +87,7 @@ class Workplace:
             raise UsageError(f"{target}: is from {origin}; delete it to use {source.url}")
         if not target.is_file():
             self.say(f"{name}: from {source.url}")
-        download(source.url, target, size=source.bytes, patience=self.patience, progress=self._bar(name))
+        download(source.url, target, size=source.bytes, retries=self.retries, progress=self._bar(name))
         if source.sha256 is not None:
             return self._told(name, target, source.url, source.sha256, "known to segkd")
         expected = record.get("sha256") if origin == source.url else None
