@@ -89,7 +89,7 @@ def time_to_quality(
         step_of, steps, precision = game.play, recipe.run.steps, game.precision
 
         def student() -> torch.nn.Module:
-            return game.measured(recipe.run.headline)
+            return game.monitor.measured(recipe.run.headline)
     else:
         torch.manual_seed(recipe.run.seed)
         loop = pair.reference(recipe, place.device)

@@ -79,9 +79,9 @@ def evaluate(
         if ranks.any_of(stopped):
             return None
         # Each process has measured its share of the images.
-        finite = ~ranks.total((~finite).int()).bool()
-        counts.matrix = ranks.total(counts.matrix)
-        done, sizes = len(dataset), set().union(*ranks.told(ranks.gathered(sizes)))
+        finite = ~ranks.all_reduce((~finite).int()).bool()
+        counts.matrix = ranks.all_reduce(counts.matrix)
+        done, sizes = len(dataset), set().union(*ranks.broadcast(ranks.gather(sizes)))
     if not finite:
         raise NumbersError(NOT_FINITE)
     return _report(counts, classes, done, sizes)

@@ -41,7 +41,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Each one's own are exchanged, not sums of squares: so no digits are lost.
     """
-    means, variances = ranks.each(torch.stack(torch.batch_norm_update_stats(x, None, None, 0.0))).unbind(1)
+    means, variances = ranks.all_gather(torch.stack(torch.batch_norm_update_stats(x, None, None, 0.0))).unbind(1)
     mean = means.mean(0)
     return mean, (variances + (means - mean).square()).mean(0)
 
@@ -67,7 +67,7 @@ class _Normalised(torch.autograd.Function):
             slope, x, scale, mean, var, None, None, False, ctx.eps, (True, True, True)
         )
         count = x.numel() // x.shape[1] * ranks.size()
-        means = ranks.total(torch.stack([to_weight, to_bias])) / count
+        means = ranks.all_reduce(torch.stack([to_weight, to_bias])) / count
         through_var, through_mean = means * -(scale * torch.rsqrt(var + ctx.eps))
         to_x += F.batch_norm(x, mean, var, through_var, through_mean, eps=ctx.eps)
         asked = weight is not None

@@ -26,7 +26,7 @@ PATIENCE = timedelta(minutes=10)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Meet the other processes that torchrun has started, for the time of the block; nothing where there are none.
 
     Raises:
@@ -68,17 +68,17 @@ def say(*lines: object) -> None:
         terminal.say(*lines)
 
 
-def share(batch: int) -> int:
+def local_batch(batch: int) -> int:
     """How many of a batch's images are this process's. Raises ValueError where they cannot be shared out equally."""
     if batch % size():
         raise ValueError(f"a batch of {batch} cannot be shared out to {size()} processes")
     return batch // size()
 
 
-def own(value: Tensor) -> Tensor:
+def shard(value: Tensor) -> Tensor:
     """This process's share of a tensor (N, ...) that all processes hold alike."""
-    each = share(len(value))
-    return value[rank() * each : (rank() + 1) * each]
+    count = local_batch(len(value))
+    return value[rank() * count : (rank() + 1) * count]
 
 
 def stream(name: str) -> str:
@@ -88,10 +88,10 @@ def stream(name: str) -> str:
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` is true in some process."""
-    return flag if size() == 1 else bool(most(int(flag)))
+    return flag if size() == 1 else bool(largest(int(flag)))
 
 
-def most(number: int) -> int:
+def largest(number: int) -> int:
     """The largest of the numbers of all processes."""
     if size() == 1:
         return number
@@ -109,7 +109,7 @@ def anywhere(flag: Tensor) -> Tensor:
     return seen.bool()
 
 
-def told(value: Value) -> Value:
+def broadcast(value: Value) -> Value:
     """What the first process says, in all of them; any value that pickle knows."""
     if size() == 1:
         return value
@@ -118,7 +118,7 @@ def told(value: Value) -> Value:
     return box[0]
 
 
-def gathered(value: Value) -> list[Value]:
+def gather(value: Value) -> list[Value]:
     """The values of all processes in the first of them, and in the others an empty list."""
     if size() == 1:
         return [value]
@@ -127,14 +127,14 @@ def gathered(value: Value) -> list[Value]:
     return boxes or []
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce(value: Tensor) -> Tensor:
     """The sum over all processes, in place."""
     if size() > 1:
         dist.all_reduce(value)
     return value
 
 
-def each(value: Tensor) -> Tensor:
+def all_gather(value: Tensor) -> Tensor:
     """The tensors of all processes, stacked along a new first dimension."""
     if size() == 1:
         return value.unsqueeze(0)
@@ -143,13 +143,13 @@ def each(value: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all are here."""
     if size() > 1:
         dist.barrier()
 
 
-def common(network: nn.Module) -> nn.Module:
+def with_mean_buffers(network: nn.Module) -> nn.Module:
     """The network that all processes measure: a copy with the means of their buffers; itself in a run of one.
 
     Parameters are alike everywhere, running statistics are not: each process has seen other images.
@@ -160,11 +160,11 @@ def common(network: nn.Module) -> nn.Module:
     with torch.no_grad():
         for buffer in twin.buffers():
             if buffer.is_floating_point():
-                buffer.copy_(total(buffer.clone()) / size())
+                buffer.copy_(all_reduce(buffer.clone()) / size())
     return twin
 
 
-def averaged(values: list[Tensor | None]) -> list[Tensor | None]:
+def all_mean(values: list[Tensor | None]) -> list[Tensor | None]:
     """The means over all processes of tensors of one dtype and device, in one exchange; None stays None."""
     if size() == 1:
         return values

@@ -47,7 +47,7 @@ class Schedule:
 
     name: str = "poly"
     power: float = 0.9
-    every: float = 1 / 3
+    every: float = 0.3333
     gamma: float = 0.1
     warmup: int = 0
 
@@ -115,9 +115,9 @@ class Player:
         value = loss.detach().to(parameters[0].dtype)
         vote = value if sound is None else torch.where(sound, value, math.nan)
         if self.shared:
-            *gradients, vote = ranks.averaged([*gradients, vote])
+            *gradients, vote = ranks.all_mean([*gradients, vote])
         else:
-            [vote] = ranks.averaged([vote])
+            [vote] = ranks.all_mean([vote])
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         refused = ~(vote.isfinite() & norm.isfinite())
         if not self.shared:

@@ -49,37 +49,37 @@ class Refusals:
         self.total = 0
         self.in_a_row: dict[str, int] = {}
         self.notes: list[str] = []
-        self._heard: list[tuple[str, int, Verdict]] = []
+        self._recorded: list[tuple[str, int, Verdict]] = []
         self._sent: deque[tuple[list[tuple[str, int, Verdict]], waiting.Sent]] = deque()
 
-    def hear(self, player: str, step: int, verdict: Verdict) -> None:
+    def record(self, player: str, step: int, verdict: Verdict) -> None:
         """Take note of a move's verdict, at once where that costs no wait.
 
         Raises:
             NumbersError: too many were refused in a row.
         """
-        self._heard.append((player, step, verdict))
+        self._recorded.append((player, step, verdict))
         if waiting.at_hand(verdict.refused):
             self._read()
 
     def end_step(self) -> None:
-        """Send for the verdicts of this step, and read those of the one before. Raises NumbersError as `hear` does."""
+        """Send for the verdicts of this step, and read those of the one before. Raises NumbersError as `record` does."""
         self._send()
         while len(self._sent) > 1:
             self._settle(*self._sent.popleft())
 
     def _read(self) -> None:
-        """Read whatever was heard, in order."""
+        """Read what was recorded, in order."""
         self._send()
         while self._sent:
             self._settle(*self._sent.popleft())
 
     def _send(self) -> None:
-        if self._heard:
+        if self._recorded:
             self._sent.append(
-                (self._heard, waiting.Sent(torch.stack([verdict.refused for *_, verdict in self._heard])))
+                (self._recorded, waiting.Sent(torch.stack([verdict.refused for *_, verdict in self._recorded])))
             )
-            self._heard = []
+            self._recorded = []
 
     def _settle(self, moves: list[tuple[str, int, Verdict]], sent: waiting.Sent) -> None:
         for (player, step, verdict), refused in zip(moves, sent.read().tolist(), strict=True):
@@ -108,11 +108,11 @@ class Refusals:
         return f"{line}: update refused, nothing changed"
 
     def state(self) -> dict:
-        """The counts after all moves so far. Raises NumbersError as `hear` does."""
+        """The counts after all moves so far. Raises NumbersError as `record` does."""
         self._read()
         return {"total": self.total, "in_a_row": dict(self.in_a_row)}
 
     def restore(self, state: dict) -> None:
         """Count on from `state`; what was heard since, and not read, is of moves that are undone."""
-        self._heard, self._sent = [], deque()
+        self._recorded, self._sent = [], deque()
         self.total, self.in_a_row = state["total"], dict(state["in_a_row"])

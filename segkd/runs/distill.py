@@ -127,12 +127,15 @@ class Distillation(Run[DistillRecipe]):
         return loop.Events(
             self._look,
             lambda step: self._save_samples(self.folder / "samples" / f"{step:08d}.png"),
-            outlook=lambda: forecast(self.recipe, self.place, first, loop.OUTLOOK),
+            forecast=lambda: forecast(self.recipe, self.place, first, loop.FORECAST),
         )
 
     def _look(self, step: int) -> dict[str, object]:
-        headline, students = self.recipe.run.headline, {name: self.game.measured(name) for name in ("ema", "last")}
-        known = {student: self.game.agreement(student) for student in dict.fromkeys(students.values())}
+        headline, students = (
+            self.recipe.run.headline,
+            {name: self.game.monitor.measured(name) for name in ("ema", "last")},
+        )
+        known = {student: self.game.monitor.agreement(student) for student in dict.fromkeys(students.values())}
         agreement = {name: known[student] for name, student in students.items()}
         notes = []
         if abs(agreement["ema"] - agreement["last"]) > APART:
@@ -149,11 +152,15 @@ class Distillation(Run[DistillRecipe]):
 
     def result(self) -> Adapter:
         """The student that the headline names."""
-        return self.game.measured(self.recipe.run.headline)
+        return self.game.monitor.measured(self.recipe.run.headline)
 
     def measure(self, final: Labelled | None, rehearsed: bool) -> dict[str, Any]:
         """The mIoU of teacher and student on the final split (every value None without one), and their agreement."""
-        networks = {"ema": self.game.measured("ema"), "last": self.game.measured("last"), "teacher": self.teacher}
+        networks = {
+            "ema": self.game.monitor.measured("ema"),
+            "last": self.game.monitor.measured("last"),
+            "teacher": self.teacher,
+        }
         scores = dict.fromkeys(networks, {}) if final is None else self.scores(networks, final)
         headline, judged = scores[self.recipe.run.headline], scores["teacher"].get("miou")
         best = headline.get("miou")
@@ -162,7 +169,7 @@ class Distillation(Run[DistillRecipe]):
             "student_miou": best, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
             "teacher_miou": judged, "recovery": best / judged if best is not None and judged else None,
             "per_class": headline.get("per_class"), "teacher_per_class": scores["teacher"].get("per_class"),
-            "agreement": self.game.agreement(self.result(), 1 if rehearsed else 4), **self.sizes,
+            "agreement": self.game.monitor.agreement(self.result(), 1 if rehearsed else 4), **self.sizes,
         }  # fmt: skip
 
     def card(self, summary: dict[str, Any], images: int | None) -> list[str]:
@@ -191,11 +198,11 @@ class Distillation(Run[DistillRecipe]):
 
 def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes, headline: str, rows: int = 4) -> None:
     """The grid of a step: synthetic image | teacher mask | student mask | disagreement. The first process writes it."""
-    images = next(iter(game.held_out(1)))[:rows]  # by all, whose BatchNorm may be one
-    network = game.measured(headline)
+    images = next(iter(game.monitor.held_out(1)))[:rows]  # by all, whose BatchNorm may be one
+    network = game.monitor.measured(headline)
     if ranks.rank():
         return
-    guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.masks(images, network))
+    guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.monitor.masks(images, network))
     low, high = (value.view(1, 3, 1, 1).to(images.device) for value in input_range(teacher.mean, teacher.std))
     pixels = (
         ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -93,7 +93,7 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
     if ranks.rank():
         with StopFlag().listening() as stop:
             audit.ignore(folder)
-            ranks.wait()
+            ranks.barrier()
             yield stop, None
         return
     check_folder(folder)
@@ -107,7 +107,7 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
                 make_folder(folder / name)  # says what is wrong with it, if anything is
         for place in (folder, folder / "checkpoints", folder / "samples", folder / "method"):
             sweep(place)
-        ranks.wait()
+        ranks.barrier()
         try:
             yield stop, lock
         except Stopped as error:

@@ -82,7 +82,7 @@ def score(network: nn.Module, data: Labelled, model: Model | Teacher, place: Pla
     """
     with audit.phase("evaluation"):
         result = evaluate(
-            ranks.common(network), data, mean=model.mean, std=model.std, device=place.device, precision=place.precision,
+            ranks.with_mean_buffers(network), data, mean=model.mean, std=model.std, device=place.device, precision=place.precision,
             size=data.size, stop=stop,
         )  # fmt: skip
     if result is None:

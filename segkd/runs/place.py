@@ -63,7 +63,7 @@ def choose_precision(place: Place, game: Distiller) -> Place:
     names = place.in_fp32
     if names is None:
         terminal.doing("preparing: timing fp32 and bf16")
-        names = ranks.told(frozenset() if ranks.rank() else quicker_in_fp32(game))
+        names = ranks.broadcast(frozenset() if ranks.rank() else quicker_in_fp32(game))
     keep_in_fp32(game, names)
     return replace(place, in_fp32=names)
 

@@ -81,8 +81,8 @@ class Run(ABC, Generic[AnyRecipe]):
         audit.install()
         with alone():
             place = place_of(self.recipe, self.folder)
-            with ranks.joined(place.device):
-                self.place = replace(place, bf16=ranks.told(place.bf16))
+            with ranks.process_group(place.device):
+                self.place = replace(place, bf16=ranks.broadcast(place.bf16))
                 opened = self.opened()
                 self._prepare()
                 # All that can be wrong with the input has been said by now: only then is anything written.
@@ -171,7 +171,7 @@ class Run(ABC, Generic[AnyRecipe]):
                     self.recipe = with_values(self.recipe, {"run.steps": steps["steps"]})
                 else:
                     game = self.build(with_values(self.recipe, {"run.steps": 10}))
-                    fit = ranks.told(steps_for(run.budget, game.play))
+                    fit = ranks.broadcast(steps_for(run.budget, game.play))
                     self.recipe = with_values(self.recipe, {"run.steps": fit})
             self.game = self.build(self.recipe)
         self.check()
@@ -179,7 +179,7 @@ class Run(ABC, Generic[AnyRecipe]):
     def _train(self, opened: Callable[[], int]) -> dict[str, Any]:
         """What is done while the run has its folder; `opened` counts the images of this part of the run, in this process."""
         self.check_targets()
-        if ranks.told(not checkpoint.listed(self.folder / "checkpoints")):
+        if ranks.broadcast(not checkpoint.listed(self.folder / "checkpoints")):
             self._rehearse()
         start, log = self._resume()
         lock, progress = self.lock, self.options.progress if not ranks.rank() else None
@@ -196,7 +196,7 @@ class Run(ABC, Generic[AnyRecipe]):
             loop.run(
                 self.game, start, rhythm_of(self.recipe), events, log, self.folder, self.recipe.as_dict(), self.stop
             )
-        self._opened = start.opened + sum(ranks.told(ranks.gathered(opened())))
+        self._opened = start.opened + sum(ranks.broadcast(ranks.gather(opened())))
         seconds = log.seconds
         self.choose_weights()
         summary = self._end(self.folder, self.final, seconds)
@@ -247,7 +247,7 @@ class Run(ABC, Generic[AnyRecipe]):
         finally:
             shutil.rmtree(apart, ignore_errors=True)
 
-    def _resume(self) -> tuple[loop.Standing, RunLog]:
+    def _resume(self) -> tuple[loop.ResumePoint, RunLog]:
         """Bring the game to where the folder stands and open its log; `recipe.yaml` says what runs.
 
         Raises:
@@ -280,7 +280,7 @@ class Run(ABC, Generic[AnyRecipe]):
                 f" {folder / 'method'}; give that one, name another run.dir, or --accept method"
             )
         log = RunLog(folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0)
-        ranks.wait()  # until all have read what the first is about to replace
+        ranks.barrier()  # until all have read what the first is about to replace
         if not ranks.rank():
             self._write_recipe()
             self.record()

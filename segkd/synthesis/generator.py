@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segkd.machine import ranks
 from segkd.machine.passes import Passes
@@ -39,14 +39,8 @@ class Generator(Source):
 
     def improve(self, batch: int, size: Size, judge: Judge) -> Batch:
         """One update down the judge's loss; returns the images that it was made on."""
-        made: list[Batch] = []
-
-        def loss() -> Tensor:
-            made.append(self._painted(self.network, batch, size, judge.move))
-            return judge(made[0])
-
-        judge.update(self.player, loss)
-        return made[0]
+        judge.update(self.player, lambda: judge(self._painted(self.network, batch, size, judge.move)))
+        return judge.batch
 
     def _painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
         z = move.latents(batch, self.latent).to(next(painter.parameters()).device, non_blocking=True)

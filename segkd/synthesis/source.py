@@ -71,11 +71,11 @@ class Move:
         """(N,numbers) normal numbers: this process's share of those of `batch` images."""
         self.begin("latent")
         z = torch.randn(batch, numbers)
-        return z if self.done is None else ranks.own(z)
+        return z if self.done is None else ranks.shard(z)
 
     def share(self, batch: int) -> int:
         """How many of a batch's images this process makes."""
-        return batch if self.done is None else ranks.share(batch)
+        return batch if self.done is None else ranks.local_batch(batch)
 
     def of(self, source: str) -> Move:
         """The same place, for one of several sources."""
@@ -94,6 +94,8 @@ class Judge(Protocol):
     """
 
     move: Move
+    batch: Batch | None
+    """The one judged last."""
 
     def __call__(self, batch: Batch) -> Tensor: ...
     def update(self, player: Player, loss: Callable[[], Tensor]) -> None: ...

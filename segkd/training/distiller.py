@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,10 +10,7 @@ from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
-from segkd.evaluation.agreement import agreement
-from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
 from segkd.foundation.errors import UsageError
 from segkd.foundation.rng import seed_of_attempt
 from segkd.machine import ranks
@@ -26,13 +22,9 @@ from segkd.players.player import Player, frozen
 from segkd.players.refusals import Refusals, Verdict
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.source import Move, Sampling, Source
+from segkd.training.monitor import Monitor
 from segkd.training.networks import Networks, TermsJudge, Traced, finite
 from segkd.training.signals import Interrupted
-
-STATISTICS = 256
-"""Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
-FEWEST = 8
-"""Batches of which they are made at least, and where every image would have to be drawn for it."""
 
 
 class Distiller:
@@ -55,9 +47,9 @@ class Distiller:
         self._onlooker: nn.Module | None = None  # a copy of the student, while the student learns
         self._lessons: dict[int, dict[str, object]] = {}
         self._left: list[tuple[int, Callable[[], object]]] | None = None
-        self._averaged: nn.Module | None = None  # as `measured` made it, until the student moves on
         # moves of a step that a signal has cut short, and what they told
         self._begun: tuple[int, dict[str, float | Tensor]] | None = None
+        self.monitor = Monitor(networks, student, source, bank, sampling)
         self.moved: Callable[[float], None] = lambda share: None
         self.stopping: Callable[[], bool] = bool
         self._moves = {"student": self._student_move, "source": self._source_move, "keep": self._keep_move}
@@ -91,32 +83,33 @@ class Distiller:
             Interrupted: a signal came; the moves before stay, and the state tells how many they are.
         """
         moves = list(enumerate(self.method.moves(step)))
-        together = self.method.rules.overlap and self._has_kept and self._begun is None
-        values = self._side_by_side(step, moves) if together else self._one_by_one(step, moves)
+        together = self.method.rules.overlap and self.bank and self._begun is None
+        values = self._side_by_side(step, moves) if together else self._in_turn(step, moves, self.moved)
         self.refusals.end_step()
         return values | {"lr": self.student.optimizer.param_groups[0]["lr"]}
 
-    def _one_by_one(self, step: int, moves: Sequence[tuple[int, str]]) -> dict[str, float | Tensor]:
+    def vitals(self) -> tuple[dict[str, float], str | None]:
+        """See `Monitor.vitals`."""
+        return self.monitor.vitals()
+
+    def _in_turn(
+        self, step: int, moves: Sequence[tuple[int, str]], moved: Callable[[float], None] = lambda share: None
+    ) -> dict[str, float | Tensor]:
         (begun, values), self._begun = self._begun or (0, {}), None
-        for index, move in moves[begun:]:
+        for done, (index, move) in list(enumerate(moves))[begun:]:
             try:
-                if index > begun and self.stopping():
+                if done > begun and self._ends_here():
                     raise Interrupted
                 values = values | self._moves[move](step, index)
             except Interrupted:
                 self._begun = index, values
                 raise
-            self.moved((index + 1) / len(moves))
-        return values
-
-    def _in_turn(
-        self, step: int, moves: Sequence[tuple[int, str]], moved: Callable[[float], None] = lambda share: None
-    ) -> dict[str, float | Tensor]:
-        values: dict[str, float | Tensor] = {}
-        for done, (index, move) in enumerate(moves):
-            values |= self._moves[move](step, index)
             moved((done + 1) / len(moves))
         return values
+
+    def _ends_here(self) -> bool:
+        """Whether a signal ends the step between two updates; not where moves overlap, of which none can be played again."""
+        return self._left is None and self.stopping()
 
     def _side_by_side(self, step: int, moves: Sequence[tuple[int, str]]) -> dict[str, float | Tensor]:
         """The student learns from what the bank held before the step, while the others make what comes into it.
@@ -165,22 +158,17 @@ class Distiller:
         else:
             self._left.append((index, action))
 
-    @property
-    def _has_kept(self) -> bool:
-        """Whether there is a bank, with something in it."""
-        return self.bank is not None and len(self.bank) > 0
-
     def _move(self, step: int, index: int) -> Move:
         return Move(self.seed, step, index, step / self.method.rules.steps)
 
     def _lesson(self, step: int, index: int) -> dict[str, object]:
         """Images for a move of the student, kept or made for it, with all that the teacher says to them."""
         needs, move = self.needs["student"], self._move(step, index)
-        if not self._has_kept:
+        if not self.bank:
             batch = self.source.draw(self.sampling.batch, self.sampling.size(step), move)
             return {**batch.named(), **self.networks.teach(batch.images, needs, first=True)}
         move.begin(ranks.stream("replay"))
-        batch, kept = self.bank.draw(ranks.share(self.sampling.batch))
+        batch, kept = self.bank.draw(ranks.local_batch(self.sampling.batch))
         if needs & {"t_features", "statistics"}:
             return {**batch.named(), **self.networks.teach(batch.images, needs)}
         return {**batch.named(), "t": self.networks.shown(kept)}
@@ -194,9 +182,9 @@ class Distiller:
         before = Snapshot([network, self.method])
         studied = self.networks.study(lesson["x"], self.needs["student"], network, first=True)
         total, values = self.method.loss("student", self.networks.view({**lesson, **studied}, network), step)
-        self._averaged = None
+        self.monitor.forget()
         verdict, values = self.student.update(total, step, before), _values(values)
-        self._hear(step, index, "student", verdict.explained(values))
+        self._record(step, index, "student", verdict.explained(values))
         return values
 
     def _source_move(self, step: int, index: int) -> dict[str, Tensor]:
@@ -225,7 +213,7 @@ class Distiller:
         refused = ranks.anywhere(~torch.stack([*sound.values()]).all())
         before.put_back(refused)
         verdict = Verdict(refused, lambda: "what another process made is not finite")
-        self._hear(step, index, "keep", verdict.explained(judge.values, sound))
+        self._record(step, index, "keep", verdict.explained(judge.values, sound))
         self._leave(index, lambda: self.bank.keep(made, logits, unless=refused))
         return {}
 
@@ -250,11 +238,11 @@ class Distiller:
         """What images of a move answer to. Refused updates of single images are told with the verdict on what is kept."""
         return TermsJudge(
             self.networks, self.method, terms, self.needs[terms], self._move(step, index), self._shown_student.train(),
-            partial(self._hear, step, index) if terms == "source" else None, self.stopping,
+            partial(self._record, step, index) if terms == "source" else None, self._ends_here,
         )  # fmt: skip
 
-    def _hear(self, step: int, index: int, player: str, verdict: Verdict) -> None:
-        self._leave(index, lambda: self.refusals.hear(player, step, verdict))
+    def _record(self, step: int, index: int, player: str, verdict: Verdict) -> None:
+        self._leave(index, lambda: self.refusals.record(player, step, verdict))
 
     def _traced(self) -> dict[str, Traced]:
         """What each player's terms look at and learn with, see `Networks.traced`."""
@@ -283,74 +271,11 @@ class Distiller:
             if traced[player].parameters:
                 owner.learn(traced[player].parameters)
 
-    def held_out(self, batches: int) -> Iterator[Tensor]:
-        """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process."""
-        for index in range(batches):
-            move = Move(self.sampling.seed, -1, index)
-            yield self.source.draw(self.sampling.batch, self.sampling.size(0), move).images
-
-    def measured(self, headline: str) -> nn.Module:
-        """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
-
-        The average of statistics is not the statistics of average weights: BatchNorm's are made anew for the copy, of images
-        as the student is shown them. Of several processes each has seen images of its own.
-        """
-        if headline == "last" or self.student.average is None:
-            return ranks.common(self.student.network)
-        if self._averaged is None:
-            twin = copy.deepcopy(self.student.headline)
-            with self.networks.passes.autocast(self.device):
-                update_bn(self._familiar(), twin, self.device)
-            self._averaged = ranks.common(twin)
-        return self._averaged
-
-    def _familiar(self) -> Iterator[Tensor]:
-        """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""
-        if not self._has_kept:
-            yield from self.held_out(FEWEST)
-            return
-        for index in range(max(FEWEST, min(math.ceil(STATISTICS / self.sampling.batch), len(self.bank)))):
-            Move(self.sampling.seed, -1, index).begin(ranks.stream("statistics"))
-            batch, _ = self.bank.draw(ranks.share(self.sampling.batch))
-            yield batch.images
-
-    def agreement(self, student: nn.Module, batches: int = 4) -> float:
-        """Share of held-out synthetic pixels on which the teacher and a `measured` student agree."""
-        return agreement(student, self.teacher, self.held_out(batches), bf16=self.networks.passes.bf16)
-
-    @torch.no_grad()
-    def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:
-        """Class ids (N,H,W) of images (N,3,H,W) by the teacher and by a `measured` student."""
-        training = student.training
-        with self.networks.passes.autocast(self.device):
-            ids = self.teacher(images).argmax(1).cpu(), student.eval()(images).argmax(1).cpu()
-        student.train(training)
-        return ids
-
-    @torch.no_grad()
-    def vitals(self) -> tuple[dict[str, float], str | None]:
-        """What held-out synthetic images tell of the game's health, and what is wrong, if anything.
-
-        Images that nobody learns to make cannot collapse.
-        """
-        [images] = self.held_out(1)
-        student = self.student.network
-        training = student.training
-        student.eval()
-        t, s = self.networks.teach(images, set())["t"], self.networks.study(images, {"s"}, student)["s"]
-        student.train(training)
-        shares, far = class_shares(t), distance(s, t)
-        seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}
-        wrong = collapsed(seen["diversity"], shares, self.teacher.names) if self.source.player is not None else None
-        if wrong is None and not far <= ASTRAY:
-            wrong = f"diverged: the student is {far:.3g} times further from the teacher than a constant would be"
-        return seen, wrong
-
     def state(self) -> dict:
         student = self.student.state()
         if self.student.average is not None:
             student["statistics"] = dict(
-                self.measured("ema").named_buffers()
+                self.monitor.measured("ema").named_buffers()
             )  # whoever measures a checkpoint has no bank
         state = {
             "student": student,
@@ -371,7 +296,8 @@ class Distiller:
         self.student.restore(state["student"])
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
-        self.attempt, self._averaged = state["attempt"], None
+        self.attempt = state["attempt"]
+        self.monitor.forget()
         begun = state.get("begun")
         self._begun = None if begun is None else (begun["moves"], begun["values"])
         self.source.restore(state.get("source", state.get("synth", {})))  # `synth`: as it was called

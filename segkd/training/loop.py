@@ -65,8 +65,8 @@ class Progress:
 class Events:
     """What the loop calls when it is due, with the number of finished steps; `check` before anything is written.
 
-    `opened` tells how many images this process has opened for training; `outlook` what the run will take, in lines, once
-    its first `OUTLOOK` steps have shown it. `progress` is told each step. What `evaluate` gives is logged, and each line of its
+    `opened` tells how many images this process has opened for training; `forecast` what the run will take, in lines, once
+    its first `FORECAST` steps have shown it. `progress` is told each step. What `evaluate` gives is logged, and each line of its
     `notes` by itself.
     """
 
@@ -74,11 +74,11 @@ class Events:
     sample: Callable[[int], None] | None = None
     check: Callable[[], None] = lambda: None
     opened: Callable[[], int] = lambda: 0
-    outlook: Callable[[], list[str]] = list
+    forecast: Callable[[], list[str]] = list
     progress: Callable[[Progress], object] | None = None
 
 
-OUTLOOK = 2
+FORECAST = 2
 """Steps after which a run, or a resumed part of one, can tell what it will take: one that warms up, and one more."""
 
 FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every")
@@ -86,7 +86,7 @@ FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every")
 
 
 @dataclass(frozen=True)
-class Standing:
+class ResumePoint:
     """Where a run stands.
 
     `step`: finished steps; `looked`: whether the looks that were due after the last of them took place; `well`: whether
@@ -101,16 +101,16 @@ class Standing:
     decided: dict[str, list[float]] = field(default_factory=dict)
 
 
-def standing_of(state: dict) -> Standing:
+def resume_point(state: dict) -> ResumePoint:
     """Where a checkpoint stands; one of an older version says less."""
     step, looked, well = int(state["step"]), bool(state["looked"]), bool(state.get("well"))
-    return Standing(step, looked, well, int(state.get("opened", 0)), state.get("rhythm", {}))
+    return ResumePoint(step, looked, well, int(state.get("opened", 0)), state.get("rhythm", {}))
 
 
 def resume(
     game: Game, folder: Path, recipe: dict, differences: Callable[[dict, dict], list[str]], choice: str,
     accept: tuple[str, ...], say: Callable[[str], None], free: tuple[str, ...] = FREE_KEYS,
-) -> Standing:  # fmt: skip
+) -> ResumePoint:  # fmt: skip
     """Bring `game` to where its run folder stands.
 
     Args:
@@ -128,11 +128,11 @@ def resume(
     if choice == "never":
         if checkpoint.listed(checkpoints):
             raise UsageError(f"{folder}: holds a run already; name another run.dir, or resume it with --resume auto")
-        return Standing(0)
+        return ResumePoint(0)
     if choice == "auto":
         found = checkpoint.newest(checkpoints)
         if found is None:
-            return Standing(0)
+            return ResumePoint(0)
         state, damaged = found
         for line in damaged:
             say(f"warning: {line}; using the checkpoint before it")
@@ -170,7 +170,7 @@ def resume(
         raise UsageError(
             f"{folder}: the checkpoint does not fit what the recipe makes ({what}); name another run.dir"
         ) from error
-    return standing_of(state)
+    return resume_point(state)
 
 
 def environment(game: Game) -> dict[str, object]:
@@ -193,7 +193,14 @@ def own_part(state: dict) -> dict:
 
 
 def run(
-    game: Game, start: Standing, plan: Plan, events: Events, diary: RunLog, folder: Path, recipe: dict, stop: StopFlag
+    game: Game,
+    start: ResumePoint,
+    plan: Plan,
+    events: Events,
+    diary: RunLog,
+    folder: Path,
+    recipe: dict,
+    stop: StopFlag,
 ) -> None:
     """Play from `start` to `plan.steps`; on return the last step is saved.
 
@@ -205,8 +212,8 @@ def run(
     plan = plan.as_before(start.decided)
 
     def save(step: int, looked: bool, well: bool) -> None:
-        opened = sum(ranks.gathered(events.opened()))
-        games = ranks.gathered(game.state())
+        opened = sum(ranks.gather(events.opened()))
+        games = ranks.gather(game.state())
         if games:  # the first process writes
             place = {"step": step, "looked": looked, "well": well, "opened": start.opened + opened}
             place |= {"rhythm": plan.decided} if plan.decided else {}
@@ -265,8 +272,8 @@ def run(
             plan = pace.after_step(plan)
             if not plan.undecided:
                 diary.say(plan.words())
-        if not foretold and played >= OUTLOOK:
-            foretold = events.outlook()
+        if not foretold and played >= FORECAST:
+            foretold = events.forecast()
             for line in foretold:
                 diary.say(line)
         stop.agree()
@@ -301,7 +308,7 @@ def watch(game: Game, done: int, plan: Plan, diary: RunLog, well: bool, due: boo
 
     Off the run's rhythm (not `due`) nothing is written down: an uninterrupted run would not have looked there.
     """
-    seen, wrong = ranks.told(game.vitals())
+    seen, wrong = ranks.broadcast(game.vitals())
     told = wrong is not None and (well or 2 * done >= plan.steps)
     if due:
         diary.write(done, seen | ({"wrong": wrong} if told else {}))
@@ -310,7 +317,7 @@ def watch(game: Game, done: int, plan: Plan, diary: RunLog, well: bool, due: boo
     return wrong
 
 
-def step_back(game: Game, folder: Path, plan: Plan, why: str) -> Standing:
+def step_back(game: Game, folder: Path, plan: Plan, why: str) -> ResumePoint:
     """Return to the newest checkpoint, from where the next attempt has other random numbers.
 
     Raises:
@@ -322,7 +329,7 @@ def step_back(game: Game, folder: Path, plan: Plan, why: str) -> Standing:
         raise NumbersError(f"{why}{tried}")
     game.restore(own_part(found[0]))
     game.attempt = attempt
-    return standing_of(found[0])
+    return resume_point(found[0])
 
 
 def look(done: int, plan: Plan, events: Events, diary: RunLog, stop: StopFlag) -> bool:

@@ -80,5 +80,5 @@ class StepTimer:
         seconds = (self._times[-1] - self._times[first]) / (played - first)
         # No step is played for it, and no more than one rhythm passes without a checkpoint.
         known = played >= TRIALS or self._times[-1] - self._times[0] >= min(plan.undecided.values())
-        seconds = ranks.told(seconds if known else None)
+        seconds = ranks.broadcast(seconds if known else None)
         return plan if seconds is None else plan.at_pace(seconds)

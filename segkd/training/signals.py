@@ -35,7 +35,7 @@ class StopFlag:
     def agree(self) -> None:
         """Let every process know the signals that any has noticed."""
         if ranks.size() > 1:
-            self.signum = ranks.most(self._noticed) or None
+            self.signum = ranks.largest(self._noticed) or None
 
     def __call__(self) -> bool:
         return self.signum is not None

@@ -101,7 +101,7 @@ class Teaching:
         """One step on one batch; returns the loss, for which a look may have to wait, and the learning rate."""
         before = Snapshot([self.player.network.train()])
         loss, _ = self._loss(step)
-        self.refusals.hear(self.player.name, step, self.player.update(loss, step, before))
+        self.refusals.record(self.player.name, step, self.player.update(loss, step, before))
         self.refusals.end_step()
         return {"loss": loss.detach(), "lr": self.player.optimizer.param_groups[0]["lr"]}
 

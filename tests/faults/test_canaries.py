@@ -111,11 +111,11 @@ CANARIES = {
         "tests/training/test_moves.py::test_collages_end_where_the_recipe_says",
     ),
     "held-out images of each attempt": Canary(
-        "segkd/training/distiller.py", "move = Move(self.sampling.seed, -1, index)", "move = Move(self.seed, -1, index)",
+        "segkd/training/monitor.py", "move = Move(self.sampling.seed, -1, index)", "move = Move(self.seed, -1, index)",
         "tests/training/test_moves.py::test_a_new_attempt_has_other_numbers_and_the_same_held_out_images",
     ),
     "a distance of NaN is no divergence": Canary(
-        "segkd/training/distiller.py", "not far <= ASTRAY", "far > ASTRAY",
+        "segkd/training/monitor.py", "not far <= ASTRAY", "far > ASTRAY",
         "tests/training/test_moves.py::test_a_student_whose_numbers_are_none_has_diverged",
     ),
     "NYUv2 mirrored": Canary(

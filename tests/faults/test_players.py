@@ -57,8 +57,8 @@ def test_the_teacher_is_not_touched(row, tiny, case):
         game.play(step)
     untouched()
     for headline in ("ema", "last"):
-        game.agreement(game.measured(headline), 1)
-        game.masks(next(game.held_out(1)), game.measured(headline))
+        game.monitor.agreement(game.monitor.measured(headline), 1)
+        game.monitor.masks(next(game.monitor.held_out(1)), game.monitor.measured(headline))
     game.teacher.train()
     untouched()
     spoil(game)
@@ -125,7 +125,7 @@ def test_no_hook_is_left_behind(row, tiny, case):
 
     clean()
     game.play(0)
-    game.agreement(game.measured("ema"), 1)
+    game.monitor.agreement(game.monitor.measured("ema"), 1)
     clean()
     spoil(game)
     game.play(1)

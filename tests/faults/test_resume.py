@@ -84,7 +84,7 @@ def test_looking_writing_and_saving_change_nothing(row, tiny, tmp_path, case):
         for network in (player.headline, player.network):
             evaluate(network, data, mean=recipe.teacher.mean, std=recipe.teacher.std)
             network.eval()(images)
-        return {"agreement": game.agreement(game.measured("ema"), 1)} if case != "teach" else {}
+        return {"agreement": game.monitor.agreement(game.monitor.measured("ema"), 1)} if case != "teach" else {}
 
     def sample(step: int) -> None:
         if case != "teach":
@@ -102,7 +102,7 @@ def test_looking_writing_and_saving_change_nothing(row, tiny, tmp_path, case):
         game.restore(checkpoint.load(first)["game"])
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         diary = RunLog(tmp_path / name / "metrics.jsonl", 2, quiet=True)
-        loop.run(game, loop.Standing(0), plan, events, diary, tmp_path / name, {}, StopFlag())
+        loop.run(game, loop.ResumePoint(0), plan, events, diary, tmp_path / name, {}, StopFlag())
         return hash_of(game.state())
 
     expected = played("never", never, loop.Events())

@@ -68,7 +68,7 @@ def test_it_plays_two_steps(row, tmp_path: Path, name: str, choice: str):
         game = build.teaching_of(recipe, cpu, bf16=False)[0]
     else:
         game = build.distiller_of(recipe, build.teacher_of(recipe.teacher), cpu, bf16=False)
-        assert 0 <= game.agreement(game.measured("ema"), 1) <= 1
+        assert 0 <= game.monitor.agreement(game.monitor.measured("ema"), 1) <= 1
     values = [game.play(step) for step in range(2)]
     assert all(math.isfinite(value) for step in values for value in step.values()) and not game.notes
     row.count()

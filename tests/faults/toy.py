@@ -87,7 +87,9 @@ def soak(folder: Path, steps: int) -> None:
             with (folder / "meter").open("a") as meter:
                 meter.write(f"{pages} {len(os.listdir('/proc/self/fd'))} {len(gc.get_objects())}\n")
 
-    events = loop.Events(lambda step: {"agreement": game.agreement(game.measured("ema"), 1)}, check=check)
+    events = loop.Events(
+        lambda step: {"agreement": game.monitor.agreement(game.monitor.measured("ema"), 1)}, check=check
+    )
     plan = loop.Plan(steps, steps // 20, steps // 20, steps, keep=2)
     with StopFlag().listening() as stop:
-        loop.run(game, loop.Standing(0), plan, events, diary, folder, {}, stop)
+        loop.run(game, loop.ResumePoint(0), plan, events, diary, folder, {}, stop)

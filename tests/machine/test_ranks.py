@@ -73,7 +73,7 @@ def terms() -> dict[str, tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
     found = {}
     for name, term in TERMS.items():
-        x = ranks.own(torch.randn(4, 3, 5, 6, dtype=torch.float64)).requires_grad_()
+        x = ranks.shard(torch.randn(4, 3, 5, 6, dtype=torch.float64)).requires_grad_()
         value = term(x)
         found[name] = value.detach(), torch.autograd.grad(value, x)[0]
     return found
@@ -162,7 +162,7 @@ def updates(bad: int) -> tuple[list[str | None], Tensor]:
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
     player = Player("student", network, Optimizer("sgd", 0.1, 0.0), Schedule("constant"), 9)
-    x, said = ranks.own(torch.randn(4, 3)), []
+    x, said = ranks.shard(torch.randn(4, 3)), []
     for step in range(3):
         loss = network(x).square().mean() * (float("nan") if step == 1 and ranks.rank() == bad else 1)
         verdict = player.update(loss, step, Snapshot([network]))
@@ -191,12 +191,12 @@ def normalised(dtype: torch.dtype) -> tuple[Tensor, ...]:
     with torch.no_grad():
         layer.weight.copy_(torch.randn(3)), layer.bias.copy_(torch.randn(3))
     x = (
-        ranks.own(torch.randn(4, 3, 5, 6, dtype=dtype) * 3 + 1)
+        ranks.shard(torch.randn(4, 3, 5, 6, dtype=dtype) * 3 + 1)
         .contiguous(memory_format=torch.channels_last)
         .requires_grad_()
     )
     y = network(x)
-    (y * ranks.own(torch.randn(4, 3, 5, 6, dtype=dtype))).sum().backward()
+    (y * ranks.shard(torch.randn(4, 3, 5, 6, dtype=dtype))).sum().backward()
     running = [(layer.running_mean, layer.running_var) for layer in (layer, network[2])]
     return y.detach(), x.grad, layer.weight.grad, layer.bias.grad, *running[0], *running[1]
 
@@ -233,4 +233,4 @@ def test_other_kinds_of_batchnorm_are_named():
 def test_a_batch_that_cannot_be_shared_out(monkeypatch):
     monkeypatch.setattr(ranks, "size", lambda: 3)
     with pytest.raises(ValueError, match="a batch of 4 cannot be shared out to 3 processes"):
-        ranks.share(4)
+        ranks.local_batch(4)

@@ -121,7 +121,7 @@ def test_a_gradient_in_another_memory_format_moves_the_same_weights(name):
 
 def test_what_is_not_said_is_sgd_with_momentum_and_a_rate_that_falls():
     assert Optimizer() == Optimizer("sgd", 0.1, 0.9, 0.0, (0.9, 0.999), None)
-    assert Schedule() == Schedule("poly", 0.9, 1 / 3, 0.1, 0)
+    assert Schedule() == Schedule("poly", 0.9, 0.3333, 0.1, 0)
     for spec in (Optimizer(), Schedule()):
         with pytest.raises(FrozenInstanceError):
             spec.name = "other"

@@ -56,10 +56,10 @@ def verdict(refused: bool, why: str = "x") -> Verdict:
 
 def test_a_verdict_is_read_at_once_where_that_costs_no_wait():
     refusals = Refusals(1)
-    refusals.hear("student", 3, verdict(True, "loss is nan"))
+    refusals.record("student", 3, verdict(True, "loss is nan"))
     assert refusals.notes == ["step 3: student loss is nan: update refused, nothing changed"] and refusals.total == 1
     with pytest.raises(NumbersError, match="step 4: student x, 2 refused updates in a row"):
-        refusals.hear("student", 4, verdict(True))
+        refusals.record("student", 4, verdict(True))
 
 
 def test_elsewhere_it_is_read_one_step_late_and_in_order(far):
@@ -67,7 +67,7 @@ def test_elsewhere_it_is_read_one_step_late_and_in_order(far):
     refusals = Refusals(2)
     for step, moves in enumerate([(True, True), (False, True), (True, False)]):
         for refused in moves:
-            refusals.hear("student", step, verdict(refused, f"why {step}"))
+            refusals.record("student", step, verdict(refused, f"why {step}"))
         assert refusals.total == (0, 0, 2)[step]  # nothing of this step, nor before its end of the one before
         refusals.end_step()
         assert refusals.total == (0, 2, 3)[step]
@@ -81,7 +81,7 @@ def test_too_many_end_the_run_as_soon_as_they_are_read(far):
     far()
     refusals = Refusals(1)
     for step in (0, 1):
-        refusals.hear("source", step, verdict(True))
+        refusals.record("source", step, verdict(True))
         refusals.end_step()
     with pytest.raises(NumbersError, match="step 1: source x, 2 refused updates in a row"):
         refusals.state()
@@ -91,8 +91,8 @@ def test_what_was_not_read_is_forgotten_with_the_moves_that_are_undone(far):
     far()
     refusals = Refusals(0)
     before = refusals.state()
-    refusals.hear("source", 0, verdict(True))
+    refusals.record("source", 0, verdict(True))
     refusals.end_step()
-    refusals.hear("source", 1, verdict(True))
+    refusals.record("source", 1, verdict(True))
     refusals.restore(before)
     assert refusals.state() == before and not refusals.notes

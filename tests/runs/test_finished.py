@@ -112,7 +112,7 @@ def test_with_the_last_weights_as_the_result_it_is_they_that_agree(distil, tmp_p
     told = {}
     for name in ("ema", "last"):
         told[name] = distil(f"run.headline={name}", f"run.dir={tmp_path / name}", "student.ema=0.5")["agreement"]
-        assert told[name] == games[-1].agreement(games[-1].measured(name))
+        assert told[name] == games[-1].monitor.agreement(games[-1].monitor.measured(name))
     assert told["ema"] != told["last"]
 
 

@@ -10,7 +10,7 @@ from segkd.foundation.errors import NumbersError, RecipeError, UsageError
 from segkd.methods.base import View
 from segkd.methods.ddad import DDAD
 from segkd.synthesis.source import Batch, Move
-from segkd.training.distiller import FEWEST
+from segkd.training.monitor import FEWEST
 from tests.methods.test_common import players
 
 NAN = math.nan
@@ -287,8 +287,8 @@ def test_the_averaged_student_has_statistics_of_its_own(tiny, kept):
     for step in range(3):
         game.play(step)
     before = bytes_of(tiny, game)
-    found = game.measured("ema")
-    assert game.measured("ema") is found and bytes_of(tiny, game) == before
+    found = game.monitor.measured("ema")
+    assert game.monitor.measured("ema") is found and bytes_of(tiny, game) == before
     average = game.student.headline
     for (key, a), (_, b) in zip(average.named_parameters(), found.named_parameters(), strict=True):
         assert torch.equal(a, b), key
@@ -300,7 +300,7 @@ def test_the_averaged_student_has_statistics_of_its_own(tiny, kept):
     shown = set()
     with torch.no_grad():
         state = copy.deepcopy(found.state_dict())
-        for images in game._familiar():
+        for images in game.monitor._familiar():
             shown.add(tiny.hash({"x": images}))
             found.train()(images)
         found.load_state_dict(state)
@@ -321,24 +321,24 @@ def test_the_averaged_student_has_statistics_of_its_own(tiny, kept):
 def test_what_is_measured_follows_the_student(tiny):
     game = tiny.game("ddad.segkd", "student.ema=0.9")
     game.play(0)
-    state, first = copy.deepcopy(game.state()), game.measured("ema")
+    state, first = copy.deepcopy(game.state()), game.monitor.measured("ema")
     game.play(1)
-    second = game.measured("ema")
+    second = game.monitor.measured("ema")
     assert tiny.hash(first) != tiny.hash(second)
     game.restore(state)
-    assert tiny.hash(game.measured("ema")) == tiny.hash(first)
-    assert game.measured("last") is game.student.network
+    assert tiny.hash(game.monitor.measured("ema")) == tiny.hash(first)
+    assert game.monitor.measured("last") is game.student.network
 
 
 def test_held_out_images_are_nobody_elses(tiny):
     game = tiny.game("ddad.paper")
-    first = [tiny.hash(x) for x in game.held_out(2)]
-    assert len(set(first)) == 2 and first == [tiny.hash(x) for x in game.held_out(2)]
+    first = [tiny.hash(x) for x in game.monitor.held_out(2)]
+    assert len(set(first)) == 2 and first == [tiny.hash(x) for x in game.monitor.held_out(2)]
     with tiny.calls(game.source.network) as made:
         game.play(0)
         used = {tiny.hash(z) for z in made}
         made.clear()
-        list(game.held_out(2))
+        list(game.monitor.held_out(2))
     assert not used & {tiny.hash(z) for z in made}
 
 
@@ -409,5 +409,5 @@ def test_a_full_bank_gives_many_images_for_statistics(tiny) -> None:
     seen = {}
     for held in range(1, 41):
         game.bank.keep(*batch)
-        seen[held] = sum(len(images) for images in game._familiar())
+        seen[held] = sum(len(images) for images in game.monitor._familiar())
     assert (seen[1], seen[8], seen[20], seen[32], seen[40]) == (64, 64, 160, 256, 256)

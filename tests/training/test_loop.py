@@ -513,7 +513,7 @@ def test_a_folder_that_takes_no_checkpoint_fails_before_the_first_step(tmp_path)
     game = Walk()
     diary = RunLog(tmp_path / "metrics.jsonl", 12, quiet=True)
     with pytest.raises(StorageError):
-        loop.run(game, loop.Standing(0), plan(), loop.Events(), diary, tmp_path / "nowhere", RECIPE, StopFlag())
+        loop.run(game, loop.ResumePoint(0), plan(), loop.Events(), diary, tmp_path / "nowhere", RECIPE, StopFlag())
     assert game.played == []
 
 

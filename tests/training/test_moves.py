@@ -13,7 +13,7 @@ from segkd.losses.statistics import batchnorm_distance
 from segkd.methods.ddad import DDAD
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.synthesis.source import Move
-from segkd.training import distiller, networks
+from segkd.training import monitor, networks
 
 DROPOUT, STILL = (f"student.options.decoder_aspp_dropout={share}" for share in (0.5, 0))
 CHANGED = "synth.augment=[flip, noise]"
@@ -132,18 +132,18 @@ def test_what_learns_nothing_makes_images_for_the_student_too(tiny, case):
 
 def test_a_new_attempt_has_other_numbers_and_the_same_held_out_images(tiny):
     game, hand = apart(tiny, CHANGED)
-    first = list(game.held_out(2))
+    first = list(game.monitor.held_out(2))
     game.attempt = 3
     seed = seed_of_attempt(0, 3)
     assert game.seed == seed != 0
-    assert all(torch.equal(a, b) for a, b in zip(first, game.held_out(2), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, game.monitor.held_out(2), strict=True))
     ((_, view, _),) = views_of(game, lambda: game._moves["source"](2, 0))
     assert torch.equal(view.x, images_at(hand, hand.source.network, 2, 0, seed))
 
 
 def test_held_out_images_are_those_of_the_averaged_generator_at_the_first_size(tiny):
     game, hand = apart(tiny, "synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0")
-    images = list(game.held_out(3))
+    images = list(game.monitor.held_out(3))
     assert len(images) == 3 and game.source.player.headline.training
     for index, found in enumerate(images):
         torch.manual_seed(seed_for(0, -1, index, "latent"))
@@ -164,40 +164,40 @@ def test_the_averaged_student_is_measured_with_statistics_of_what_students_are_s
             yield hand.bank.draw(2)[0].images
 
     with torch.no_grad():
-        torch.optim.swa_utils.update_bn(shown() if bank else hand.held_out(8), twin)
-    measured = game.measured("ema")
+        torch.optim.swa_utils.update_bn(shown() if bank else hand.monitor.held_out(8), twin)
+    measured = game.monitor.measured("ema")
     assert tiny.hash(game.student.headline) == before
     torch.testing.assert_close(dict(measured.named_buffers()), dict(twin.named_buffers()), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(dict(measured.named_parameters()), dict(twin.named_parameters()))
-    assert game.measured("ema") is measured and game.measured("last") is game.student.network
+    assert game.monitor.measured("ema") is measured and game.monitor.measured("last") is game.student.network
     assert tiny.hash(game.state()["student"]["statistics"]) == tiny.hash(dict(measured.named_buffers()))
     game._moves["student"](2, 1)
-    assert game.measured("ema") is not measured
+    assert game.monitor.measured("ema") is not measured
 
 
 def test_without_an_average_the_live_student_is_measured(tiny):
     game = tiny.game("ddad.segkd", "student.ema=0")
-    assert game.measured("ema") is game.student.network and "statistics" not in game.state()["student"]
+    assert game.monitor.measured("ema") is game.student.network and "statistics" not in game.state()["student"]
 
 
 def test_agreement_is_that_of_a_student_on_held_out_images(tiny):
     game, hand = apart(tiny)
     same = total = 0
     with torch.no_grad():
-        for x in hand.held_out(4):
+        for x in hand.monitor.held_out(4):
             same += (hand.teacher(x).argmax(1) == hand.student.headline.eval()(x).argmax(1)).sum().item()
             total += x[:, 0].numel()
     student = game.student.headline
-    assert total == 4 * 2 * 32 * 64 and game.agreement(student) == pytest.approx(same / total, abs=1e-9)
-    assert game.agreement(student, 1) != game.agreement(student, 4)
+    assert total == 4 * 2 * 32 * 64 and game.monitor.agreement(student) == pytest.approx(same / total, abs=1e-9)
+    assert game.monitor.agreement(student, 1) != game.monitor.agreement(student, 4)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_masks_are_the_teachers_and_a_students(tiny, training):
     game, hand = apart(tiny)
     game.student.headline.train(training)
-    x = next(hand.held_out(1))
-    theirs, ours = game.masks(x, game.student.headline)
+    x = next(hand.monitor.held_out(1))
+    theirs, ours = game.monitor.masks(x, game.student.headline)
     with torch.no_grad():
         assert torch.equal(theirs, hand.teacher(x).argmax(1))
         assert torch.equal(ours, hand.student.headline.eval()(x).argmax(1))
@@ -258,18 +258,18 @@ def test_in_bf16_every_network_runs_in_it(tiny):
     with torch.no_grad():
         assert not torch.equal(hand.teacher(x), t)
     game = tiny.game("ddad.segkd", bf16=True)
-    held = next(game.held_out(1))
+    held = next(game.monitor.held_out(1))
     torch.manual_seed(seed_for(0, -1, 0, "latent"))
     z = torch.randn(2, 8)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         with untouched_statistics(game.source.player.headline):
             assert torch.equal(held, game.source.player.headline.train()(z).float())
         masks = game.teacher(held).argmax(1), game.student.headline.eval()(held).argmax(1)
-    assert all(torch.equal(a, b) for a, b in zip(game.masks(held, game.student.headline), masks, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(game.monitor.masks(held, game.student.headline), masks, strict=True))
     twin = copy.deepcopy(game.student.headline)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        torch.optim.swa_utils.update_bn(game.held_out(8), twin)
-    assert tiny.hash(game.measured("ema")) == tiny.hash(twin)
+        torch.optim.swa_utils.update_bn(game.monitor.held_out(8), twin)
+    assert tiny.hash(game.monitor.measured("ema")) == tiny.hash(twin)
 
 
 @pytest.mark.parametrize("bank", [True, False])
@@ -396,9 +396,14 @@ def test_looks_and_kept_images_keep_nothing_for_a_backward_pass(tiny):
 
     with torch.autograd.graph.saved_tensors_hooks(refused, refused):
         with pytest.raises(AssertionError, match="a graph is made"):
-            game.student.network(next(game.held_out(1)))
-        student = game.measured("ema")
-        game.agreement(student, 1), game.masks(next(game.held_out(1)), student), game.vitals(), game.state()
+            game.student.network(next(game.monitor.held_out(1)))
+        student = game.monitor.measured("ema")
+        (
+            game.monitor.agreement(student, 1),
+            game.monitor.masks(next(game.monitor.held_out(1)), student),
+            game.vitals(),
+            game.state(),
+        )
         game._moves["keep"](1, 0)
 
 
@@ -536,7 +541,7 @@ def test_vitals_are_those_of_the_live_student_in_eval_mode(tiny, training):
     game, hand = apart(tiny, DROPOUT)
     game.student.network.train(training)
     seen, wrong = game.vitals()
-    x = next(hand.held_out(1))
+    x = next(hand.monitor.held_out(1))
     with torch.no_grad():
         t, s = hand.teacher(x), hand.student.network.eval()(x)
     assert wrong is None and game.student.network.training == training
@@ -556,7 +561,7 @@ def test_a_student_is_astray_beyond_a_limit_that_is_still_good(tiny, monkeypatch
     game = tiny.game()
     far = game.vitals()[0]["distance"]
     for limit, good in ((far, True), (0.999 * far, False)):
-        monkeypatch.setattr(distiller, "ASTRAY", limit)
+        monkeypatch.setattr(monitor, "ASTRAY", limit)
         wrong = game.vitals()[1]
         assert wrong is None if good else wrong.startswith("diverged: ")
 

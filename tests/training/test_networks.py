@@ -131,7 +131,7 @@ def test_a_term_may_ask_the_averaged_student(tiny) -> None:
     assert "average" in game.needs["student"] and not game.in_threads
     game.play(0), game.play(1)
     average = game.student.average.module
-    images, before = next(iter(game.held_out(1))), tiny.hash(average)
+    images, before = next(iter(game.monitor.held_out(1))), tiny.hash(average)
 
     def drawn(network: Callable[[Tensor], Tensor]) -> Tensor:  # the student drops out
         torch.manual_seed(0)

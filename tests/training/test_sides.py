@@ -164,3 +164,13 @@ def test_a_refused_move_of_either_side_changes_nothing_and_is_told_in_order(tiny
     assert [tiny.hash(player.state()) for player in (game.student, game.source.player)] == state
     assert [note.split()[2] for note in game.notes] == ["source", "student", "student"]
     assert len(game.bank) == held + 1, "the batch of the keep move"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_waits_for_the_end_of_a_step_whose_moves_overlap(tiny, threads, count) -> None:
+    """What a student has learnt beside it cannot be played again."""
+    threads(count)
+    whole, stopped = (played(tiny, STILL, "synth.refine=3", steps=2) for _ in range(2))
+    stopped.stopping = lambda: True
+    assert stopped.play(2).keys() == whole.play(2).keys()
+    assert tiny.hash(stopped.state()) == tiny.hash(whole.state())

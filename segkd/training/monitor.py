@@ -1,0 +1,107 @@
+"""What is looked at while a game goes on: images that no move uses, the student as it is measured, and how both are."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from segkd.evaluation.agreement import agreement
+from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
+from segkd.machine import ranks
+from segkd.players.player import Player
+from segkd.synthesis.bank import Replay
+from segkd.synthesis.source import Move, Sampling, Source
+from segkd.training.networks import Networks
+
+STATISTICS = 256
+"""Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
+FEWEST = 8
+"""Batches of which they are made at least, and where every image would have to be drawn for it."""
+
+
+class Monitor:
+    """Looks at a game, and changes nothing of it.
+
+    Args:
+        bank: what the student learns from, where there is one.
+    """
+
+    def __init__(
+        self, networks: Networks, student: Player, source: Source, bank: Replay | None, sampling: Sampling
+    ) -> None:
+        self.networks, self.student, self.source, self.bank, self.sampling = networks, student, source, bank, sampling
+        self.teacher = networks.teacher
+        self._averaged: nn.Module | None = None  # as `measured` made it
+
+    def forget(self) -> None:
+        """Take note that the student has moved on."""
+        self._averaged = None
+
+    def held_out(self, batches: int) -> Iterator[Tensor]:
+        """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process."""
+        for index in range(batches):
+            move = Move(self.sampling.seed, -1, index)
+            yield self.source.draw(self.sampling.batch, self.sampling.size(0), move).images
+
+    def measured(self, headline: str) -> nn.Module:
+        """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
+
+        The average of statistics is not the statistics of average weights: BatchNorm's are made anew for the copy, of images
+        as the student is shown them. Of several processes each has seen images of its own.
+        """
+        if headline == "last" or self.student.average is None:
+            return ranks.with_mean_buffers(self.student.network)
+        if self._averaged is None:
+            twin = copy.deepcopy(self.student.headline)
+            device = next(twin.parameters()).device
+            with self.networks.passes.autocast(device):
+                update_bn(self._familiar(), twin, device)
+            self._averaged = ranks.with_mean_buffers(twin)
+        return self._averaged
+
+    def _familiar(self) -> Iterator[Tensor]:
+        """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""
+        if not self.bank:
+            yield from self.held_out(FEWEST)
+            return
+        for index in range(max(FEWEST, min(math.ceil(STATISTICS / self.sampling.batch), len(self.bank)))):
+            Move(self.sampling.seed, -1, index).begin(ranks.stream("statistics"))
+            batch, _ = self.bank.draw(ranks.local_batch(self.sampling.batch))
+            yield batch.images
+
+    def agreement(self, student: nn.Module, batches: int = 4) -> float:
+        """Share of held-out synthetic pixels on which the teacher and a `measured` student agree."""
+        return agreement(student, self.teacher, self.held_out(batches), bf16=self.networks.passes.bf16)
+
+    @torch.no_grad()
+    def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:
+        """Class ids (N,H,W) of images (N,3,H,W) by the teacher and by a `measured` student."""
+        training = student.training
+        with self.networks.passes.autocast(images.device):
+            ids = self.teacher(images).argmax(1).cpu(), student.eval()(images).argmax(1).cpu()
+        student.train(training)
+        return ids
+
+    @torch.no_grad()
+    def vitals(self) -> tuple[dict[str, float], str | None]:
+        """What held-out synthetic images tell of the game's health, and what is wrong, if anything.
+
+        Images that nobody learns to make cannot collapse.
+        """
+        [images] = self.held_out(1)
+        student = self.student.network
+        training = student.training
+        student.eval()
+        t, s = self.networks.teach(images, set())["t"], self.networks.study(images, {"s"}, student)["s"]
+        student.train(training)
+        shares, far = class_shares(t), distance(s, t)
+        seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}
+        wrong = collapsed(seen["diversity"], shares, self.teacher.names) if self.source.player is not None else None
+        if wrong is None and not far <= ASTRAY:
+            wrong = f"diverged: the student is {far:.3g} times further from the teacher than a constant would be"
+        return seen, wrong
