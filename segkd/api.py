@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from segkd import runs
 from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.evaluation.confusion import save_confusion
@@ -16,12 +18,13 @@ from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import ArgumentError, SegkdError
 from segkd.foundation.files import check_target
 from segkd.foundation.resize import Size
+from segkd.models.own import OwnNetwork
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, find, load
 from segkd.recipe.given import RECIPE
 from segkd.recipe.loading import Source
 from segkd.recipe.sources import CHECKOUT, PACKAGED, Overrides
 from segkd.runs.evaluate import evaluate as measure
-from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student
+from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student, own_teacher
 from segkd.runs.visualize import Job, Kind, plan_drawings
 from segkd.runs.visualize import visualize as draw
 from segkd.training.loop import Progress
@@ -43,6 +46,8 @@ def distill(
     trust_pickle: bool = False,
     progress: Callable[[Progress], object] | None = None,
     method_file: str | Path | None = None,
+    teacher_file: str | None = None,
+    teacher: nn.Module | Callable[[], nn.Module] | None = None,
 ) -> dict[str, Any]:
     """Distil a student as a recipe says, and return the run's summary; a finished run only returns it.
 
@@ -56,15 +61,17 @@ def distill(
         trust_pickle: also read weights that need pickle, which runs the code that they hold.
         progress: called after each step; what it raises ends the run, which goes on from its last checkpoint.
         method_file: a method of one's own, `FILE.py` for `method: FILE`, whose code is run; see docs/own_method.md.
+        teacher_file: a teacher of one's own, `FILE.py:FUNCTION`, whose code is run; see docs/own_teacher.md.
+        teacher: the same as a module, of which a copy is used, or as a function that builds one.
 
     Raises:
         SegkdError: one of its kinds, each with a one-line message and the exit code of the command.
     """
     own = None if method_file is None else _path("method_file", method_file)
-    loaded = _recipe(recipe, overrides, DistillRecipe, own)
-    return runs.distill(
-        loaded, replace(_options(recipe, resume, accept, quiet, trust_pickle, progress), method_file=own)
-    )
+    brought = _brought(teacher_file, teacher)
+    loaded = _recipe(recipe, overrides, DistillRecipe, own, brought)
+    options = _options(recipe, resume, accept, quiet, trust_pickle, progress)
+    return runs.distill(loaded, replace(options, method_file=own, teacher=brought))
 
 
 def teach(
@@ -99,6 +106,7 @@ def evaluate(
     device: str = "auto",
     precision: Precision | None = None,
     trust_pickle: bool = False,
+    teacher_file: str | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]:
     """Score a network on a labelled set, or compare it with another one on any images.
@@ -115,6 +123,7 @@ def evaluate(
         slide: height and width of overlapping windows whose logits are averaged; None: the whole image.
         scales, flip: probabilities are averaged over these scales of the image, and over its mirror image.
         confusion: a PNG file for the picture of the confusion matrix.
+        teacher_file: the teacher of a recipe or a run, where that is one of your own, as for `distill`.
         progress: called with the numbers of images done and of all.
 
     Returns:
@@ -134,9 +143,10 @@ def evaluate(
     inference = _inference(slide, scales, flip)
     if confusion is not None:
         check_target(confusion)
+    own = _own(teacher_file, who, against)
     scores = measure(
-        _network(model, who, overrides, trust_pickle), data=data, root=place, split=split,
-        size=size, inference=inference, against=_guide("against", against, trust_pickle), confusion=confusion is not None,
+        _network(model, who, overrides, trust_pickle, own), data=data, root=place, split=split,
+        size=size, inference=inference, against=_guide("against", against, trust_pickle, own), confusion=confusion is not None,
         device=str(device), precision=precision, progress=progress,
     )  # fmt: skip
     if confusion is not None:
@@ -157,12 +167,13 @@ def visualize(
     device: str = "auto",
     precision: Precision | None = None,
     trust_pickle: bool = False,
+    teacher_file: str | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Path]:
     """Draw the masks that a network gives to image files, and return the drawings' paths.
 
     Args:
-        model, who, size, progress: as for `evaluate`; a mask has the size of its image all the same.
+        model, who, size, teacher_file, progress: as for `evaluate`; a mask has the size of its image all the same.
         images: files, or folders of them, one or several.
         out: the folder for the drawings; made if it is missing.
         kind: `panel` (all side by side with a legend), `mask` (a palette PNG of class ids) or `overlay`.
@@ -178,8 +189,9 @@ def visualize(
     sources = [_path("images", source) for source in ([images] if alone else images)]
     if not sources:
         raise ArgumentError("images: expected the paths of files or folders, got none")
-    loaded = _network(model, who, (), trust_pickle)
-    guide = _guide("teacher", teacher, trust_pickle)
+    own = _own(teacher_file, who, teacher)
+    loaded = _network(model, who, (), trust_pickle, own)
+    guide = _guide("teacher", teacher, trust_pickle, own)
     jobs = plan_drawings(sources, _path("out", out), kind, loaded.classes, masks)
     drawn: list[Path] = []
 
@@ -203,11 +215,25 @@ def recipe_name(source: Source) -> str:
     return path.stem
 
 
-def _recipe(source: Source, overrides: Overrides, kind: type[Kinds], method_file: Path | None = None) -> Kinds:
+def _brought(teacher_file: str | None, teacher: object) -> OwnNetwork | None:
+    if teacher_file is not None:
+        if teacher is not None:
+            raise ArgumentError("teacher: teacher_file brings one too: leave one of them out")
+        return OwnNetwork.in_file(str(_path("teacher_file", teacher_file)))
+    if teacher is not None and not callable(teacher):  # a module is
+        raise ArgumentError(f"teacher: expected a module or a function that builds one, got {_named(teacher)}")
+    return None if teacher is None else OwnNetwork.given(teacher)
+
+
+def _recipe(
+    source: Source, overrides: Overrides, kind: type[Kinds], method_file: Path | None = None,
+    own: OwnNetwork | None = None,
+) -> Kinds:  # fmt: skip
     if not isinstance(source, (str, PathLike, Mapping)):
         raise ArgumentError(f"recipe: expected a path, the name of a shipped recipe, or a dict, got {_named(source)}")
     _check_overrides(overrides)
-    loaded = load(source, overrides, "distill" if kind is DistillRecipe else "teach", method_file=method_file)
+    name = "distill" if kind is DistillRecipe else "teach"
+    loaded = load(source, overrides, name, method_file=method_file, own_teacher=own and own.name)
     assert isinstance(loaded, kind)
     return loaded
 
@@ -239,7 +265,14 @@ def _inference(slide: Sequence[int] | None, scales: Sequence[float], flip: bool)
         ) from error
 
 
-def _network(model: Network, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
+def _own(teacher_file: str | None, who: Who | None, guide: Network | None) -> OwnNetwork | None:
+    other = None if guide is None or isinstance(guide, LoadedStudent) else _path("against", guide)
+    return own_teacher(None if teacher_file is None else str(_path("teacher_file", teacher_file)), who, other)
+
+
+def _network(
+    model: Network, who: Who | None, overrides: Overrides, trust_pickle: bool, own: OwnNetwork | None = None
+) -> Model:
     _one_of("who", who, (None, "teacher", "student"))
     _check_overrides(overrides)
     if isinstance(model, LoadedStudent):
@@ -249,13 +282,13 @@ def _network(model: Network, who: Who | None, overrides: Overrides, trust_pickle
     if not isinstance(model, (str, PathLike)):
         known = "what load_student returned, a student or run folder, a checkpoint, or a recipe's path"
         raise ArgumentError(f"model: expected {known}, got {_named(model)}")
-    return load_model(model, who, overrides, trust_pickle)
+    return load_model(model, who, overrides, trust_pickle, own if who == "teacher" else None)
 
 
-def _guide(name: str, model: Network | None, trust_pickle: bool) -> Model | None:
+def _guide(name: str, model: Network | None, trust_pickle: bool, own: OwnNetwork | None = None) -> Model | None:
     if model is None or isinstance(model, LoadedStudent):
         return None if model is None else of_student(model)
-    return load_guide(_path(name, model), trust_pickle)
+    return load_guide(_path(name, model), trust_pickle, own)
 
 
 def _path(name: str, value: object) -> Path:

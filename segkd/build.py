@@ -26,6 +26,8 @@ from segkd.methods.base import Method, Rules
 from segkd.methods.finding import MethodFile, method_class, term_class
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network, fitting_mb
+from segkd.models.family import Sizes
+from segkd.models.own import OwnNetwork
 from segkd.models.selection import select_weights
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
@@ -87,17 +89,26 @@ def _start_from_teacher(network: nn.Module, teacher: Teacher) -> None:
         ranks.say(f"student.weights: {len(left)} of {numbers} tensors start fresh, {why}: {first_few(left)}")
 
 
-def teacher_of(block: blocks.Teacher, trust_pickle: bool = False) -> Teacher:
-    """The frozen teacher of a recipe.
+def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwork | None = None) -> Teacher:
+    """The frozen teacher of a recipe, or a user's own with what the recipe says of it.
 
     Raises:
-        TeacherError: its weights are missing, damaged, or do not fit.
+        TeacherError: its weights are missing, damaged, or do not fit; or `own` gives no network.
     """
     classes = catalogue.classes_of(block.classes)
-    state = read_state(Path(expand_root(block.weights)), block.recipe, trust_pickle, block.weights_key)
-    network = network_of(block, len(classes), fitting_mb(state))
-    load_weights(network, state, block.weights)
-    return Teacher(network, classes.names, block.mean, block.std)
+    state = None
+    if block.weights is not None:
+        state = read_state(Path(expand_root(block.weights)), block.recipe, trust_pickle, block.weights_key)
+    network = own.built() if own is not None else network_of(block, len(classes), fitting_mb(state or {}))
+    if state is not None:
+        try:
+            load_weights(network, state, block.weights)
+        except TeacherError as error:
+            if own is None:
+                raise
+            raise TeacherError(f"{error}; teacher.weights=null takes the network as {own.name} gives it") from error
+    sizes = Sizes(block.multiple or 1, block.size) if block.multiple or block.size else None
+    return Teacher(network, classes.names, block.mean, block.std, sizes)
 
 
 def check_classes(teacher: Teacher, student: blocks.Student, data: Dataset | None) -> None:
@@ -264,7 +275,7 @@ def distiller_of(
         except ValueError as error:
             raise RecipeError([f"run.sync_bn: {error}"]) from error
     if method.terms("source") and method.chosen.get("bn", 0) > 0:
-        check_statistics(teacher.network, recipe.teacher.weights)
+        check_statistics(teacher.network, recipe.teacher.weights or "teacher")
     sizes = (synth.size, *synth.sizes)
     if recipe.game.logits == "head":
         _check_heads(teacher, student, sizes)

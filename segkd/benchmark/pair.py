@@ -30,7 +30,8 @@ class Trained:
 
 def has_weights(recipe: DistillRecipe) -> bool:
     """Whether the file with the teacher's weights is there."""
-    return Path(expand_root(recipe.teacher.weights)).is_file()
+    weights = recipe.teacher.weights
+    return weights is not None and Path(expand_root(weights)).is_file()
 
 
 def trained(recipe: DistillRecipe) -> Trained:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, TRUST, WHO, with_debug
+from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, TEACHER_FILE, TRUST, WHO, with_debug
 from segkd.foundation import terminal
 
 
@@ -35,11 +35,12 @@ from segkd.foundation import terminal
 @DEVICE
 @PRECISION
 @TRUST
+@TEACHER_FILE
 @with_debug
 def evaluate(
     model: str, overrides: tuple[str, ...], data: str | None, root: str | None, split: str | None, size: Any,
     against: str | None, slide: str | None, scales: str | None, flip: bool, who: Any, json_file: Path | None, csv_file: Path | None,
-    confusion: Path | None, device: str, precision: Any, trust_pickle: bool,
+    confusion: Path | None, device: str, precision: Any, trust_pickle: bool, teacher_file: str | None,
 ) -> None:  # fmt: skip
     """Measure the mIoU of MODEL on labelled images, or its agreement with another network on any images.
 
@@ -55,11 +56,12 @@ def evaluate(
         from segkd.evaluation.confusion import save_confusion
         from segkd.evaluation.inference import Inference
         from segkd.runs.evaluate import evaluate as measure
-        from segkd.runs.trained import load_guide, load_model
+        from segkd.runs.trained import load_guide, load_model, own_teacher
 
         inference = Inference.parsed(slide, scales, flip)
-        loaded = load_model(model, who, overrides, trust_pickle)
-        guide = None if against is None else load_guide(against, trust_pickle)
+        own = own_teacher(teacher_file, who, against)
+        loaded = load_model(model, who, overrides, trust_pickle, own if who == "teacher" else None)
+        guide = None if against is None else load_guide(against, trust_pickle, own)
     with terminal.Live("measuring", "images") as live:
         scores = measure(
             loaded, data=data, root=root, split=split, size=size, inference=inference, against=guide,
@@ -160,10 +162,11 @@ def comma_separated(scores: dict[str, Any]) -> str:
 @DEVICE
 @PRECISION
 @TRUST
+@TEACHER_FILE
 @with_debug
 def visualize(
     model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, size: Any, who: Any,
-    value_range: str | None, megapixels: int | None, device: str, precision: Any, trust_pickle: bool,
+    value_range: str | None, megapixels: int | None, device: str, precision: Any, trust_pickle: bool, teacher_file: str | None,
 ) -> None:  # fmt: skip
     """Draw the masks that MODEL gives to images, named one by one or by their folder, with all below it.
 
@@ -171,13 +174,14 @@ def visualize(
     """
     with terminal.Live("loading torch and the network"):
         from segkd.runs.images import Reading
-        from segkd.runs.trained import load_guide, load_model, seen_at
+        from segkd.runs.trained import load_guide, load_model, own_teacher, seen_at
         from segkd.runs.visualize import Job, plan_drawings
         from segkd.runs.visualize import visualize as draw
 
         reading = Reading.parsed(value_range, megapixels)
-        loaded = load_model(model, who, trust_pickle=trust_pickle)
-        guide = None if teacher is None else load_guide(teacher, trust_pickle)
+        own = own_teacher(teacher_file, who, teacher)
+        loaded = load_model(model, who, trust_pickle=trust_pickle, own=own if who == "teacher" else None)
+        guide = None if teacher is None else load_guide(teacher, trust_pickle, own)
         terminal.doing("looking at the images")
         jobs = plan_drawings(images, out, kind, loaded.classes, masks, reading=reading, note=terminal.say)
     drawn: list[Job] = []

@@ -18,6 +18,10 @@ METHOD_FILE = click.option(
     "--method-file", type=click.Path(path_type=Path), metavar="FILE",
     help="A method of your own, FILE.py for method=FILE: its code is run (docs/own_method.md).",
 )  # fmt: skip
+TEACHER_FILE = click.option(
+    "--teacher-file", metavar="FILE:FUNCTION",
+    help="A teacher of your own, as my.py:build: its code is run (docs/own_teacher.md).",
+)  # fmt: skip
 WHO = click.option("--who", type=click.Choice(["teacher", "student"]), help="Whose network; a recipe has its teacher.")
 DEVICE = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, mps, cuda or cuda:N."

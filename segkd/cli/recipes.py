@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import METHOD_FILE, OVERRIDES, with_debug
+from segkd.cli.options import METHOD_FILE, OVERRIDES, TEACHER_FILE, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 
@@ -38,12 +38,13 @@ def list_recipes() -> None:
 @click.argument("recipe")
 @OVERRIDES
 @METHOD_FILE
+@TEACHER_FILE
 @with_debug
-def show_recipe(recipe: str, overrides: tuple[str, ...], method_file: Path | None) -> None:
+def show_recipe(recipe: str, overrides: tuple[str, ...], method_file: Path | None, teacher_file: str | None) -> None:
     """The whole recipe as a run would use it, and where each value was written: a file, a preset, the command line."""
     from segkd.recipe.origins import annotated
 
-    terminal.deliver(*annotated(recipe, overrides, method_file).splitlines())
+    terminal.deliver(*annotated(recipe, overrides, method_file, teacher_file).splitlines())
 
 
 @recipes.command("keys")
@@ -66,8 +67,9 @@ def list_keys(prefix: str) -> None:
 @recipes.command("validate")
 @click.argument("recipes", metavar="RECIPE... [key=value]...", nargs=-1)
 @METHOD_FILE
+@TEACHER_FILE
 @with_debug
-def validate_recipes(recipes: tuple[str, ...], method_file: Path | None) -> None:
+def validate_recipes(recipes: tuple[str, ...], method_file: Path | None, teacher_file: str | None) -> None:
     """Check recipes as they would run (by default every shipped one), and the presets that they define.
 
     All mistakes are told at once; no torch is loaded.
@@ -79,14 +81,16 @@ def validate_recipes(recipes: tuple[str, ...], method_file: Path | None) -> None
     errors: dict[str, None] = {}  # in order, each once
     for name in names:
         try:
-            terminal.deliver(f"{name}: valid ({checked(name, overrides, method_file)})")
+            terminal.deliver(f"{name}: valid ({checked(name, overrides, method_file, teacher_file)})")
         except RecipeError as error:
             errors.update(dict.fromkeys(error.errors))
     if errors:
         raise RecipeError(errors)
 
 
-def checked(name: str, overrides: Sequence[str], method_file: Path | None = None) -> str:
+def checked(
+    name: str, overrides: Sequence[str], method_file: Path | None = None, own_teacher: str | None = None
+) -> str:
     """What a recipe is for, as it would run, and with which of its presets it was checked besides.
 
     Those are the ones that it defines itself, of a shipped one the inherited too; values on the command line are for one
@@ -106,13 +110,13 @@ def checked(name: str, overrides: Sequence[str], method_file: Path | None = None
     try:
         if not overrides:
             others = alternatives(presets(name, own=not is_shipped(find(name))), presets(name))
-        recipe = load(name, overrides, method_file=method_file)
+        recipe = load(name, overrides, method_file=method_file, own_teacher=own_teacher)
     except RecipeError as error:
         errors += error.errors
     for preset in others if recipe is None or isinstance(recipe, DistillRecipe) else ():
         method, _, variant = preset.partition(".")
         try:
-            read(name, [f"method={method}", f"variant={variant or 'null'}"], methods=methods)
+            read(name, [f"method={method}", f"variant={variant or 'null'}"], methods=methods, own_teacher=own_teacher)
         except RecipeError as error:
             errors += error.errors
     if errors or recipe is None:
@@ -122,8 +126,9 @@ def checked(name: str, overrides: Sequence[str], method_file: Path | None = None
     runs = f"{recipe.method}.{recipe.variant}" if recipe.variant else recipe.method
     also = [preset for preset in others if preset != runs]
     said = [f"distill, {runs}", *([f"also with {', '.join(also)}"] if also else [])]
-    if not recipe.teacher.weights.startswith("${") and not os.path.isfile(recipe.teacher.weights):
-        hint = f"make it with segkd teach {recipe.teacher.recipe}" if recipe.teacher.recipe else recipe.teacher.weights
+    teacher, weights = recipe.teacher, recipe.teacher.weights
+    if weights is not None and not weights.startswith("${") and not os.path.isfile(weights):
+        hint = f"make it with segkd teach {teacher.recipe}" if teacher.recipe else weights
         said.append(f"teacher not there yet: {hint}")
     return "; ".join(said)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segkd.cli.closing import closing
-from segkd.cli.options import METHOD_FILE, run_options
+from segkd.cli.options import METHOD_FILE, TEACHER_FILE, run_options
 from segkd.foundation import terminal
 from segkd.machine import memory
 
@@ -22,25 +22,31 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--plan", is_flag=True, help="Only measure what the run would take: time and memory, the largest batch.")
 @METHOD_FILE
+@TEACHER_FILE
 @run_options
 def distill(
     recipe: str, overrides: tuple[str, ...], resume: str, accept: tuple[str, ...], quiet: bool, trust_pickle: bool,
-    plan: bool, method_file: Path | None,
+    plan: bool, method_file: Path | None, teacher_file: str | None,
 ) -> None:  # fmt: skip
     """Distil the recipe's teacher into a student; the same command resumes."""
     from segkd import recipe as recipes
 
-    loaded = recipes.load(recipe, overrides, "distill", method_file=method_file)  # before torch: a slip is told at once
+    # before torch: a slip is told at once
+    loaded = recipes.load(recipe, overrides, "distill", method_file=method_file, own_teacher=teacher_file)
 
     def work(quiet: bool) -> dict[str, Any] | None:
         if plan:
             from segkd import runs
+            from segkd.models.own import OwnNetwork
 
-            return terminal.deliver(*runs.planned(loaded, trust_pickle, method_file))
+            own = None if teacher_file is None else OwnNetwork.in_file(teacher_file)
+            options = runs.Options(trust_pickle=trust_pickle, method_file=method_file, teacher=own)
+            return terminal.deliver(*runs.planned(loaded, options))
         from segkd import api
 
         return api.distill(
-            recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle, method_file=method_file
+            recipe, overrides, resume=resume, accept=accept, quiet=quiet, trust_pickle=trust_pickle, method_file=method_file,
+            teacher_file=teacher_file,
         )  # fmt: skip
 
     state = "--plan measures what it would take" if plan else folder_state(loaded, resume)
@@ -101,6 +107,8 @@ def taught(recipe: Recipe) -> str:
 
 def network(block: object) -> str:
     """A network as a recipe names it."""
+    if block.arch.lower() == "module":
+        return "a network of your own"
     return " ".join(filter(None, (block.arch, block.encoder)))
 
 

@@ -27,7 +27,7 @@ from segkd.machine.memory import out_of_memory
 from segkd.models.adapters import Adapter
 from segkd.models.building import at_most, fitting_mb, is_local, unknown_arguments
 from segkd.models.families.segnet import STRIDE, SegNet
-from segkd.models.family import architectures
+from segkd.models.family import Sizes, architectures
 from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
 from segkd.models.tensors import load_safetensors
 from segkd.models.weights import load_weights
@@ -156,7 +156,7 @@ class LoadedStudent(Adapter):
     """
 
     def __init__(self, network: nn.Module, about: Preprocess) -> None:
-        super().__init__(network, classes=len(about.classes), stride=about.size.multiple_of)
+        super().__init__(network, classes=len(about.classes), sizes=Sizes(about.size.multiple_of))
         self.names, self.palette, self.mean, self.std = about.classes, about.palette, about.mean, about.std
         self.size_known = "shorter_side" in about.size.model_fields_set
         self.shorter_side = about.size.shorter_side

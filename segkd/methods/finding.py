@@ -6,90 +6,39 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from segkd.foundation.errors import SegkdError, UsageError, one_line
-from segkd.foundation.files import sha256
-from segkd.machine.memory import out_of_memory
+from segkd.foundation.errors import UsageError
+from segkd.machine.own_code import CodeFile
 from segkd.methods.base import Method, Term
 
 Kind = TypeVar("Kind", Method, Term)
 
 
 @dataclass(frozen=True)
-class MethodFile:
-    """A user's own method (`--method-file`): its file and what stood in it when it was read, which is what runs."""
+class MethodFile(CodeFile):
+    """A user's own method (`--method-file`)."""
 
-    path: Path
-    text: bytes
+    what, error = "method", UsageError
 
-    @classmethod
-    def read(cls, path: Path) -> MethodFile:
-        """Raises UsageError where the file cannot be read."""
-        try:
-            return cls(path, path.read_bytes())
-        except OSError as error:
-            raise UsageError(f"{path}: cannot read the method: {error.strerror or error}") from error
-
-    @property
-    def sha256(self) -> str:
-        return sha256(self.text)
-
-    @property
-    def module(self) -> str:
-        """The name of its module while it runs."""
-        return f"segkd_method_file_{self.path.stem}"
-
-    @contextmanager
-    def blamed(self) -> Iterator[None]:
-        """What the file raises inside the block is one line with its name and line, and no bug of segkd's.
-
-        So is what others raise because of it: whoever calls a function of its classes wrongly, or differentiates what its
-        terms made.
-        """
-        try:
-            yield
-        except (Exception, SystemExit) as error:
-            line = self._line(error)
-            if (
-                line is None
-                or out_of_memory(error)
-                or (isinstance(error, SegkdError) and not isinstance(error, UsageError))
-            ):
-                raise
-            what = str(error) if isinstance(error, SegkdError) else f"{type(error).__name__}: {one_line(error)}"
-            raise UsageError(what if what.startswith(f"{self.path}:") else f"{self.path}:{line}: {what}") from error
-
-    def _line(self, error: BaseException) -> int | None:
+    def line(self, error: BaseException) -> int | None:
         """The last line of the file that an error came through, or that of the class that it is about; None: neither."""
-        frames = traceback.extract_tb(error.__traceback__)
-        if own := [frame.lineno for frame in frames if frame.filename == str(self.path)]:
-            return own[-1]
+        if (own := super().line(error)) is not None:
+            return own
         module = sys.modules.get(self.module)
         kinds = (
             [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == self.module]
             if module
             else []
         )
+        frames = traceback.extract_tb(error.__traceback__)
         differentiated = any(frame.filename.endswith("torch/autograd/__init__.py") for frame in frames)
         for kind in kinds:
             if f"{kind.__name__}." in str(error) or str(error).startswith(f"{kind.__name__}: ") or differentiated:
                 return inspect.getsourcelines(kind)[1]
         return None
-
-    def run(self) -> ModuleType:
-        """The module that the file makes, run anew."""
-        module = ModuleType(self.module)
-        module.__file__ = str(self.path)
-        sys.modules[self.module] = module  # where dataclasses and `inspect` look for it
-        with self.blamed():
-            exec(compile(self.text, str(self.path), "exec"), vars(module))
-        return module
 
 
 def method_class(name: str, own: MethodFile | None = None) -> type[Method]:

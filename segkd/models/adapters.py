@@ -36,7 +36,7 @@ class Adapter(nn.Module):
     upsampling: there a per-pixel loss costs a sixteenth of the work at stride 4.
 
     Args:
-        stride: H and W of the network's input are padded to multiples of it; by default as its family says.
+        sizes: which sizes of images the network takes; by default as its family says.
 
     Attributes:
         network: the wrapped module, with its own parameter names.
@@ -46,12 +46,12 @@ class Adapter(nn.Module):
         in_fp32: the network is computed in fp32 under autocast too.
     """
 
-    def __init__(self, network: nn.Module, classes: int, stride: int | None = None) -> None:
+    def __init__(self, network: nn.Module, classes: int, sizes: Sizes | None = None) -> None:
         super().__init__()
         self.family = family_of(network)
         self.network = quicken(network)
         self.classes = classes
-        self.sizes = self.family.sizes(network) if stride is None else Sizes(stride)
+        self.sizes = sizes or self.family.sizes(network)
         self.head_stride = 1 if self.sizes.fixed else self.family.head_stride(network)
         self.in_fp32 = False
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.models.adapters import Adapter
+from segkd.models.family import Sizes
 
 
 class Teacher(Adapter):
@@ -23,9 +24,9 @@ class Teacher(Adapter):
         names: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
-        stride: int | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
-        super().__init__(network, classes=len(names), stride=stride)
+        super().__init__(network, classes=len(names), sizes=sizes)
         self.names = tuple(names)
         self.mean, self.std = tuple(mean), tuple(std)
         self.requires_grad_(False)

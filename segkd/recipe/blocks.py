@@ -87,7 +87,7 @@ class Model(Block):
     """A segmentation network and the input that it was made for."""
 
     arch: Architecture = Field(
-        description="architecture, by its name in segmentation_models_pytorch or torchvision, or SegNet"
+        description="architecture, by its name in segmentation_models_pytorch or torchvision, SegNet, or module (your own)"
     )
     encoder: Text | None = Field(
         None, description="encoder by name; null where the architecture has no choice", validate_default=True
@@ -133,22 +133,59 @@ def _near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return all(abs(one - other) < 0.01 for one, other in zip(a, b, strict=True))
 
 
+OWN = "module"
+"""The architecture of a network of one's own, whose code comes with `--teacher-file`."""
+
+
 class Teacher(Model):
     """The frozen network to be distilled."""
 
-    weights: Text = Field(description="file with the weights, or folder of save_pretrained, relative to the recipe")
+    weights: Text | None = Field(
+        None,
+        description="file with the weights, or folder of save_pretrained, relative to the recipe; needed, but for a module",
+        validate_default=True,
+    )
     weights_key: Text | None = Field(
         None,
         description="entry of a checkpoint to take where it holds several, as state_dict_ema; a.b: one within another",
     )
     recipe: Text | None = Field(None, description="name of the teach recipe that makes the weights")
+    multiple: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="images are padded to sides that are multiples of this; null: as its architecture needs"
+    )
+    size: Size | None = Field(
+        None,
+        description="[height, width] of the only images that it takes: others are resampled to it, and its logits back",
+    )
 
     @field_validator("weights")
     @classmethod
-    def _trained(cls, weights: str) -> str:
+    def _trained(cls, weights: str | None, info: ValidationInfo) -> str | None:
         if weights == "none":
             raise ValueError("a teacher needs trained weights: name their file")
+        if weights is None and not _is_own(info.data.get("arch", OWN)):
+            raise ValueError("missing")
         return weights
+
+    @field_validator("size")
+    @classmethod
+    def _one_rule(cls, size: tuple[int, int] | None, info: ValidationInfo) -> tuple[int, int] | None:
+        if size is not None and info.data.get("multiple") is not None:
+            raise ValueError("takes images of one size only: leave multiple out")
+        return size
+
+    @model_validator(mode="after")
+    def _stated(self) -> Teacher:
+        if _is_own(self.arch) and (unsaid := [key for key in ("mean", "std") if key not in self.model_fields_set]):
+            plain = "[0, 0, 0] and [1, 1, 1] where its input is RGB in 0..1 as it is"
+            raise ValueError(f"missing: {' and '.join(unsaid)}: of a network of your own they are not known; {plain}")
+        if self.weights is None and self.weights_key is not None:
+            raise ValueError("weights_key: there is no file of weights that it is an entry of")
+        return self
+
+
+def _is_own(arch: str) -> bool:
+    return arch.lower() == OWN
 
 
 class Student(Block):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from segkd.foundation.errors import RecipeError, UsageError
-from segkd.recipe.blocks import DistillRecipe, TeachRecipe
+from segkd.recipe.blocks import OWN, DistillRecipe, TeachRecipe
 from segkd.recipe.given import RECIPE
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
 from segkd.recipe.own_options import Option, Options, filled_in
@@ -43,6 +43,7 @@ def load(
     kind: Kind | None = None,
     methods: Mapping[str, Terms] | None = None,
     method_file: Path | None = None,
+    own_teacher: str | None = None,
 ) -> DistillRecipe | TeachRecipe:
     """Reads a recipe, with everything it extends, its presets and the command line's values.
 
@@ -52,6 +53,7 @@ def load(
         kind: what the recipe must be; None: a recipe with `method` distils, one with `model` teaches.
         methods: the methods that exist; None: those in `segkd/methods`.
         method_file: a user's own method, which the recipe must choose; it is read here, and not run.
+        own_teacher: what a user's own teacher is called, which takes the place of the recipe's architecture.
 
     Returns:
         The recipe, complete: the method's weights and `run.dir` are filled in.
@@ -59,7 +61,7 @@ def load(
     Raises:
         RecipeError: with one line for each mistake.
     """
-    found = read(source, overrides, kind, methods, method_file)
+    found = read(source, overrides, kind, methods, method_file, own_teacher)
     for line in found.notes:
         tell(line)
     return found.recipe
@@ -80,6 +82,7 @@ def read(
     kind: Kind | None = None,
     methods: Mapping[str, Terms] | None = None,
     method_file: Path | None = None,
+    own_teacher: str | None = None,
 ) -> Loaded:
     """As `load`, with the places of all values, and without a word to the user."""
     path = Path(RECIPE) if isinstance(source, Mapping) else find(source)
@@ -100,6 +103,11 @@ def read(
 
     kind, wrong = _kind(tree, kind, path)
     errors += wrong
+    if own_teacher is not None and kind == "teach":
+        errors.append(f"{shown_path(path)}: this recipe teaches, and has no teacher that {own_teacher} could be")
+    elif own_teacher is not None:
+        tree, lines = _with_own_teacher(tree, own_teacher)
+        notes += lines
     further = further_terms() if kind == "distill" else {}
     if method_file is not None and chosen.method != method_file.stem:
         other = f"the recipe's method is {chosen.method}" if chosen.method else "the recipe has no method"
@@ -212,6 +220,20 @@ def _kind(tree: Node, kind: Kind | None, path: Path) -> tuple[Kind, list[str]]:
     return likely, []
 
 
+def _with_own_teacher(tree: Node, name: str) -> tuple[Node, list[str]]:
+    """The tree with a network of the user's own for its teacher, and a line about what it said of another one."""
+    said = _entries(tree, ("teacher",)) or {}
+    other = [key for key in ("arch", "encoder", "options", "recipe") if key in said and said[key].value is not None]
+    if "arch" in other and str(said["arch"].value).lower() == OWN:
+        other.remove("arch")
+    lines = (
+        [f"{said[other[0]].where}: teacher.{', '.join(other)}: left out, since {name} is the teacher"] if other else []
+    )
+    teacher = {key: node for key, node in said.items() if key not in other} | {"arch": Node(OWN, name)}
+    where = tree.value["teacher"].where if "teacher" in tree.value else tree.where
+    return Node({**tree.value, "teacher": Node(teacher, where)}, tree.where), lines
+
+
 def _preset_errors(files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:
     presets = ((name, node) for file in files for name, node in file.presets.items())
     return [
@@ -282,7 +304,11 @@ def _typed(
         return model.model_validate(plain(tree)), []
     except ValidationError as error:
         found = [explain(item, model) for item in _first(error.errors())]
-        return None, [error_line(tree, path, message) for path, message in found]
+        own = {("teacher", "arch"): "missing: name one, or bring a network of your own (--teacher-file FILE:FUNCTION)"}
+        return None, [
+            error_line(tree, path, own.get(path, message) if message == "missing" else message)
+            for path, message in found
+        ]
 
 
 def _completed(

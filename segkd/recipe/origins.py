@@ -14,13 +14,15 @@ from segkd.recipe.strict_yaml import dump
 COLUMN = 44
 
 
-def annotated(source: str | Path, overrides: Sequence[str] = (), method_file: Path | None = None) -> str:
+def annotated(
+    source: str | Path, overrides: Sequence[str] = (), method_file: Path | None = None, own_teacher: str | None = None
+) -> str:
     """The recipe as it would run, as YAML that `load` reads back as an equal recipe.
 
     Raises:
         RecipeError: as `load`.
     """
-    found = read(source, overrides, method_file=method_file)
+    found = read(source, overrides, method_file=method_file, own_teacher=own_teacher)
     for line in found.notes:
         tell(line)
     head = f"# {shown_path(find(source))}, as it would run, and where each value was written"

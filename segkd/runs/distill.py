@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from segkd.data import catalogue
 from segkd.data.classes import Classes
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, terminal
+from segkd.foundation.errors import TeacherError
 from segkd.foundation.files import atomic_write, make_folder, sha256
 from segkd.machine import ranks
 from segkd.methods.finding import MethodFile
 from segkd.models.adapters import Adapter, flops_of, parameters_of
+from segkd.models.own import digest
 from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import try_measured
@@ -24,7 +27,7 @@ from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root, with_values
 from segkd.runs import card
 from segkd.runs.costs import FirstSteps, forecast, table
-from segkd.runs.folder import METHOD, TEACHER
+from segkd.runs.folder import METHOD, TEACHER, TEACHER_FILE
 from segkd.runs.labelled import Labelled, unmeasured
 from segkd.runs.options import Options
 from segkd.runs.place import choose_precision, place_of
@@ -44,9 +47,9 @@ def distill(recipe: DistillRecipe, options: Options | None = None) -> dict[str, 
     return Distillation(recipe, options).run()
 
 
-def planned(recipe: DistillRecipe, trust_pickle: bool = False, method_file: Path | None = None) -> list[str]:
+def planned(recipe: DistillRecipe, options: Options) -> list[str]:
     """Lines of `--plan`, see `costs.table`: measured on a game apart."""
-    run = Distillation(recipe, Options(trust_pickle=trust_pickle, method_file=method_file))
+    run = Distillation(recipe, options)
     with run.blaming():
         run.place = place_of(recipe)
         run.load_teacher()
@@ -67,20 +70,29 @@ class Distillation(Run[DistillRecipe]):
         file = self.options.method_file
         self.own = None if file is None else MethodFile.read(file)
         self.about |= {} if self.own is None else {METHOD: self.own.sha256}
+        self.brought = self.options.teacher
+        if self.brought is not None and self.brought.file is not None:
+            self.about[TEACHER_FILE] = self.brought.file.sha256
 
     def run(self) -> dict[str, Any]:
         with self.blaming():
             return super().run()
 
-    def blaming(self) -> AbstractContextManager[None]:
-        """What a user's own method raises inside the block is told as such, see `MethodFile.blamed`."""
-        return nullcontext() if self.own is None else self.own.blamed()
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """What a user's own code raises inside the block is told as such, see `CodeFile.blamed`."""
+        with ExitStack() as stack:
+            for code in (self.own, self.brought):
+                if code is not None:
+                    stack.enter_context(code.blamed())
+            yield
 
     def record(self) -> None:
-        """A copy of a user's own method."""
-        if self.own is not None:
-            make_folder(self.folder / "method")
-            atomic_write(self.folder / "method" / self.own.path.name, self.own.text)
+        """Copies of a user's own method and teacher."""
+        for code in (self.own, None if self.brought is None else self.brought.file):
+            if code is not None:
+                make_folder(self.folder / code.what)
+                atomic_write(self.folder / code.what / code.path.name, code.text)
 
     def announce(self) -> None:
         if not self.options.quiet:
@@ -89,14 +101,22 @@ class Distillation(Run[DistillRecipe]):
     def load(self) -> None:
         """The teacher, whose classes are those of the data and of the student."""
         self.load_teacher()
-        self.about[TEACHER] = sha256(weights_file(Path(expand_root(self.recipe.teacher.weights))))
+        weights = self.recipe.teacher.weights
+        self.about[TEACHER] = (
+            digest(self.teacher.network) if weights is None else sha256(weights_file(Path(expand_root(weights))))
+        )
+        if ranks.any_of(ranks.broadcast(self.about[TEACHER]) != self.about[TEACHER]):
+            raise TeacherError(
+                f"{self.recipe.teacher.weights or self.brought.name}: the processes have different teachers"
+            )
         self.read_labelled()
         build.check_classes(self.teacher, self.recipe.student, self.watch if self.final is None else self.final)
         terminal.doing("preparing: the student and the generator")
 
     def load_teacher(self) -> None:
         terminal.doing("preparing: the teacher")
-        teacher = build.teacher_of(self.recipe.teacher, self.options.trust_pickle)
+        with audit.phase("training"):  # what a user's own code opens counts
+            teacher = build.teacher_of(self.recipe.teacher, self.options.trust_pickle, self.brought)
         self.teacher = teacher.to(self.place.device, memory_format=torch.channels_last)
 
     def build(self, recipe: DistillRecipe) -> Distiller:

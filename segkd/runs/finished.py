@@ -10,9 +10,20 @@ from typing import Any
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import sha256
 from segkd.machine import ranks
+from segkd.models.own import OwnNetwork, digest
 from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, expand_root, unset_root
-from segkd.runs.folder import EXIT_CODE, METHOD, TEACHER, about_run, check_folder, data_root, free_keys, read_recipe
+from segkd.runs.folder import (
+    EXIT_CODE,
+    METHOD,
+    TEACHER,
+    TEACHER_FILE,
+    about_run,
+    check_folder,
+    data_root,
+    free_keys,
+    read_recipe,
+)
 from segkd.runs.options import Options
 from segkd.training import checkpoint
 
@@ -44,7 +55,7 @@ def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options
     if resume != "auto":
         ranks.say(f"{folder}: finished, and played again from {resume}")
         return None
-    change = _change_of(folder, recipe, options.method_file)
+    change = _change_of(folder, recipe, options)
     _refuse(folder, change, accept)
     if change.more or change.accepted(accept) or change.measuring:
         if not checkpoint.listed(folder / "checkpoints"):
@@ -111,16 +122,19 @@ class Change:
         return [key for key in self.keys if key in accept]
 
 
-def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe, method_file: Path | None) -> Change:
+def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options) -> Change:
     written = read_recipe(folder / "recipe.yaml")
     different, before = differences(written, recipe.as_dict()), int(written["run"]["steps"])
     in_time = recipe.run.budget is not None  # it has become steps, which are no change of the user's
     ignored = (*free_keys(recipe), *IDLE, "run.steps" if in_time else "run.budget")
     keys, asked = [key for key in different if not key.startswith(ignored)], None if in_time else recipe.run.steps
-    if isinstance(recipe, DistillRecipe) and (other := _other_teacher(folder, recipe)) is not None:
+    if isinstance(recipe, DistillRecipe) and (other := _other_teacher(folder, recipe, options.teacher)) is not None:
         keys = [key for key in keys if key != "teacher.weights"] + ["teacher.weights"] * other
-    if method_file is not None and sha256(method_file) != about_run(folder).get(METHOD) and "method" not in keys:
-        keys.append("method")
+    given = {"method": options.method_file and sha256(options.method_file),
+             "teacher": options.teacher and options.teacher.file and options.teacher.file.sha256}  # fmt: skip
+    for kind, key in (("method", METHOD), ("teacher", TEACHER_FILE)):
+        if given[kind] and given[kind] != about_run(folder).get(key) and kind not in keys:
+            keys.append(kind)
     more = asked > before if asked is not None else "run.budget" in keys
     measuring = [key for key in different if key in MEASURING and key != "data.root"]
     same_set = recipe.data.final is not None and "data.name" not in measuring
@@ -151,10 +165,15 @@ def _refuse(folder: Path, change: Change, accept: tuple[str, ...]) -> None:
         )
 
 
-def _other_teacher(folder: Path, recipe: DistillRecipe) -> bool | None:
-    """Whether the teacher's file is another one than the run had, wherever it lies; None: it is gone, and not missed."""
+def _other_teacher(folder: Path, recipe: DistillRecipe, own: OwnNetwork | None) -> bool | None:
+    """Whether the teacher's file is another one than the run had, wherever it lies; None: it is gone, and not missed.
+
+    Of a user's own teacher without a file of weights, whether it now has others.
+    """
     known = about_run(folder).get(TEACHER)
-    if known is None or unset_root(recipe.teacher.weights):
+    if own is not None and recipe.teacher.weights is None:
+        return digest(own.built()) != known
+    if known is None or recipe.teacher.weights is None or unset_root(recipe.teacher.weights):
         return None
     path = weights_file(Path(expand_root(recipe.teacher.weights)))
     return sha256(path) != known if path.is_file() else None

@@ -29,9 +29,11 @@ FIRST = (".lock", "checkpoints")
 NOTHING = (".gitkeep", ".gitignore", ".DS_Store")
 """What a folder that is empty to its owner may hold."""
 TEACHER = "teacher sha256"
-"""What `recipe.yaml` says about the file of the teacher."""
+"""What `recipe.yaml` says about the file of the teacher's weights, or about these where they come without one."""
 METHOD = "method sha256"
 """And of a user's own method, where the run plays one; a copy lies in the folder `method`."""
+TEACHER_FILE = "teacher file sha256"
+"""And of the file with a user's own teacher, likewise kept in the folder `teacher`."""
 EXIT_CODE = "exit_code"
 """All that a `summary.json` says where a signal stopped a run of several processes: torchrun ends with a code of its own."""
 
@@ -102,10 +104,10 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
     with RunLock(folder, mark=MARK) as lock, StopFlag().listening() as stop:
         for name in ("recipe.yaml", "metrics.jsonl", "summary.json"):
             refuse_irregular(folder / name)
-        for name in ("samples", "student", "model", "method"):
+        for name in ("samples", "student", "model", "method", "teacher"):
             if os.path.lexists(folder / name):
                 make_folder(folder / name)  # says what is wrong with it, if anything is
-        for place in (folder, folder / "checkpoints", folder / "samples", folder / "method"):
+        for place in (folder, folder / "checkpoints", folder / "samples", folder / "method", folder / "teacher"):
             sweep(place)
         ranks.barrier()
         try:

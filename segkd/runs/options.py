@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkd.models.own import OwnNetwork
 from segkd.training import loop
 
 
@@ -14,7 +15,7 @@ class Options:
     """What a caller may choose beside the recipe: `resume` is auto, never or a checkpoint's path.
 
     `name` is the recipe's name in the summary; empty: the run folder's name. `progress` is told each step. `method_file` is a
-    user's own method.
+    user's own method, `teacher` a user's own teacher.
     """
 
     name: str = ""
@@ -24,3 +25,4 @@ class Options:
     trust_pickle: bool = False
     progress: Callable[[loop.Progress], object] | None = None
     method_file: Path | None = None
+    teacher: OwnNetwork | None = None

@@ -31,7 +31,7 @@ from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, filled
 from segkd.recipe.values import seconds_of
 from segkd.runs.costs import steps_for
 from segkd.runs.finished import finished
-from segkd.runs.folder import METHOD, RECIPE_HASH, TEACHER, about_run, data_root, free_keys, run_folder
+from segkd.runs.folder import METHOD, RECIPE_HASH, TEACHER, TEACHER_FILE, about_run, data_root, free_keys, run_folder
 from segkd.runs.labelled import Labelled, labelled, model_of, score
 from segkd.runs.options import Options
 from segkd.runs.place import Place, place_of
@@ -273,12 +273,13 @@ class Run(ABC, Generic[AnyRecipe]):
                 f"{folder}: teacher.weights: another file than the run has begun with (its sha256 is {given[:12]}, and was {known[:12]});"
                 " bring that one back, name another run.dir, or --accept teacher.weights"
             )
-        own, other = before.get(METHOD), self.about.get(METHOD)
-        if start.step and other is not None and own not in (None, other) and "method" not in accept:
-            raise UsageError(
-                f"{folder}: method: another file than the run has begun with (sha256 {own[:12]}), which is kept in"
-                f" {folder / 'method'}; give that one, name another run.dir, or --accept method"
-            )
+        for key, kind in ((METHOD, "method"), (TEACHER_FILE, "teacher")):
+            own, other = before.get(key), self.about.get(key)
+            if start.step and other is not None and own not in (None, other) and kind not in accept:
+                raise UsageError(
+                    f"{folder}: {kind}: another file than the run has begun with (sha256 {own[:12]}), which is kept in"
+                    f" {folder / kind}; give that one, name another run.dir, or --accept {kind}"
+                )
         log = RunLog(folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0)
         ranks.barrier()  # until all have read what the first is about to replace
         if not ranks.rank():

@@ -22,6 +22,7 @@ from segkd.foundation.rng import check_idle
 from segkd.machine.device import device_of
 from segkd.machine.precision import bf16_of
 from segkd.models.adapters import Adapter
+from segkd.models.own import OwnNetwork
 from segkd.models.weights import load_weights, read_state
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides
@@ -62,6 +63,14 @@ class Model:
         return "auto" if self.recipe is None else self.recipe.run.precision
 
 
+@dataclass(frozen=True)
+class Bringing:
+    """With what a recipe's teacher is made: whether pickle is trusted, and a user's own network."""
+
+    trust_pickle: bool = False
+    own: OwnNetwork | None = None
+
+
 def seen_at(size: Size, source: str | None = None) -> str:
     """What a network is shown, in words for whoever reads a figure or looks at a mask; `source` is where that stands."""
     side = side_of(size)
@@ -75,8 +84,9 @@ def seen_at(size: Size, source: str | None = None) -> str:
 
 
 def load_model(
-    source: str | Path, who: Who | None = None, overrides: Overrides = (), trust_pickle: bool = False
-) -> Model:
+    source: str | Path, who: Who | None = None, overrides: Overrides = (), trust_pickle: bool = False,
+    own: OwnNetwork | None = None,
+) -> Model:  # fmt: skip
     """The network that `source` stands for.
 
     Args:
@@ -84,6 +94,7 @@ def load_model(
         who: `teacher` is the teacher of the recipe, or of the recipe of the run; a recipe has nothing else to offer.
         overrides: `key.sub=value` on top of the recipe; a student folder has none.
         trust_pickle: also read a teacher that needs pickle, which runs the code that it holds.
+        own: the network that a recipe's teacher is, where that is a user's own.
 
     Raises:
         UsageError: nothing of the kind, a recipe without who="teacher", or overrides without a recipe; RecipeError
@@ -92,11 +103,11 @@ def load_model(
         StorageError: a damaged checkpoint.
     """
     check_idle()
-    found = _found(source, who, overrides, trust_pickle)
+    found = _found(source, who, overrides, Bringing(trust_pickle, own))
     return replace(found, name=f"the teacher of {source}" if who == "teacher" else str(source))
 
 
-def _found(source: str | Path, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
+def _found(source: str | Path, who: Who | None, overrides: Overrides, bringing: Bringing) -> Model:
     path = Path(source)
     if not path.exists() and not named(source):
         raise UsageError(f"{source}: no such student folder, run folder, checkpoint or recipe")
@@ -108,7 +119,7 @@ def _found(source: str | Path, who: Who | None, overrides: Overrides, trust_pick
     if (path / "recipe.yaml").is_file():
         recipe = _of_run(path / "recipe.yaml", overrides)
         if isinstance(recipe, DistillRecipe) and who == "teacher":
-            return _teacher(recipe, trust_pickle)
+            return _teacher(recipe, bringing)
         model = of_student(load_student(path), recipe)
         if overrides and recipe.data.size != _of_run(path / "recipe.yaml", ()).data.size:
             return replace(model, size=(recipe.data.size, "the command line's data.size"))
@@ -116,19 +127,38 @@ def _found(source: str | Path, who: Who | None, overrides: Overrides, trust_pick
     if path.is_dir():
         raise TeacherError(f"{path}: neither a student folder (preprocess.json) nor a run folder (recipe.yaml)")
     if path.suffix == ".ckpt":
-        return _played(path, who, overrides, trust_pickle)
+        return _played(path, who, overrides, bringing)
     if path.is_file() and path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"{path}: not a student folder, run folder, checkpoint (.ckpt) or recipe (.yaml)")
-    recipe = load(source, overrides)
+    recipe = load(source, overrides, own_teacher=bringing.own and bringing.own.name)
     if who != "teacher":
         raise UsageError(f"{source}: a recipe holds no trained student: name its run folder, or add --who teacher")
-    return _teacher(recipe, trust_pickle) if isinstance(recipe, DistillRecipe) else _taught(recipe, str(source))
+    return _teacher(recipe, bringing) if isinstance(recipe, DistillRecipe) else _taught(recipe, str(source))
 
 
-def load_guide(source: str | Path, trust_pickle: bool = False) -> Model:
+def own_teacher(named: str | None, who: Who | None, guide: str | Path | None) -> OwnNetwork | None:
+    """A user's own teacher (`FILE.py:FUNCTION`), that of a recipe or a run which is shown, or beside which one is.
+
+    Raises:
+        UsageError: neither is.
+    """
+    if named is None:
+        return None
+    if who != "teacher" and (guide is None or _is_student(guide)):
+        raise UsageError(
+            f"{named}: no teacher is asked for here: add --who teacher, or a recipe or run to compare with"
+        )
+    return OwnNetwork.in_file(named)
+
+
+def _is_student(source: str | Path) -> bool:
+    return (Path(source) / "preprocess.json").is_file()
+
+
+def load_guide(source: str | Path, trust_pickle: bool = False, own: OwnNetwork | None = None) -> Model:
     """What a model is to be compared with: the network of a student folder, or else the teacher; see `load_model`."""
-    alone = (Path(source) / "preprocess.json").is_file()
-    return load_model(source, None if alone else "teacher", trust_pickle=trust_pickle)
+    alone = _is_student(source)
+    return load_model(source, None if alone else "teacher", trust_pickle=trust_pickle, own=None if alone else own)
 
 
 def check_same_classes(teacher: Model, model: Model) -> None:
@@ -182,8 +212,11 @@ def _size_in(recipe: DistillRecipe | TeachRecipe) -> tuple[Size, str]:
     return recipe.data.size, "its recipe's data.size"
 
 
-def _teacher(recipe: DistillRecipe, trust_pickle: bool) -> Model:
-    return _of(build.teacher_of(recipe.teacher, trust_pickle), recipe, "teacher")
+def _teacher(recipe: DistillRecipe, bringing: Bringing) -> Model:
+    own, arch = bringing.own, recipe.teacher.arch
+    if own is not None and arch.lower() != blocks.OWN:  # of a run
+        raise UsageError(f"teacher.arch: the run's teacher is a {arch}, and not {own.name}; leave --teacher-file out")
+    return _of(build.teacher_of(recipe.teacher, bringing.trust_pickle, own), recipe, "teacher")
 
 
 def _taught(recipe: TeachRecipe, source: str) -> Model:
@@ -195,7 +228,7 @@ def _taught(recipe: TeachRecipe, source: str) -> Model:
     return _of(adapter, recipe, "teacher")
 
 
-def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: bool) -> Model:
+def _played(path: Path, who: Who | None, overrides: Overrides, bringing: Bringing) -> Model:
     """The network in a checkpoint: averaged, where there is an average and the headline is its score."""
     state = checkpoint.load(path)
     recipe, unknown = recalled(state.get("recipe"), str(path))
@@ -203,7 +236,7 @@ def _played(path: Path, who: Who | None, overrides: Overrides, trust_pickle: boo
         _tell_unknown(path, unknown)
     recipe = _changed(recipe, overrides)
     if isinstance(recipe, DistillRecipe) and who == "teacher":
-        return _teacher(recipe, trust_pickle)
+        return _teacher(recipe, bringing)
     distilled = isinstance(recipe, DistillRecipe)
     name, block = ("student", recipe.student) if distilled else ("player", recipe.model)
     adapter = _built(recipe, block)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from segkd.methods.base import Rules
 from segkd.methods.ddad import DDAD
 from segkd.models.adapters import Adapter
+from segkd.models.family import Sizes
 from segkd.models.teacher import Teacher
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
@@ -51,7 +52,7 @@ def toy_game(steps: int) -> Distiller:
     network = Toy()
     for _ in range(4):
         network.train()(torch.randn(4, 3, *SIZE))
-    teacher = Teacher(network, ("a", "b", "c"), [0.5] * 3, [0.5] * 3, stride=4)
+    teacher = Teacher(network, ("a", "b", "c"), [0.5] * 3, [0.5] * 3, sizes=Sizes(4))
     stage = nn.Sequential(nn.Upsample(scale_factor=2), *block(4, 4))
     last = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.Tanh())
     painter = GeneratorNetwork(4, SIZE, [stage], 4, last, LOW, HIGH)
@@ -63,7 +64,7 @@ def toy_game(steps: int) -> Distiller:
     def player(name: str, module: nn.Module) -> Player:
         return Player(name, module, Optimizer("adamw", 1e-3), Schedule("cosine"), steps, 0.99)
 
-    student = Adapter(Toy(), 3, stride=4)
+    student = Adapter(Toy(), 3, sizes=Sizes(4))
     return Distiller(
         DDAD(rules, {"balance": 0.3}, options), Networks(teacher, student, keeps_heads=True), player("student", student),
         Generator(painter, 4, player("source", painter), Augment(("flip",), LOW, HIGH)),

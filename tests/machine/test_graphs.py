@@ -10,6 +10,7 @@ from segkd import build
 from segkd.machine.graphs import Recorded
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network
+from segkd.models.family import Sizes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -73,7 +74,7 @@ def test_what_asks_the_gpu_for_a_number_runs_as_it_is():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * (2 if x.mean().item() > 0 else 3)
 
-    network = Adapter(Asking(), 3, stride=1).cuda()
+    network = Adapter(Asking(), 3, sizes=Sizes(1)).cuda()
     recorded = Recorded(network)
     for x in (torch.ones(1, 3, 4, 4).cuda(), -torch.ones(1, 3, 4, 4).cuda()):
         assert torch.equal(recorded(x), network(x))

@@ -44,7 +44,7 @@ def test_pad_and_crop_equal_an_explicit_pad_and_crop(size):
     model = Strict()
     with torch.no_grad():
         wanted = model(padded)[:, :, :height, :width]
-        assert torch.equal(Adapter(model, 5, stride=4)(images), wanted)
+        assert torch.equal(Adapter(model, 5, sizes=Sizes(4))(images), wanted)
     assert torch.equal(Sizes(4).fitted(images), padded)
 
 
@@ -69,7 +69,7 @@ def test_outputs_of_all_forms(form):
     images = torch.randn(2, 3, 8, 9)
     with torch.no_grad():
         wanted = model.conv(Sizes(4).fitted(images))[..., :8, :9]
-        assert torch.equal(Adapter(model, 5, stride=4)(images), wanted)
+        assert torch.equal(Adapter(model, 5, sizes=Sizes(4))(images), wanted)
 
 
 def test_low_resolution_logits_are_brought_to_the_padded_size_before_the_crop():
@@ -77,7 +77,7 @@ def test_low_resolution_logits_are_brought_to_the_padded_size_before_the_crop():
     images = torch.randn(2, 3, 10, 13)
     with torch.no_grad():
         wanted = F.interpolate(model(Sizes(4).fitted(images)), (12, 16), mode="bilinear", align_corners=False)
-        assert torch.equal(Adapter(model, 5, stride=4)(images), wanted[..., :10, :13])
+        assert torch.equal(Adapter(model, 5, sizes=Sizes(4))(images), wanted[..., :10, :13])
 
 
 @pytest.mark.parametrize("output", [None, {}, {"masks": torch.zeros(1, 2, 3, 3)}, [], torch.zeros(1, 2, 3), "logits"])
@@ -127,7 +127,7 @@ def test_at_head_of_an_odd_size_covers_the_image_and_no_padding():
 
 
 def test_at_head_of_a_network_without_upsampling_is_the_full_output():
-    adapter = Adapter(Strict(), 5, stride=4)
+    adapter = Adapter(Strict(), 5, sizes=Sizes(4))
     images = torch.randn(1, 3, 6, 7)
     with torch.no_grad():
         assert torch.equal(adapter(images, at_head=True), adapter(images))

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segkd.foundation.errors import TeacherError
+from segkd.models.family import Sizes
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.weights import read_state
 
@@ -22,7 +23,7 @@ STATE = {
 def teacher() -> Teacher:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
-    return Teacher(network, ["a", "b", "c", "d"], [0.5] * 3, [0.25] * 3, stride=4)
+    return Teacher(network, ["a", "b", "c", "d"], [0.5] * 3, [0.25] * 3, sizes=Sizes(4))
 
 
 class Hostile:

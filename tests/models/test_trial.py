@@ -10,6 +10,7 @@ from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import RecipeError, TeacherError
 from segkd.models.adapters import Adapter, flops_of
 from segkd.models.building import create_network
+from segkd.models.family import Sizes
 from segkd.models.taps import FeatureTap, few_statistics
 from segkd.models.teacher import Teacher
 from segkd.models.trial import try_measured, try_passes
@@ -51,7 +52,7 @@ class Pooling(nn.Module):
 
 
 def test_a_batch_of_one_is_told_at_its_key_and_two_will_do():
-    network = Adapter(Pooling(), 3, stride=1)
+    network = Adapter(Pooling(), 3, sizes=Sizes(1))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     random = torch.get_rng_state()
     with pytest.raises(RecipeError, match=r"^run.batch: one image is too few .*; set run.batch=2$"):
@@ -64,12 +65,14 @@ def test_a_batch_of_one_is_told_at_its_key_and_two_will_do():
 def test_probabilities_are_no_logits():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(dim=1))
     with pytest.raises(TeacherError, match="gives probabilities, which sum up to 1, and no logits"):
-        try_passes(Teacher(network, "abcd", [0.5] * 3, [0.5] * 3, stride=1), "teacher", "it", (8, 8), 1, CPU, False)
+        try_passes(
+            Teacher(network, "abcd", [0.5] * 3, [0.5] * 3, sizes=Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False
+        )
 
 
 def test_the_number_of_maps_is_that_of_the_classes():
     with pytest.raises(TeacherError, match="gives 4 maps for 3 classes"):
-        try_passes(Adapter(nn.Conv2d(3, 4, 1), 3, stride=1), "teacher", "it", (8, 8), 1, CPU, False)
+        try_passes(Adapter(nn.Conv2d(3, 4, 1), 3, sizes=Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
