@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segkd.data import catalogue
 from segkd.data import classes as class_lists
+from segkd.data.photos import Photos
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample
 from segkd.data.sets.folder import Folder
@@ -229,6 +230,10 @@ def source_of(
             data = catalogue.dataset(recipe.data.name, recipe.data.root, synth.split, classes)
             ranks.say(*data.notes)
             return Images(data, low, high, augment)
+        if kind == "folder":
+            photos = Photos(expand_root(synth.root))
+            ranks.say(*photos.notes)
+            return Images(photos, low, high, augment)
         network = generator_network_of(recipe, teacher).to(device, memory_format=torch.channels_last)
         player = None
         if learns:
@@ -346,7 +351,7 @@ def _try_networks(
     def images(count: int) -> Tensor:
         return source.draw(count, synth.size, Move(recipe.run.seed, -2, 0)).images
 
-    if synth.kind != "images":  # a set's are read, and counted
+    if not source.real:  # images are read, and counted
         advice = "set another synth.size or synth.kind"
         tried(images, source, batch, f"synth: {synth.kind} cannot make images", advice, device)
     for size in dict.fromkeys((synth.size, *synth.sizes)):

@@ -173,7 +173,7 @@ def visualize(
     MODEL is a student folder, a run folder, a checkpoint, or a recipe with --who teacher.
     """
     with terminal.Live("loading torch and the network"):
-        from segkd.runs.images import Reading
+        from segkd.data.photos import Reading
         from segkd.runs.trained import load_guide, load_model, own_teacher, seen_at
         from segkd.runs.visualize import Job, plan_drawings
         from segkd.runs.visualize import visualize as draw

@@ -10,14 +10,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segkd.data.classes import IGNORE, Classes
+from segkd.data.photos import DRAWN
 from segkd.foundation.errors import StorageError
 from segkd.foundation.files import atomic_write
 
 _PAPER, _INK, _FRAME = (255, 255, 255), (34, 34, 34), (208, 208, 208)
 _STRONG, _OTHERS = ((255, 0, 255), (255, 0, 0)), ((0, 255, 255), (0, 0, 128))
-_MARK = ("Software", "segkd visualize")
-"""A text in each drawing, so that it is not taken for a photo the next time."""
-_HEAD = 256  # bytes of a PNG in which its first text stands
 _ALIKE = 60  # distance between two colours that look alike
 Entry = tuple[str, tuple[int, int, int]]
 PLAIN, BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
@@ -122,20 +120,9 @@ def save_png(path: str | Path, rgb: np.ndarray) -> None:
 def as_png(picture: Image.Image) -> bytes:
     """A drawing's file, marked as one."""
     mark, buffer = PngInfo(), io.BytesIO()
-    mark.add_text(*_MARK)
+    mark.add_text(*DRAWN)
     picture.save(buffer, "png", pnginfo=mark)
     return buffer.getvalue()
-
-
-def is_drawing(path: Path) -> bool:
-    """Whether a file is one that `as_png` made."""
-    if path.suffix.lower() != ".png":
-        return False
-    try:
-        with path.open("rb") as file:
-            return b"tEXt" + "\0".join(_MARK).encode() in file.read(_HEAD)
-    except OSError:
-        return False  # it is told when it is read as an image
 
 
 def _share(fraction: float) -> str:

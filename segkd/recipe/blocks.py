@@ -237,10 +237,12 @@ def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
 class Synth(Block):
     """Where the synthetic images come from."""
 
-    kind: Literal["dcgan", "resize", "noise", "images"] = Field(description="two generators, noise, or a data set")
-    mix: Annotated[dict[Literal["noise", "images"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)] = Field(
-        {}, description="further sources, each with its share of a batch: {noise: 0.25}"
+    kind: Literal["dcgan", "resize", "noise", "images", "folder"] = Field(
+        description="two generators, noise, a data set, or a folder of images without labels"
     )
+    mix: Annotated[
+        dict[Literal["noise", "images", "folder"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)
+    ] = Field({}, description="further sources, each with its share of a batch: {noise: 0.25}")
     latent: Annotated[int, Field(ge=1, le=65536)] = Field(256, description="numbers in a generator's input")
     size: Size = Field(description="[height, width] of the images")
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field((), description="further sizes, drawn in turn")
@@ -259,6 +261,11 @@ class Synth(Block):
     replay: CountOrZero = Field(0, description="batches in the image bank, with the teacher's logits; 0: off")
     replay_uint8: bool = Field(False, description="the bank keeps 8 bits a number: a quarter of fp32's memory")
     split: Text = Field("train", description="images: the split of data.name to train on")
+    root: Text | None = Field(
+        None,
+        description="folder: where the images lie, relative to the working directory; ${SEGKD_DATA} allowed",
+        validate_default=True,
+    )
 
     @field_validator("mix")
     @classmethod
@@ -269,10 +276,25 @@ class Synth(Block):
             raise ValueError("the shares leave nothing of a batch to the main source")
         return mix
 
+    @field_validator("root")
+    @classmethod
+    def _where(cls, root: str | None, info: ValidationInfo) -> str | None:
+        named = "folder" in (info.data.get("kind"), *info.data.get("mix", ()))
+        if named and root is None:
+            raise ValueError("missing: name the folder of the images")
+        if root is not None and not named and "kind" in info.data:
+            raise ValueError("a folder that nothing reads: set synth.kind=folder, or synth.mix={folder: 0.5}")
+        return root
+
     @property
-    def shows_images(self) -> bool:
+    def shows_set(self) -> bool:
         """Whether the student is shown images of a data set."""
         return "images" in (self.kind, *self.mix)
+
+    @property
+    def shows_folder(self) -> bool:
+        """Whether the student is shown images of a folder."""
+        return "folder" in (self.kind, *self.mix)
 
     @field_validator("optimizer")
     @classmethod

@@ -12,6 +12,7 @@ import torch
 from segkd import build
 from segkd.data import catalogue
 from segkd.data.classes import Classes
+from segkd.data.photos import Photos
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, terminal
 from segkd.foundation.errors import TeacherError
@@ -27,7 +28,7 @@ from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root, with_values
 from segkd.runs import card
 from segkd.runs.costs import FirstSteps, forecast, table
-from segkd.runs.folder import METHOD, TEACHER, TEACHER_FILE
+from segkd.runs.folder import METHOD, PHOTOS, TEACHER, TEACHER_FILE
 from segkd.runs.labelled import Labelled, unmeasured
 from segkd.runs.options import Options
 from segkd.runs.place import choose_precision, place_of
@@ -109,6 +110,9 @@ class Distillation(Run[DistillRecipe]):
             raise TeacherError(
                 f"{self.recipe.teacher.weights or self.brought.name}: the processes have different teachers"
             )
+        synth = self.recipe.synth
+        if synth.shows_folder:
+            self.about[PHOTOS] = Photos(expand_root(synth.root)).listing()
         self.read_labelled()
         build.check_classes(self.teacher, self.recipe.student, self.watch if self.final is None else self.final)
         terminal.doing("preparing: the student and the generator")
@@ -127,12 +131,17 @@ class Distillation(Run[DistillRecipe]):
 
     def check(self) -> None:
         """The networks take the labelled images, and can be counted."""
-        networks, size = {"teacher": self.teacher, "student": self.game.student.network}, self.recipe.synth.size
+        synth = self.recipe.synth
+        networks, size = {"teacher": self.teacher, "student": self.game.student.network}, synth.size
         for data in (self.watch, self.final):
             for who, network in networks.items() if data is not None else ():
                 try_measured(network, who, data[0].image.shape[:2], self.place.device)
         if any("statistics" in needs for needs in self.game.needs.values()):
             ranks.say(*few_statistics(self.teacher.network))
+        if real := self.game.source.real:
+            ranks.say(
+                f"not data-free: the student is shown {real} real images{f' of {synth.root}' if synth.shows_folder else ''}"
+            )
         self.sizes: dict[str, int | None] = {}
         for who, network in networks.items():
             self.sizes |= {f"{who}_parameters": parameters_of(network), f"{who}_flops": flops_of(network, *size)}
@@ -204,12 +213,12 @@ class Distillation(Run[DistillRecipe]):
 
         A stream's are not counted here: each part of a run opens them, and they are no more for that.
         """
-        streams = self.recipe.synth.shows_images
-        return 0 if streams else audit.count("training") + audit.count("rendered")
+        synth = self.recipe.synth
+        return 0 if synth.shows_set or synth.shows_folder else audit.count("training") + audit.count("rendered")
 
     def real_images(self) -> int:
         """Those of a stream, or else what the audit saw: it sees the files of a stream's labels too, which nobody looks at."""
-        return self.game.source.real if self.recipe.synth.shows_images else self._opened
+        return self.game.source.real or self._opened
 
     def _save_samples(self, path: Path) -> None:
         classes = catalogue.classes_of(self.recipe.teacher.classes)

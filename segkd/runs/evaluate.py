@@ -10,6 +10,7 @@ import torch
 from segkd.data import catalogue
 from segkd.data.classes import disagreement
 from segkd.data.description import FILE
+from segkd.data.photos import Photos
 from segkd.data.samples import Dataset
 from segkd.evaluation.agreement import compare
 from segkd.evaluation.evaluate import Shown
@@ -18,7 +19,6 @@ from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import DataError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.recipe import expand_root
-from segkd.runs.images import Photos
 from segkd.runs.trained import Model, Precision, check_same_classes, device_and_bf16, seen_at
 
 SIZE_NAMES = {PROTOCOL_SIDE: "protocol", None: "original"}

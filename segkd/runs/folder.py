@@ -30,6 +30,8 @@ NOTHING = (".gitkeep", ".gitignore", ".DS_Store")
 """What a folder that is empty to its owner may hold."""
 TEACHER = "teacher sha256"
 """What `recipe.yaml` says about the file of the teacher's weights, or about these where they come without one."""
+PHOTOS = "photos sha256"
+"""Of the names and lengths of the files in synth.root."""
 METHOD = "method sha256"
 """And of a user's own method, where the run plays one; a copy lies in the folder `method`."""
 TEACHER_FILE = "teacher file sha256"
@@ -162,7 +164,7 @@ def free_keys(recipe: Recipe) -> tuple[str, ...]:
     """The keys that may change between the parts of a run: not the data that train, nor a teacher's looks."""
     if isinstance(recipe, TeachRecipe):
         return ("data.root", "data.final", "run.dir", "run.save_every")
-    if recipe.synth.shows_images:
+    if recipe.synth.shows_set:
         return ("data.root", "data.watch", "data.final", "data.size", *loop.FREE_KEYS[1:])
     return loop.FREE_KEYS
 

@@ -38,7 +38,7 @@ def unmeasured(recipe: Recipe) -> list[str]:
     A folder that is named and missing is an error, and so are images that train and are away.
     """
     data = recipe.data
-    trains = not isinstance(recipe, DistillRecipe) or recipe.synth.shows_images
+    trains = not isinstance(recipe, DistillRecipe) or recipe.synth.shows_set
     measures = data.name not in (None, "scenes") and (data.watch or data.final)
     if trains or not measures or data.root is None or not unset_root(data.root):
         return []

@@ -31,7 +31,17 @@ from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, filled
 from segkd.recipe.values import seconds_of
 from segkd.runs.costs import steps_for
 from segkd.runs.finished import finished
-from segkd.runs.folder import METHOD, RECIPE_HASH, TEACHER, TEACHER_FILE, about_run, data_root, free_keys, run_folder
+from segkd.runs.folder import (
+    METHOD,
+    PHOTOS,
+    RECIPE_HASH,
+    TEACHER,
+    TEACHER_FILE,
+    about_run,
+    data_root,
+    free_keys,
+    run_folder,
+)
 from segkd.runs.labelled import Labelled, labelled, model_of, score
 from segkd.runs.options import Options
 from segkd.runs.place import Place, place_of
@@ -272,6 +282,12 @@ class Run(ABC, Generic[AnyRecipe]):
             raise UsageError(
                 f"{folder}: teacher.weights: another file than the run has begun with (its sha256 is {given[:12]}, and was {known[:12]});"
                 " bring that one back, name another run.dir, or --accept teacher.weights"
+            )
+        known, given = before.get(PHOTOS), self.about.get(PHOTOS)
+        if start.step and given is not None and known not in (None, given) and "synth.root" not in accept:
+            raise UsageError(
+                f"{folder}: synth.root: the folder holds other images than the run has begun with; bring those back, name another"
+                " run.dir, or --accept synth.root"
             )
         for key, kind in ((METHOD, "method"), (TEACHER_FILE, "teacher")):
             own, other = before.get(key), self.about.get(key)

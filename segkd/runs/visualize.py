@@ -17,13 +17,13 @@ from segkd.data.image_files import MAX_PIXELS
 from segkd.data.images import read_image, read_mask
 from segkd.data.labels import Labels, ask_about_white, labels_around
 from segkd.data.pairing import Files, ending, files_of
+from segkd.data.photos import Reading, images_of
 from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
 from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import atomic_write
 from segkd.foundation.resize import Size, side_of
-from segkd.runs.images import Reading, images_of
 from segkd.runs.trained import Model, Precision, check_same_classes, device_and_bf16
 
 Kind = Literal["panel", "mask", "overlay"]

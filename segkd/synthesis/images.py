@@ -1,6 +1,9 @@
-"""Real images as a source: what `synth.kind: images` shows, and what the run then owns up to."""
+"""Real images as a source: a data set's, or those of a folder; the run then owns up to them."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,24 +11,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.data.resize import reduced
-from segkd.data.samples import Dataset
-from segkd.machine import ranks
+from segkd.data.samples import Sample
+from segkd.foundation.errors import DataError
+from segkd.machine import memory, ranks
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.source import Batch, Judge, Move, Size, Source
 
 
 class Images(Source):
-    """Random crops of a set's images, without their labels, in the teacher's input range.
+    """Random crops of images, whose labels nobody looks at, in the teacher's input range.
 
     Args:
-        data: the set; its images are read once.
+        data: the images, which are read once and kept, their shorter side reduced to 256 pixels.
         low, high: values (3,) that black and white take after the teacher's normalisation.
+
+    Raises:
+        DataError: an image is damaged, or they take more memory than is left.
     """
 
-    def __init__(self, data: Dataset, low: Tensor, high: Tensor, augment: Augment | None = None) -> None:
+    def __init__(self, data: Sequence[Sample], low: Tensor, high: Tensor, augment: Augment | None = None) -> None:
         super().__init__(augment)
-        samples = (reduced(sample) for sample in data)
-        self.images = [torch.from_numpy(np.ascontiguousarray(s.image)).permute(2, 0, 1) for s in samples]
+        self.images, left = [], (memory.available_mb() or math.inf) * 2**20
+        for sample in map(reduced, data):
+            left -= sample.image.nbytes
+            if left < 0:
+                raise DataError(f"{len(data)} images do not fit into memory; name a smaller folder or set")
+            self.images.append(torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1))
         self.register_buffer("low", low.view(3, 1, 1), persistent=False)
         self.register_buffer("span", (high - low).view(3, 1, 1), persistent=False)
 

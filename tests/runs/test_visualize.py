@@ -9,11 +9,10 @@ from PIL import Image
 from segkd.cli.main import main
 from segkd.data.classes import Classes, listed
 from segkd.data.images import read_image
+from segkd.data.photos import Reading, is_drawing
 from segkd.data.sets.camvid import CAMVID
-from segkd.evaluation.visualize import is_drawing
 from segkd.foundation.errors import DataError, UsageError
 from segkd.runs.evaluate import evaluate as measure
-from segkd.runs.images import Reading
 from segkd.runs.trained import Model
 from segkd.runs.visualize import plan_drawings, read_job, visualize
 from tests.data.folders import picture, write

@@ -1,11 +1,15 @@
 """Real images as a source: crops as they are, in the teacher's range, by the global seed."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
 from segkd.data.samples import Sample
 from segkd.data.sets.camvid import CAMVID
+from segkd.foundation.errors import DataError
+from segkd.machine import memory
 from segkd.models.teacher import input_range
 from segkd.synthesis.images import Images
 from segkd.synthesis.source import Move
@@ -85,3 +89,12 @@ def test_large_images_are_reduced_as_the_protocol_says(shape, kept):
 def test_masks_are_not_needed_and_nothing_is_learnt_or_saved():
     made, _ = stream((8, 8), masks=False)
     assert not list(made.parameters()) and not made.state_dict()
+
+
+def test_more_images_than_fit_into_memory_are_refused(monkeypatch):
+    for left, fits in ((3 * 8 * 9 * 3, True), (3 * 8 * 9 * 3 - 1, False)):
+        monkeypatch.setattr(memory, "available_mb", lambda left=left: left / 2**20)
+        with nullcontext() if fits else pytest.raises(DataError, match="^3 images do not fit into memory; name a sm"):
+            stream((8, 9), (8, 9), (8, 9))
+    monkeypatch.setattr(memory, "available_mb", lambda: None)
+    assert stream((8, 9))[0].real == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from segkd.data.images import read_image
 from segkd.data.labels import Labels, labels_around
 from segkd.data.pairing import below
 from segkd.data.samples import FileSet, Sample
-from segkd.evaluation.visualize import is_drawing
 from segkd.foundation.errors import DataError, UsageError
+
+DRAWN = ("Software", "segkd visualize")
+"""A text in each PNG that segkd draws, so that it is not taken for a photo the next time."""
+_HEAD = 256  # bytes of a PNG in which its first text stands
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class Reading:
         return Reading(self.value_range or other.value_range, self.most_pixels or other.most_pixels)
 
 
+def is_drawing(path: Path) -> bool:
+    """Whether a file is one that `segkd visualize` drew."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with path.open("rb") as file:
+            return b"tEXt" + "\0".join(DRAWN).encode() in file.read(_HEAD)
+    except OSError:
+        return False  # it is told when it is read as an image
+
+
 def images_of(source: Path, out: Path | None, note: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
     """The images that a source names, each with its place below the folder that was named; none that lie in `out`."""
     if not source.is_dir():
@@ -79,13 +94,15 @@ class Photos(FileSet):
         folder: hidden files, earlier drawings of segkd, and files of other kinds are left out; `notes` tell how many.
 
     Raises:
-        DataError: there is no image, or the folder holds masks beside its images, which would be taken for photos (a
+        DataError: there is no such folder, or no image in it, or it holds masks beside its images, which would be taken for photos (a
             folder `masks` beside `images`, or a grey or palette PNG of the name that an image in colour has); when an
             image is asked for: it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
             images = folder / "images"
             raise DataError(f"{folder}: holds masks too; name {images}, or describe the masks in a dataset.yaml there")
@@ -96,6 +113,11 @@ class Photos(FileSet):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def listing(self) -> str:
+        """A hash of the names of the images and of how long their files are."""
+        lines = (f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}\n" for path in self.paths)
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def read(self, index: int) -> Sample:
         """One image without a mask. Raises DataError."""
