@@ -51,12 +51,13 @@ setup(
     ],
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
-        "hf": ["transformers>=4.44"],
+        "hf": ["transformers>=5"],
         "tb": ["tensorboard>=2.17"],
         "test": [
             "pytest>=8.2",
             "pytest-xdist>=3.6.1",
             "hypothesis>=6.100",
+            "transformers>=5",
             "ruff==0.17.*",
         ],  # another ruff would format differently
     },

@@ -27,7 +27,7 @@ from segkd.methods.base import Method, Rules
 from segkd.methods.finding import MethodFile, method_class, term_class
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network, fitting_mb
-from segkd.models.family import Sizes
+from segkd.models.family import Sizes, family_of
 from segkd.models.own import OwnNetwork
 from segkd.models.selection import select_weights
 from segkd.models.taps import check_statistics
@@ -51,14 +51,18 @@ from segkd.training.networks import Networks
 from segkd.training.teaching import Objective, Teaching, class_weights
 
 
-def network_of(model: blocks.Model | blocks.Student, classes: int, megabytes: float | None = None) -> nn.Module:
-    """The network of a recipe block, with random weights drawn from torch's global generator.
+def network_of(
+    model: blocks.Model | blocks.Student, classes: int, megabytes: float | None = None, folder: Path | None = None
+) -> nn.Module:
+    """The network of a recipe block, with random weights drawn from torch's global generator; `folder`: of its weights.
 
     Raises:
         RecipeError: it cannot be built, or not in so many MB.
     """
     block = {blocks.Teacher: "teacher", blocks.Student: "student"}.get(type(model), "model")
-    return create_network(model.arch, model.encoder, classes, model.options, block=block, megabytes=megabytes)
+    return create_network(
+        model.arch, model.encoder, classes, model.options, block=block, megabytes=megabytes, folder=folder
+    )
 
 
 def start_from(network: nn.Module, weights: str | None) -> None:
@@ -97,10 +101,11 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
         TeacherError: its weights are missing, damaged, or do not fit; or `own` gives no network.
     """
     classes = catalogue.classes_of(block.classes)
-    state = None
+    state, path = None, None
     if block.weights is not None:
-        state = read_state(Path(expand_root(block.weights)), block.recipe, trust_pickle, block.weights_key)
-    network = own.built() if own is not None else network_of(block, len(classes), fitting_mb(state or {}))
+        path = Path(expand_root(block.weights))
+        state = read_state(path, block.recipe, trust_pickle, block.weights_key)
+    network = own.built() if own is not None else network_of(block, len(classes), fitting_mb(state or {}), path)
     if state is not None:
         try:
             load_weights(network, state, block.weights)
@@ -108,8 +113,18 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
             if own is None:
                 raise
             raise TeacherError(f"{error}; teacher.weights=null takes the network as {own.name} gives it") from error
+    _compare_labels(family_of(network).labels(network), classes)
     sizes = Sizes(block.multiple or 1, block.size) if block.multiple or block.size else None
     return Teacher(network, classes.names, block.mean, block.std, sizes)
+
+
+def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:
+    """Tell where a teacher itself calls its classes otherwise than the recipe."""
+    there, here = (["".join(filter(str.isalnum, name.lower())) for name in names] for names in (labels, classes.names))
+    if other := [f"{k} {labels[k]} ({classes.names[k]})" for k in range(len(labels)) if there[k] != here[k]]:
+        terminal.say(
+            f"teacher: {len(other)} of {len(labels)} classes have other names than in teacher.classes: {first_few(other)}"
+        )
 
 
 def check_classes(teacher: Teacher, student: blocks.Student, data: Dataset | None) -> None:

@@ -127,7 +127,7 @@ def checked(
     also = [preset for preset in others if preset != runs]
     said = [f"distill, {runs}", *([f"also with {', '.join(also)}"] if also else [])]
     teacher, weights = recipe.teacher, recipe.teacher.weights
-    if weights is not None and not weights.startswith("${") and not os.path.isfile(weights):
+    if weights is not None and not weights.startswith("${") and not os.path.exists(weights):
         hint = f"make it with segkd teach {teacher.recipe}" if teacher.recipe else weights
         said.append(f"teacher not there yet: {hint}")
     return "; ".join(said)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segkd.foundation.errors import RecipeError, one_line
+from segkd.foundation.errors import RecipeError, SegkdError, one_line
 from segkd.machine import memory
 from segkd.machine.memory import out_of_memory
 from segkd.models.family import Builder, architectures
@@ -54,7 +55,7 @@ GIVEN = {"classes", "encoder_name", "encoder_weights", "in_channels", "activatio
 
 def create_network(
     arch: str, encoder: str | None, classes: int, options: Mapping[str, Option], *, block: str = "model",
-    megabytes: float | None = None,
+    megabytes: float | None = None, folder: Path | None = None,
 ) -> nn.Module:  # fmt: skip
     """A network of one of the families, with random weights.
 
@@ -66,8 +67,10 @@ def create_network(
             base recipe's back.
         block: the block of the recipe that describes it, for errors.
         megabytes: what it may take while it is built; by default what the machine has left.
+        folder: that of its weights, which describes the networks of some families.
 
     Raises:
+        TeacherError: what the folder holds describes no such network.
         RecipeError: there is no such architecture or encoder, it refuses an option, or it takes more memory.
     """
     options = {key: value for key, value in options.items() if value is not None}
@@ -81,13 +84,25 @@ def create_network(
         raise RecipeError(
             [f"{block}.encoder: no encoder is called {encoder}: a name with a source would be downloaded"]
         )
-    if unknown := unknown_arguments(kind, encoder, options):
-        own = [] if str(encoder).startswith("tu-") else sorted(signature(kind).parameters.keys() - GIVEN)
+    if family.from_folder and folder is None:
+        raise RecipeError(
+            [f"{block}.arch: {found} is described by the folder of its weights, which only a teacher has"]
+        )
+    if unknown := sorted(options) if family.from_folder else unknown_arguments(kind, encoder, options):
+        own = (
+            []
+            if family.from_folder or str(encoder).startswith("tu-")
+            else sorted(signature(kind).parameters.keys() - GIVEN)
+        )
         has = f"; it has {', '.join(own)}" if own else ""
         raise RecipeError([f"{block}.options: {of} has no option {unknown[0]!r}{has}"])
     try:
         with at_most(megabytes):
+            if family.from_folder:
+                return family.build_from(kind, folder, classes)
             return family.build(kind, encoder, classes, options)
+    except SegkdError:
+        raise
     except Exception as error:  # code of libraries, which check little
         if out_of_memory(error):
             raise

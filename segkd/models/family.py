@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,6 +56,8 @@ class Family:
 
     beside: tuple[str, ...] = ()
     """Beginnings of the names of tensors that a file may hold, and that have no part in segmenting."""
+    from_folder = False
+    """Whether the folder of its weights describes a network: it is made by `build_from`, and has no options."""
 
     def architectures(self) -> Mapping[str, Builder]:
         """Those that it can build, by name."""
@@ -64,6 +67,10 @@ class Family:
         """A network with random weights, from torch's global generator; raises whatever the library does."""
         raise NotImplementedError
 
+    def build_from(self, kind: Builder, folder: Path, classes: int) -> nn.Module:
+        """A network with random weights, as the folder of its weights describes it."""
+        raise NotImplementedError
+
     def owns(self, network: nn.Module) -> bool:
         """Whether a network is one of them."""
         return True
@@ -71,6 +78,14 @@ class Family:
     def named(self, keys: Collection[str]) -> str | None:
         """The architecture of the network whose tensors have these names, where they tell."""
         return None
+
+    def labels(self, network: nn.Module) -> tuple[str, ...]:
+        """What it calls its classes, where it knows; else nothing."""
+        return ()
+
+    def renamed(self, network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors of a file by the names that the library has for them today."""
+        return state
 
     def sizes(self, network: nn.Module) -> Sizes:
         """Which sizes it takes."""

@@ -29,7 +29,6 @@ _AVERAGED = re.compile(r"ema|average|swa|shadow", re.IGNORECASE)
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|loss|criterion|metric", re.IGNORECASE)
 _ELSEWHERE = {
     "torchvision's kind": ({"backbone", "classifier"}, {"backbone", "classifier", "aux_classifier"}),
-    "Hugging Face's transformers": ({"segformer", "decode_head"}, None),
     "mmsegmentation": ({"backbone", "decode_head"}, None),
 }
 """Libraries by the modules that their networks have: those that must be there, and all that may be."""
@@ -159,11 +158,11 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         TeacherError: missing or extra keys, another shape or kind of number, a number that is not finite, or a variance
             below 0.
     """
-    own = network.state_dict()
-    state = _of_network(state, own, family_of(network).beside, source)
+    own, family = network.state_dict(), family_of(network)
+    state = _of_network(family.renamed(network, state), own, family.beside, source)
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     if missing or extra:
-        raise TeacherError(f"{source}: {_misfit(missing, extra, state)}")
+        raise TeacherError(f"{source}: {_misfit(missing, extra, state, type(network).__name__)}")
     wrong = [
         f"{key}: expected {difference}" for key, value in own.items() if (difference := _difference(value, state[key]))
     ]
@@ -196,10 +195,11 @@ def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], beside: 
     return {key: value for key, value in own.items() if key.endswith(counter) and key not in inside} | inside
 
 
-def _misfit(missing: Sequence[str], extra: Sequence[str], state: Mapping[str, Tensor]) -> str:
+def _misfit(missing: Sequence[str], extra: Sequence[str], state: Mapping[str, Tensor], kind: str) -> str:
     """What is wrong with the names of a file's tensors, and what to do."""
     keys = [key.removeprefix("model.") for key in state]
-    if named := next(filter(None, (family.named(keys) for family in families())), None):
+    named = next(filter(None, (family.named(keys) for family in families())), None)
+    if named not in (None, kind):
         return f"the weights of a {named}: a teacher of arch: {named} and encoder: null"
     modules = {key.partition(".")[0] for key in keys}
     for library, (needed, possible) in _ELSEWHERE.items():

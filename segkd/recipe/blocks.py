@@ -87,7 +87,7 @@ class Model(Block):
     """A segmentation network and the input that it was made for."""
 
     arch: Architecture = Field(
-        description="architecture, by its name in segmentation_models_pytorch or torchvision, SegNet, or module (your own)"
+        description="architecture, by its name in smp, torchvision or transformers, SegNet, or module (your own)"
     )
     encoder: Text | None = Field(
         None, description="encoder by name; null where the architecture has no choice", validate_default=True
@@ -103,6 +103,13 @@ class Model(Block):
     options: Options = Field(
         {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
     )
+
+    @field_validator("arch")
+    @classmethod
+    def _can_be_built(cls, arch: str) -> str:
+        if cls is Model and arch.lower() in map(str.lower, networks.from_folder()):
+            raise ValueError(f"{arch} is described by the folder of its weights, and can only be a teacher")
+        return arch
 
     @field_validator("encoder")
     @classmethod

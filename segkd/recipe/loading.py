@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from segkd.foundation.errors import RecipeError, UsageError
-from segkd.recipe.blocks import OWN, DistillRecipe, TeachRecipe
+from segkd.recipe import networks, pretrained
+from segkd.recipe.blocks import OWN, DistillRecipe, Teacher, TeachRecipe
 from segkd.recipe.given import RECIPE
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
 from segkd.recipe.own_options import Option, Options, filled_in
@@ -121,7 +122,8 @@ def read(
         more = [f"{shown_path(path)}: and more mistakes than these {MAX_ERRORS}"] if len(errors) > MAX_ERRORS else []
         raise RecipeError(errors[:MAX_ERRORS] + more)
     name = run_name(path if isinstance(source, Mapping) else Path(source), given)
-    return Loaded(_completed(recipe, known, further, name), tree, notes)
+    complete, lines = _completed(recipe, known, further, name)
+    return Loaded(complete, tree, notes + lines)
 
 
 def presets(source: str | Path, own: bool = False) -> list[str]:
@@ -313,9 +315,10 @@ def _typed(
 
 def _completed(
     recipe: DistillRecipe | TeachRecipe, methods: Mapping[str, Terms], further: Mapping[str, Further], name: str
-) -> DistillRecipe | TeachRecipe:
-    """The recipe with the values that follow from others."""
+) -> tuple[DistillRecipe | TeachRecipe, list[str]]:
+    """The recipe with the values that follow from others, and lines on them."""
     values: dict[str, Any] = {}
+    lines: list[str] = []
     if recipe.run.dir is None:
         values["run.dir"] = f"runs/{name}-s{recipe.run.seed}"
     if isinstance(recipe, DistillRecipe):
@@ -325,4 +328,30 @@ def _completed(
         values["terms"] = {
             term: filled_in({"weight": WEIGHT, **further[term].options}, said)[0] for term, said in recipe.terms.items()
         }
-    return with_values(recipe, values)
+        normalised, lines = _normalised(recipe.teacher)
+        values |= normalised
+    return with_values(recipe, values), lines
+
+
+def _normalised(teacher: Teacher) -> tuple[dict[str, Any], list[str]]:
+    """The teacher's mean and std, where the recipe states none and the folder of its weights does, and lines on it."""
+    if teacher.weights is None or unset_root(teacher.weights):
+        return {}, []
+    folder = expand_root(teacher.weights)
+    said = pretrained.input_of(folder)
+    if said is None:
+        unsaid = {"mean", "std"} - teacher.model_fields_set and teacher.arch.lower() in map(
+            str.lower, networks.from_folder()
+        )
+        default = f"teacher.mean and std: no {pretrained.FILE} in {teacher.weights}: taken to be {list(teacher.mean)}"
+        return {}, [f"{default} and {list(teacher.std)} where the recipe states none"] if unsaid else []
+    values: dict[str, Any] = {}
+    lines = list(said.notes)
+    for key in ("mean", "std"):
+        ours, theirs = getattr(teacher, key), getattr(said, key)
+        if key not in teacher.model_fields_set:
+            values[f"teacher.{key}"] = list(theirs)
+        elif max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > 1e-3:
+            words = f"{[round(each, 4) for each in theirs]} in {folder / pretrained.FILE}"
+            lines.append(f"teacher.{key}: {list(ours)}, as the recipe says, and not {words}")
+    return values, lines

@@ -15,6 +15,8 @@ from typing import Any
 from segkd.foundation import rooms
 from segkd.recipe.messages import nearest, shown, suggestion
 
+_STATED = ("NAMES", "ONLY_TEACHERS", "FROM_FOLDER")
+"""Constants of a family's file that recipes are checked by."""
 _ALIASES = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
 """Former names of smp for encoders of timm: it takes them as `tu-` names."""
 
@@ -67,15 +69,18 @@ def only_teachers() -> tuple[str, ...]:
 
 
 @cache
+def from_folder() -> tuple[str, ...]:
+    """Those that the folder of their weights describes: their family states `FROM_FOLDER`."""
+    return tuple(name for stated in _families() if stated.get("FROM_FOLDER") for name in stated["NAMES"])
+
+
+@cache
 def _families() -> tuple[dict[str, Any], ...]:
     """The constants that the files of the families state, each with its value."""
     trees = (ast.parse(path.read_text("utf-8")) for path in rooms.files(rooms.FAMILIES).values())
     stated = ({getattr(node.targets[0], "id", ""): node.value for node in tree.body if isinstance(node, ast.Assign)}
               for tree in trees)  # fmt: skip
-    return tuple(
-        {name: ast.literal_eval(value) for name, value in each.items() if name in ("NAMES", "ONLY_TEACHERS")}
-        for each in stated
-    )
+    return tuple({name: ast.literal_eval(value) for name, value in each.items() if name in _STATED} for each in stated)
 
 
 @cache
