@@ -115,7 +115,7 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
             raise TeacherError(f"{error}; teacher.weights=null takes the network as {own.name} gives it") from error
     _compare_labels(family_of(network).labels(network), classes)
     sizes = Sizes(block.multiple or 1, block.size) if block.multiple or block.size else None
-    return Teacher(network, classes.names, block.mean, block.std, sizes)
+    return Teacher(network, classes.names, block.mean, block.std, sizes, block.features)
 
 
 def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:
@@ -277,7 +277,7 @@ def distiller_of(
     """
     synth, run = recipe.synth, recipe.run
     torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
-    student = Adapter(_student_network(recipe.student, teacher), teacher.classes)
+    student = Adapter(_student_network(recipe.student, teacher), teacher.classes, features=recipe.student.features)
     student = student.to(device, memory_format=torch.channels_last)
     method, passes = method_of(recipe, own).to(device), Passes(bf16, run.checkpointing)
     _check_processes(recipe)

@@ -137,9 +137,12 @@ def audited(recipe: Recipe, summary: dict[str, Any]) -> str:
 def following(recipe: Recipe, made: str, measured: bool) -> list[str]:
     """The commands that somebody who has read so far may want."""
     from segkd.recipe import DistillRecipe
+    from segkd.recipe.blocks import OWN
 
     folder = shlex.quote(str(recipe.run.dir))
-    unlabelled = f"segkd eval {folder} --data folder --root PHOTOS --against {folder}  # agreement with the teacher"
+    own = isinstance(recipe, DistillRecipe) and recipe.teacher.arch.lower() == OWN
+    against = f"{folder} --teacher-file FILE:FUNCTION" if own else folder
+    unlabelled = f"segkd eval {folder} --data folder --root PHOTOS --against {against}  # agreement with the teacher"
     lines = [
         *([f"segkd eval {folder}"] if measured else [unlabelled] if isinstance(recipe, DistillRecipe) else []),
         f"segkd visualize {folder} IMAGE_OR_FOLDER --out drawings",

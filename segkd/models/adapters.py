@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from segkd.foundation.errors import TeacherError
 from segkd.machine.layers import quicken
 from segkd.models.family import Size, Sizes, family_of
+from segkd.models.taps import FeatureTap, last_maps
+
+_SMALL = (128, 192)  # pixels of an image that shows where a network's maps are: four rows of them at stride 32
 
 
 def as_logits(output: object) -> Tensor:
@@ -37,6 +40,7 @@ class Adapter(nn.Module):
 
     Args:
         sizes: which sizes of images the network takes; by default as its family says.
+        features: the submodules whose last maps a term may look at; by default as its family says.
 
     Attributes:
         network: the wrapped module, with its own parameter names.
@@ -46,7 +50,9 @@ class Adapter(nn.Module):
         in_fp32: the network is computed in fp32 under autocast too.
     """
 
-    def __init__(self, network: nn.Module, classes: int, sizes: Sizes | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, classes: int, sizes: Sizes | None = None, features: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.family = family_of(network)
         self.network = quicken(network)
@@ -54,6 +60,9 @@ class Adapter(nn.Module):
         self.sizes = sizes or self.family.sizes(network)
         self.head_stride = 1 if self.sizes.fixed else self.family.head_stride(network)
         self.in_fp32 = False
+        self._features = tuple(features)
+        if features:
+            FeatureTap(network, features)  # says which are not there
 
     @property
     def stride(self) -> int:
@@ -62,8 +71,23 @@ class Adapter(nn.Module):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The submodules of the network whose last maps a term may look at."""
-        return self.family.features(self.network)
+        """The submodules of the network whose last maps a term may look at.
+
+        Where nothing is known of it, one small image runs through it, once.
+
+        Raises:
+            TeacherError: none gives maps.
+        """
+        self._features = self._features or self.family.features(self.network) or self._found()
+        return self._features
+
+    def _found(self) -> tuple[str, ...]:
+        device = next(self.network.parameters()).device
+        sides = self.sizes.fixed or tuple(-(-side // self.stride) * self.stride for side in _SMALL)
+        found = last_maps(self.network, torch.zeros(1, 3, *sides, device=device))
+        if not found:
+            raise TeacherError("a term looks at features, and no submodule of the network gives (N,C,H,W) maps")
+        return found
 
     def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
         """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,3,H,W)."""

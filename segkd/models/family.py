@@ -104,8 +104,8 @@ class Family:
         return F.interpolate(maps, scale_factor=stride, mode="bilinear", align_corners=False)
 
     def features(self, network: nn.Module) -> tuple[str, ...]:
-        """The submodules whose last maps a term may look at, in the order of execution."""
-        return ("encoder", "decoder")
+        """The submodules whose last maps a term may look at, in the order of execution; none: they have to be found."""
+        return ()
 
 
 @cache

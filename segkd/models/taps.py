@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -139,14 +139,14 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 class FeatureTap:
     """Collects the output maps (N,C,h,w) of named submodules while open, in the order of execution."""
 
-    def __init__(self, network: nn.Module, names: tuple[str, ...] = ("encoder", "decoder")) -> None:
-        modules = dict(network.named_modules())
-        unknown = [name for name in names if name not in modules]
-        if unknown:
-            raise TeacherError(
-                f"no submodule {unknown[0]!r} to tap; the network's own are {', '.join(list(modules)[1:6])}"
-            )
-        self.modules = [modules[name] for name in names]
+    def __init__(self, network: nn.Module, names: Sequence[str] = ("encoder", "decoder")) -> None:
+        try:
+            self.modules = [network.get_submodule(name) for name in names]
+        except AttributeError as error:
+            known = dict(network.named_modules())
+            unknown = next(name for name in names if name not in known)
+            own = ", ".join(list(known)[1:6])
+            raise TeacherError(f"no submodule {unknown!r} to tap; the network's own are {own}") from error
         self.features: list[Tensor] = []
 
     @contextmanager
@@ -165,6 +165,40 @@ class FeatureTap:
         if not maps:
             raise TeacherError(f"a term looks at features, and {type(module).__name__} gives no (N,C,H,W) maps")
         self.features.append(maps[-1])
+
+
+@torch.no_grad()
+def last_maps(network: nn.Module, image: Tensor) -> tuple[str, ...]:
+    """The submodules that give the last map at each size, in the order in which an image (1,3,H,W) runs through them.
+
+    A map has the image's ratio of sides, which a table of attention has not, and more than a pixel. The logits are none: from
+    the end back to where there are no longer as many maps as the network gives. Nor is what runs several times. Of submodules
+    that give the same map, it is the outermost.
+    """
+    ran: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: ran.extend((name, maps) for maps in list(_maps_in(output))[-1:])
+
+    modes = {module: module.training for module in network.modules()}
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+    try:
+        with torch.autocast(image.device.type, enabled=False), torch.random.fork_rng([]):
+            logits = list(_maps_in(network.eval()(image)))[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    while ran and ran[-1][1].shape[1] == logits.shape[1]:
+        ran.pop()
+    often = [name for name, _ in ran]
+    height, width = image.shape[-2:]
+    found = {
+        (h, w): name for name, maps in ran
+        if often.count(name) == 1 and 1 < (h := maps.shape[-2]) <= height and h * width == (w := maps.shape[-1]) * height
+    }  # fmt: skip
+    return tuple(name for name in often if name in found.values())
 
 
 def _maps_in(output: object) -> Iterator[Tensor]:

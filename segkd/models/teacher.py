@@ -25,8 +25,9 @@ class Teacher(Adapter):
         mean: Sequence[float],
         std: Sequence[float],
         sizes: Sizes | None = None,
+        features: Sequence[str] = (),
     ) -> None:
-        super().__init__(network, classes=len(names), sizes=sizes)
+        super().__init__(network, classes=len(names), sizes=sizes, features=features)
         self.names = tuple(names)
         self.mean, self.std = tuple(mean), tuple(std)
         self.requires_grad_(False)

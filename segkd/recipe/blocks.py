@@ -28,6 +28,7 @@ from segkd.recipe.values import (
     Decay,
     Fraction,
     FurtherTerms,
+    Names,
     NotNegative,
     Place,
     Positive,
@@ -165,6 +166,11 @@ class Teacher(Model):
         description="[height, width] of the only images that it takes: others are resampled to it, and its logits back",
     )
 
+    features: Names = Field(
+        (),
+        description="submodules whose last maps a term may look at, as [layer3, head]; none: those that it has by itself",
+    )
+
     @field_validator("weights")
     @classmethod
     def _trained(cls, weights: str | None, info: ValidationInfo) -> str | None:
@@ -210,6 +216,7 @@ class Student(Block):
     )
     optimizer: Optimizer = Field(description="the student's optimiser")
     schedule: Schedule = Field(Schedule(), description="the student's learning-rate schedule")
+    features: Names = Field((), description="submodules whose last maps a term may look at, as for the teacher")
     ema: Decay = Field(0.999, description="decay of the averaged weights a step; 0: off")
 
     @field_validator("arch")

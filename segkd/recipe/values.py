@@ -117,6 +117,7 @@ Pixels = Annotated[int, Field(ge=1, le=8192)]
 # YAML knows lists only; everything inside a tuple stays strict.
 Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
+Names = Annotated[tuple[Text, ...], Field(strict=False)]
 Scale = Annotated[float, Field(ge=0.05, le=20)]
 Range = Annotated[tuple[Scale, Scale], Field(strict=False)]
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]

@@ -1,5 +1,7 @@
 """Taps: the statistics against sums by hand, every kind of BatchNorm, and nothing left behind."""
 
+import copy
+
 import numpy as np
 import pytest
 import timm.layers
@@ -8,6 +10,8 @@ import torchvision
 from torch import nn
 
 from segkd.foundation.errors import TeacherError
+from segkd.models.adapters import Adapter
+from segkd.models.family import Sizes
 from segkd.models.taps import BatchNormTap, FeatureTap, batchnorm_layers, check_statistics, untouched_statistics
 
 
@@ -180,6 +184,46 @@ def test_features_come_in_the_order_of_execution():
         network(images)
     assert [tuple(f.shape) for f in features] == [(2, 4, 6, 6), (2, 4, 3, 3)]
     assert torch.equal(features[0], network[0](images))
+
+
+class Unfamiliar(nn.Module):
+    """Two scales, an attention over pixels, a stage that runs twice, and a head that is upsampled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+        self.twice, self.deep, self.table = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 8, 2, 2), nn.Identity()
+        self.pooled, self.head = nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Conv2d(8, 5, 1), nn.Upsample(scale_factor=4))
+
+    def forward(self, images):
+        x = self.deep(self.twice(self.twice(self.stem(images))))
+        table = self.table(x.flatten(2).transpose(1, 2) @ x.flatten(2))
+        return {"out": self.head(x + self.pooled(x) + table.mean())}
+
+
+def test_where_the_maps_of_an_unfamiliar_network_are_is_found_by_one_image():
+    """The last at each stride, without the logits; nothing of the network changes, and it is asked once."""
+    network = Adapter(Unfamiliar(), 5, Sizes(4))
+    network.network.stem.eval()
+    modes, before = [module.training for module in network.modules()], copy.deepcopy(network.state_dict())
+    torch.manual_seed(1)
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert network.features == ("stem", "deep") and torch.equal(torch.rand(1), drawn)
+    assert [module.training for module in network.modules()] == modes and hooks_of(network) == 0
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    images = torch.randn(2, 3, 8, 12)
+    with FeatureTap(network.network, network.features).open() as features:
+        network.eval()(images)
+    assert [tuple(maps.shape) for maps in features] == [(2, 4, 4, 6), (2, 8, 2, 3)]
+    assert torch.equal(features[0], network.network.stem(images))
+    network.network.forward = None
+    assert network.features == ("stem", "deep"), "not found anew"
+    assert Adapter(Unfamiliar(), 5, features=["deep"]).features == ("deep",)
+    with pytest.raises(TeacherError, match="no submodule 'layer3' to tap; the network's own are stem, stem.0"):
+        Adapter(Unfamiliar(), 5, features=["layer3"])
+    with pytest.raises(TeacherError, match="no submodule of the network gives"):
+        Adapter(nn.Conv2d(3, 5, 1), 5).features  # noqa: B018 - it is looked for
 
 
 def test_an_unknown_submodule_is_named():

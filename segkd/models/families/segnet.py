@@ -139,5 +139,8 @@ class SegNets(Family):
     def owns(self, network: nn.Module) -> bool:
         return isinstance(network, SegNet)
 
+    def features(self, network: nn.Module) -> tuple[str, ...]:
+        return ("encoder", "decoder")
+
 
 FAMILY = SegNets()

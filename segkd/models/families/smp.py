@@ -49,5 +49,8 @@ class SMP(Family):
         _, upsampling, activation = network.segmentation_head
         return activation(upsampling(maps))
 
+    def features(self, network: nn.Module) -> tuple[str, ...]:
+        return ("encoder", "decoder")
+
 
 FAMILY = SMP()
