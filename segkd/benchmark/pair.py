@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from segkd.benchmark.reference import Reference
 from segkd.data import catalogue
 from segkd.foundation.errors import UsageError
 from segkd.models.teacher import Teacher
-from segkd.models.weights import load_weights, read_state
+from segkd.models.weights import load_weights, read_state, weights_file
 from segkd.recipe import DistillRecipe, expand_root
 from segkd.training.distiller import Distiller
 
@@ -31,16 +30,17 @@ class Trained:
 def has_weights(recipe: DistillRecipe) -> bool:
     """Whether the file with the teacher's weights is there."""
     weights = recipe.teacher.weights
-    return weights is not None and Path(expand_root(weights)).is_file()
+    return weights is not None and weights_file(expand_root(weights)).is_file()
 
 
 def trained(recipe: DistillRecipe) -> Trained:
     """The recipe's teacher; where its weights are missing, one whose statistics have seen noise: as quick as another."""
     block, classes = recipe.teacher, catalogue.classes_of(recipe.teacher.classes)
     torch.manual_seed(0)
-    network = build.network_of(block, len(classes))
-    if has_weights(recipe):
-        load_weights(network, read_state(Path(expand_root(block.weights))), block.weights)
+    path = expand_root(block.weights) if has_weights(recipe) else None
+    network = build.network_of(block, len(classes), folder=path)
+    if path is not None:
+        load_weights(network, read_state(path), block.weights)
         return Trained(network, classes.names, False)
     with torch.no_grad():
         network.train()(torch.randn(2, 3, *recipe.synth.size))

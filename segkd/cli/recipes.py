@@ -100,6 +100,7 @@ def checked(
         RecipeError: with the mistakes of all of them.
     """
     from segkd.recipe import DistillRecipe, find, load, method_terms, presets
+    from segkd.recipe.hub import SCHEME
     from segkd.recipe.loading import read
     from segkd.recipe.sources import is_shipped
 
@@ -110,7 +111,7 @@ def checked(
     try:
         if not overrides:
             others = alternatives(presets(name, own=not is_shipped(find(name))), presets(name))
-        recipe = load(name, overrides, method_file=method_file, own_teacher=own_teacher)
+        recipe = load(name, overrides, method_file=method_file, own_teacher=own_teacher, fetch=False)
     except RecipeError as error:
         errors += error.errors
     for preset in others if recipe is None or isinstance(recipe, DistillRecipe) else ():
@@ -127,7 +128,7 @@ def checked(
     also = [preset for preset in others if preset != runs]
     said = [f"distill, {runs}", *([f"also with {', '.join(also)}"] if also else [])]
     teacher, weights = recipe.teacher, recipe.teacher.weights
-    if weights is not None and not weights.startswith("${") and not os.path.exists(weights):
+    if weights is not None and not weights.startswith(("${", SCHEME)) and not os.path.exists(weights):
         hint = f"make it with segkd teach {teacher.recipe}" if teacher.recipe else weights
         said.append(f"teacher not there yet: {hint}")
     return "; ".join(said)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from segkd.recipe import networks, strict_yaml
+from segkd.recipe import hub, networks, strict_yaml
 from segkd.recipe.datasets import final_split
 from segkd.recipe.options import Options
 from segkd.recipe.values import (
@@ -150,7 +150,7 @@ class Teacher(Model):
 
     weights: Text | None = Field(
         None,
-        description="file with the weights, or folder of save_pretrained, relative to the recipe; needed, but for a module",
+        description="file, or folder of save_pretrained, relative to the recipe, or hf://OWNER/NAME; needed, but for a module",
         validate_default=True,
     )
     weights_key: Text | None = Field(
@@ -176,6 +176,8 @@ class Teacher(Model):
     def _trained(cls, weights: str | None, info: ValidationInfo) -> str | None:
         if weights == "none":
             raise ValueError("a teacher needs trained weights: name their file")
+        if weights is not None and hub.on_hub(weights) and (wrong := hub.wrong_name(weights)):
+            raise ValueError(wrong)
         if weights is None and not _is_own(info.data.get("arch", OWN)):
             raise ValueError("missing")
         return weights

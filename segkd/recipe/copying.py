@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML, MappingNode, ScalarNode
 
 from segkd.foundation.errors import RecipeError
+from segkd.recipe import hub
 from segkd.recipe.sources import named, no_file, read_text, shown_path
 from segkd.recipe.strict_yaml import parse
 
@@ -36,7 +37,11 @@ def anchored(source: Path) -> str:
     for key, node in _scalars(yaml.compose(text), ()):
         path = node.value
         block = key[2:] if key[:1] == ("presets",) else key
-        if not (key == ("extends",) or block in _WEIGHTS) or no_file(block, path) or path.startswith(("/", "~", "${")):
+        if (
+            not (key == ("extends",) or block in _WEIGHTS)
+            or no_file(block, path)
+            or path.startswith(("/", "~", "${", hub.SCHEME))
+        ):
             continue
         whole = os.path.abspath(source.parent / path)
         if key == ("extends",) and not os.path.isfile(whole) and named(path):

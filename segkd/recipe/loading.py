@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from segkd.foundation.errors import RecipeError, UsageError
-from segkd.recipe import networks, pretrained
+from segkd.recipe import hub, networks, pretrained
 from segkd.recipe.blocks import OWN, DistillRecipe, Teacher, TeachRecipe
 from segkd.recipe.given import RECIPE
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
@@ -45,6 +45,7 @@ def load(
     methods: Mapping[str, Terms] | None = None,
     method_file: Path | None = None,
     own_teacher: str | None = None,
+    fetch: bool = True,
 ) -> DistillRecipe | TeachRecipe:
     """Reads a recipe, with everything it extends, its presets and the command line's values.
 
@@ -55,14 +56,17 @@ def load(
         methods: the methods that exist; None: those in `segkd/methods`.
         method_file: a user's own method, which the recipe must choose; it is read here, and not run.
         own_teacher: what a user's own teacher is called, which takes the place of the recipe's architecture.
+        fetch: a teacher on the hub is downloaded where the recipe does not say how its input was normalised.
 
     Returns:
         The recipe, complete: the method's weights and `run.dir` are filled in.
 
     Raises:
         RecipeError: with one line for each mistake.
+        TeacherError: the folder of the teacher's weights says not how its input was normalised.
+        StorageError: the teacher cannot be downloaded.
     """
-    found = read(source, overrides, kind, methods, method_file, own_teacher)
+    found = read(source, overrides, kind, methods, method_file, own_teacher, fetch)
     for line in found.notes:
         tell(line)
     return found.recipe
@@ -84,6 +88,7 @@ def read(
     methods: Mapping[str, Terms] | None = None,
     method_file: Path | None = None,
     own_teacher: str | None = None,
+    fetch: bool = False,
 ) -> Loaded:
     """As `load`, with the places of all values, and without a word to the user."""
     path = Path(RECIPE) if isinstance(source, Mapping) else find(source)
@@ -122,7 +127,7 @@ def read(
         more = [f"{shown_path(path)}: and more mistakes than these {MAX_ERRORS}"] if len(errors) > MAX_ERRORS else []
         raise RecipeError(errors[:MAX_ERRORS] + more)
     name = run_name(path if isinstance(source, Mapping) else Path(source), given)
-    complete, lines = _completed(recipe, known, further, name)
+    complete, lines = _completed(recipe, known, further, name, fetch)
     return Loaded(complete, tree, notes + lines)
 
 
@@ -186,9 +191,14 @@ def unset_root(root: str) -> bool:
 def expand_root(root: str) -> Path:
     """`data.root` or a weights file as a path: `${SEGKD_DATA}` becomes the environment variable, `~` the home folder.
 
+    Weights on the hub (`hf://`) become the folder that they are in once they are downloaded.
+
     Raises:
         UsageError: the path names SEGKD_DATA and the variable is unset or empty.
+        StorageError: the weights cannot be downloaded.
     """
+    if hub.on_hub(root):
+        return hub.located(root)
     if "${SEGKD_DATA}" in root:
         folder = os.environ.get("SEGKD_DATA", "")
         if not folder:
@@ -314,7 +324,11 @@ def _typed(
 
 
 def _completed(
-    recipe: DistillRecipe | TeachRecipe, methods: Mapping[str, Terms], further: Mapping[str, Further], name: str
+    recipe: DistillRecipe | TeachRecipe,
+    methods: Mapping[str, Terms],
+    further: Mapping[str, Further],
+    name: str,
+    fetch: bool,
 ) -> tuple[DistillRecipe | TeachRecipe, list[str]]:
     """The recipe with the values that follow from others, and lines on them."""
     values: dict[str, Any] = {}
@@ -328,21 +342,25 @@ def _completed(
         values["terms"] = {
             term: filled_in({"weight": WEIGHT, **further[term].options}, said)[0] for term, said in recipe.terms.items()
         }
-        normalised, lines = _normalised(recipe.teacher)
+        normalised, lines = _normalised(recipe.teacher, fetch)
         values |= normalised
     return with_values(recipe, values), lines
 
 
-def _normalised(teacher: Teacher) -> tuple[dict[str, Any], list[str]]:
+def _normalised(teacher: Teacher, fetch: bool) -> tuple[dict[str, Any], list[str]]:
     """The teacher's mean and std, where the recipe states none and the folder of its weights does, and lines on it."""
     if teacher.weights is None or unset_root(teacher.weights):
         return {}, []
-    folder = expand_root(teacher.weights)
+    unsaid = {"mean", "std"} - teacher.model_fields_set
+    waits = hub.on_hub(teacher.weights) and not (fetch and unsaid)
+    folder = hub.cached(teacher.weights) if waits else expand_root(teacher.weights)
+    if folder is None:
+        return {}, [
+            f"{teacher.weights}: not downloaded yet; it says what {' and '.join(sorted(unsaid))} are"
+        ] if unsaid else []
     said = pretrained.input_of(folder)
     if said is None:
-        unsaid = {"mean", "std"} - teacher.model_fields_set and teacher.arch.lower() in map(
-            str.lower, networks.from_folder()
-        )
+        unsaid = unsaid if teacher.arch.lower() in map(str.lower, networks.from_folder()) else set()
         default = f"teacher.mean and std: no {pretrained.FILE} in {teacher.weights}: taken to be {list(teacher.mean)}"
         return {}, [f"{default} and {list(teacher.std)} where the recipe states none"] if unsaid else []
     values: dict[str, Any] = {}

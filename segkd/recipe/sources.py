@@ -11,6 +11,7 @@ from typing import Any
 
 from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
+from segkd.recipe import hub
 from segkd.recipe.given import RECIPE, tree_of
 from segkd.recipe.messages import nearest, shown
 from segkd.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, Node, parse, plain
@@ -291,7 +292,7 @@ def _absolute_paths(tree: Node, folder: Path) -> Node:
 
     def absolute(path: Sequence[str], node: Node) -> Node:
         # ${SEGKD_DATA} stands for an absolute folder, known only where the file is used
-        if not isinstance(node.value, str) or no_file(path, node.value) or node.value.startswith("${"):
+        if not isinstance(node.value, str) or no_file(path, node.value) or node.value.startswith(("${", hub.SCHEME)):
             return node
         return Node(os.path.abspath(folder / os.path.expanduser(node.value)), node.where)
 
