@@ -33,7 +33,7 @@ from segkd.models.selection import select_weights
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import tried, try_passes
-from segkd.models.weights import first_few, load_weights, read_state
+from segkd.models.weights import first_few, has_one_logit, load_weights, read_state
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
@@ -107,6 +107,11 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
         state = read_state(path, block.recipe, trust_pickle, block.weights_key)
     network = own.built() if own is not None else network_of(block, len(classes), fitting_mb(state or {}), path)
     if state is not None:
+        if own is None and len(classes) == 2 and has_one_logit(network, state):
+            network = network_of(block, 1, fitting_mb(state), path)
+            terminal.say(
+                f"teacher: one logit, of a sigmoid: above 0 it is {classes.names[1]}, below {classes.names[0]}"
+            )
         try:
             load_weights(network, state, block.weights)
         except TeacherError as error:
@@ -115,7 +120,9 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
             raise TeacherError(f"{error}; teacher.weights=null takes the network as {own.name} gives it") from error
     _compare_labels(family_of(network).labels(network), classes)
     sizes = Sizes(block.multiple or 1, block.size) if block.multiple or block.size else None
-    return Teacher(network, classes.names, block.mean, block.std, sizes, block.features)
+    return Teacher(
+        network, classes.names, block.mean, block.std, sizes, block.features, block.output == "probabilities"
+    )
 
 
 def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:

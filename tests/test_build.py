@@ -21,7 +21,8 @@ from segkd.data.sets.nyuv2 import NYUV2_13, NYUV2_40
 from segkd.data.sets.scenes import SceneSet
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.machine.device import device_of
-from segkd.recipe import load
+from segkd.models.building import create_network
+from segkd.recipe import blocks, load
 from segkd.runs import card
 from segkd.runs.labelled import labelled
 from segkd.runs.trained import device_and_bf16
@@ -221,3 +222,19 @@ def test_a_teacher_of_another_architecture_gives_no_weights(tiny):
         RecipeError, match="student.weights: teacher, but .*; set student.weights=none, or the teacher's"
     ):
         tiny.game("ddad.segkd+SegNet", "student.weights=teacher")
+
+
+def test_weights_of_one_logit_are_those_of_two_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """As binary networks are trained: the file tells, whatever its prefix."""
+    small = {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}
+    network = create_network("Unet", "tu-resnet10t", 1, {**small, "channels": [8, 8, 8, 8]})
+    torch.save(
+        {"state_dict": {f"model.{key}": value for key, value in network.state_dict().items()}}, tmp_path / "w.ckpt"
+    )
+    block = blocks.Teacher(
+        arch="Unet", encoder="tu-resnet10t", classes=("background", "lesion"), weights=str(tmp_path / "w.ckpt"),
+        options={**small, "channels": [8, 8, 8, 8]},
+    )  # fmt: skip
+    teacher, images = build.teacher_of(block), torch.randn(1, 3, 32, 32)
+    assert "teacher: one logit, of a sigmoid: above 0 it is lesion, below background" in capsys.readouterr().err
+    torch.testing.assert_close(teacher(images).softmax(1)[:, 1:], network.eval()(images).sigmoid())

@@ -16,6 +16,8 @@ from segkd.models.taps import FeatureTap, last_maps
 
 _SMALL = (128, 192)  # pixels of an image that shows where a network's maps are: four rows of them at stride 32
 
+_LEAST = 1e-7  # of a probability: in fp32 the other one is 1 already
+
 
 def as_logits(output: object) -> Tensor:
     """The (N,C,H,W) logits inside a network's output: a tensor, a dict with `out`/`logits`, or a sequence's first."""
@@ -27,9 +29,8 @@ def as_logits(output: object) -> Tensor:
         return as_logits(output[0])
     if isinstance(output, Tensor) and output.dim() == 4:
         return output
-    raise TeacherError(
-        f"the network's output is no (N,C,H,W) tensor but {type(output).__name__}: adapt it to return logits"
-    )
+    kind = f"one of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+    raise TeacherError(f"the network's output is no (N,C,H,W) tensor but {kind}: adapt it to return logits")
 
 
 class Adapter(nn.Module):
@@ -41,6 +42,7 @@ class Adapter(nn.Module):
     Args:
         sizes: which sizes of images the network takes; by default as its family says.
         features: the submodules whose last maps a term may look at; by default as its family says.
+        probabilities: the network gives these, of a softmax or sigmoid; logits whose softmax they are are made of them.
 
     Attributes:
         network: the wrapped module, with its own parameter names.
@@ -51,14 +53,16 @@ class Adapter(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, classes: int, sizes: Sizes | None = None, features: Sequence[str] = ()
-    ) -> None:
+        self, network: nn.Module, classes: int, sizes: Sizes | None = None, features: Sequence[str] = (),
+        probabilities: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.family = family_of(network)
         self.network = quicken(network)
         self.classes = classes
         self.sizes = sizes or self.family.sizes(network)
-        self.head_stride = 1 if self.sizes.fixed else self.family.head_stride(network)
+        self.probabilities = probabilities
+        self.head_stride = 1 if self.sizes.fixed or probabilities else self.family.head_stride(network)
         self.in_fp32 = False
         self._features = tuple(features)
         if features:
@@ -100,9 +104,17 @@ class Adapter(nn.Module):
         height, width = images.shape[-2:]
         fitted = self.sizes.fitted(images)
         if at_head and self.head_stride > 1:
-            logits = self.family.at_head(self.network, fitted)
+            logits = self._of_classes(self.family.at_head(self.network, fitted))
             return logits[..., : -(-height // self.head_stride), : -(-width // self.head_stride)]
-        return self.sizes.restored(as_logits(self.network(fitted)), (height, width))
+        return self.sizes.restored(self._of_classes(as_logits(self.network(fitted))), (height, width))
+
+    def _of_classes(self, maps: Tensor) -> Tensor:
+        """Logits of all classes. One logit z of two is (0, z), whose softmax is the sigmoid of z."""
+        alone = maps.shape[1] == 1 and self.classes == 2
+        if self.probabilities:
+            maps = torch.cat([1 - maps, maps], 1) if alone else maps
+            return maps.float().clamp(_LEAST).log()
+        return torch.cat([torch.zeros_like(maps), maps], 1) if alone else maps
 
     def keeps_head(self, size: Size) -> bool:
         """Whether the head's logits of images (H,W) tell all about those at the images' size."""

@@ -26,8 +26,9 @@ class Teacher(Adapter):
         std: Sequence[float],
         sizes: Sizes | None = None,
         features: Sequence[str] = (),
+        probabilities: bool = False,
     ) -> None:
-        super().__init__(network, classes=len(names), sizes=sizes, features=features)
+        super().__init__(network, len(names), sizes, features, probabilities)
         self.names = tuple(names)
         self.mean, self.std = tuple(mean), tuple(std)
         self.requires_grad_(False)

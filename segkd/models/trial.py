@@ -50,18 +50,28 @@ def try_passes(
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = network(x.requires_grad_()).float()
         asked = [x, *(p for p in network.parameters() if p.requires_grad)]
-        torch.autograd.grad(logits.square().mean(), asked, allow_unused=True)
+        if not logits.requires_grad or torch.autograd.grad(logits.square().mean(), asked, allow_unused=True)[0] is None:
+            cut = "no gradient comes back from its logits to its images"
+            raise TeacherError(f"{block}: {of}: {cut}; leave detach(), no_grad() and NumPy out of its forward")
         return logits.detach()
+
+    @torch.no_grad()
+    def large(images: int) -> Tensor:
+        return network(100 * torch.randn(images, 3, *size, device=device)).float()
 
     what = f"{block}: {of} cannot compute images of {size[0]}x{size[1]}{' in bf16' if bf16 else ''}"
     advice = f"set the size (synth.size, train.crop) to one that it takes, or its own in {block}.options (img_size)"
     logits = tried(passes, network, batch, what, advice, device)
     if logits.shape[1] != network.classes:
         raise TeacherError(f"{block}: {of} gives {logits.shape[1]} maps for {network.classes} classes")
-    if logits.min() >= 0 and torch.allclose(logits.sum(1), torch.ones(()), atol=1e-2):
-        raise TeacherError(
-            f"{block}: {of} gives probabilities, which sum up to 1, and no logits: leave its softmax out"
-        )
+    if _bounded(logits) and _bounded(tried(large, network, batch, what, advice, device)):
+        kind = "softmax" if torch.allclose(logits.sum(1), torch.ones(()), atol=1e-2) else "sigmoid"
+        instead = ", or set teacher.output=probabilities" if block == "teacher" else ""
+        raise TeacherError(f"{block}: {of} gives probabilities, and no logits: leave its {kind} out{instead}")
+
+
+def _bounded(maps: Tensor) -> bool:
+    return bool(maps.min() >= 0 and maps.max() <= 1)
 
 
 def tried(

@@ -179,6 +179,14 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
 
 
+def has_one_logit(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether a file has the head of one logit, a sigmoid's, that a network of two classes has not."""
+    heads = {key: (1, *value.shape[1:]) for key, value in network.state_dict().items() if value.shape[:1] == (2,)}
+    return any(
+        value.shape == shape for key, value in state.items() for own, shape in heads.items() if key.endswith(own)
+    )
+
+
 def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], beside: tuple[str, ...], source: str) -> State:
     """The tensors of a file that are the network's, by its own names, as far as that can be told; else as they are."""
     counter = "num_batches_tracked"  # of no account in eval mode; torch before 0.4.1 had none
@@ -216,7 +224,7 @@ def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """What to do about tensors of another shape."""
     head = [key for key in own if key.startswith("segmentation_head") and own[key].shape != state[key].shape]
     if head and all(state[key].ndim and len(state[key]) == 1 for key in head):
-        return "a head of one logit (sigmoid) is not supported"
+        return "a head of one logit (sigmoid) has two classes: name both, the background's first"
     first = next((key for key, value in own.items() if value.ndim == 4), None)
     if first and state[first].ndim == 4 and own[first].shape[1] == 3 != state[first].shape[1]:
         return f"made for images of {state[first].shape[1]} channels, and segkd's are RGB"

@@ -166,6 +166,9 @@ class Teacher(Model):
         description="[height, width] of the only images that it takes: others are resampled to it, and its logits back",
     )
 
+    output: Literal["logits", "probabilities"] = Field(
+        "logits", description="what it gives; of the probabilities of a softmax or sigmoid, logits are made"
+    )
     features: Names = Field(
         (),
         description="submodules whose last maps a term may look at, as [layer3, head]; none: those that it has by itself",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +24,7 @@ from segkd.machine.device import device_of
 from segkd.machine.precision import bf16_of
 from segkd.models.adapters import Adapter
 from segkd.models.own import OwnNetwork
+from segkd.models.trial import try_passes
 from segkd.models.weights import load_weights, read_state
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides
@@ -216,7 +218,12 @@ def _teacher(recipe: DistillRecipe, bringing: Bringing) -> Model:
     own, arch = bringing.own, recipe.teacher.arch
     if own is not None and arch.lower() != blocks.OWN:  # of a run
         raise UsageError(f"teacher.arch: the run's teacher is a {arch}, and not {own.name}; leave --teacher-file out")
-    return _of(build.teacher_of(recipe.teacher, bringing.trust_pickle, own), recipe, "teacher")
+    teacher = build.teacher_of(recipe.teacher, bringing.trust_pickle, own)
+    with nullcontext() if own is None else own.blamed():
+        try_passes(
+            teacher, "teacher", build.described(recipe.teacher), recipe.synth.size, 1, torch.device("cpu"), False
+        )
+    return _of(teacher, recipe, "teacher")
 
 
 def _taught(recipe: TeachRecipe, source: str) -> Model:

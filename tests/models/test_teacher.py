@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -136,3 +137,22 @@ def test_trust_pickle_is_what_it_says(tmp_path):
     torch.save({"state_dict": STATE, "note": Hostile(mark)}, tmp_path / "x.pt")
     assert_same(read_state(tmp_path / "x.pt", trust_pickle=True))
     assert mark.exists()
+
+
+@pytest.mark.parametrize("at_head", [False, True])
+def test_one_logit_is_two_classes_whose_softmax_is_its_sigmoid(at_head):
+    """Values and gradients, also in a game at the head's resolution."""
+    torch.manual_seed(0)
+    network = smp.DeepLabV3Plus(
+        "tu-resnet10t", encoder_weights=None, classes=1, decoder_channels=16, channels=[8, 8, 8, 8]
+    )
+    teacher = Teacher(network, ["background", "lesion"], [0.5] * 3, [0.25] * 3)
+    images = torch.randn(2, 3, 32, 64, requires_grad=True)
+    logits = teacher(images, at_head=at_head)
+    logits = teacher.from_head(logits) if at_head else logits
+    z = network(images)
+    assert logits.shape == (2, 2, 32, 64)
+    torch.testing.assert_close(logits.softmax(1)[:, 1:], z.sigmoid())
+    for ours, theirs in ((logits.softmax(1)[:, 1], z.sigmoid()), (logits.softmax(1)[:, 0], 1 - z.sigmoid())):
+        gradients = (torch.autograd.grad(each.square().sum(), images, retain_graph=True)[0] for each in (ours, theirs))
+        torch.testing.assert_close(*gradients)

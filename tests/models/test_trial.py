@@ -62,12 +62,36 @@ def test_a_batch_of_one_is_told_at_its_key_and_two_will_do():
     assert torch.equal(torch.get_rng_state(), random) and all(p.grad is None for p in network.parameters())
 
 
-def test_probabilities_are_no_logits():
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(dim=1))
-    with pytest.raises(TeacherError, match="gives probabilities, which sum up to 1, and no logits"):
-        try_passes(
-            Teacher(network, "abcd", [0.5] * 3, [0.5] * 3, sizes=Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False
-        )
+@pytest.mark.parametrize(
+    ("maps", "last", "kind"),
+    [(4, nn.Softmax(1), "softmax"), (4, nn.Sigmoid(), "sigmoid"), (1, nn.Sigmoid(), "sigmoid")],
+)
+def test_probabilities_are_no_logits(maps, last, kind):
+    """A network is refused with what to do, and taken where the recipe says what it gives; small logits are none."""
+    network, norm = nn.Sequential(nn.Conv2d(3, maps, 1), last), [0.5] * 3
+    names = "abcd" if maps == 4 else "ab"
+    with pytest.raises(
+        TeacherError, match=f"gives probabilities, and no logits: leave its {kind} out, or set teacher.output"
+    ):
+        try_passes(Teacher(network, names, norm, norm, Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False)
+    teacher = Teacher(network, names, norm, norm, Sizes(1), probabilities=True)
+    try_passes(teacher, "teacher", "it", (8, 8), 1, CPU, False)
+    images = torch.randn(2, 3, 8, 8)
+    given = network(images)
+    wanted = torch.cat([1 - given, given], 1) if maps == 1 else given / given.sum(1, keepdim=True)
+    torch.testing.assert_close(teacher(images).softmax(1), wanted)
+    with torch.no_grad():
+        network[0].weight.mul_(0.01), network[0].bias.fill_(0.5)
+    try_passes(Teacher(network[0], names, norm, norm, Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False)
+
+
+def test_a_network_that_lets_no_gradient_through_is_told():
+    class Cut(nn.Conv2d):
+        def forward(self, images):
+            return super().forward(images).detach()
+
+    with pytest.raises(TeacherError, match="no gradient comes back from its logits to its images; leave detach"):
+        try_passes(Adapter(Cut(3, 4, 1), 4, sizes=Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False)
 
 
 def test_the_number_of_maps_is_that_of_the_classes():

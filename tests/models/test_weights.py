@@ -148,7 +148,7 @@ def changed(state, part, change):
 
 def test_what_no_network_of_segkd_can_be(network, state):
     one = {k: v[:1] if k.startswith("segmentation_head") else v for k, v in state.items()}
-    with pytest.raises(TeacherError, match=r"a head of one logit \(sigmoid\) is not supported"):
+    with pytest.raises(TeacherError, match=r"a head of one logit \(sigmoid\) has two classes: name both"):
         load_weights(network, one, "x.pth")
     grey = changed(state, "conv1.0.weight", lambda value: value[:, :1])
     with pytest.raises(TeacherError, match="made for images of 1 channels, and segkd's are RGB"):

@@ -47,5 +47,7 @@ def test_one_class_is_told_as_what_it_is(
     write: Callable[..., Path], distill: dict[str, Any], methods: dict[str, Terms], classes: object
 ) -> None:
     distill["teacher"]["classes"] = classes
-    with pytest.raises(RecipeError, match="teacher.classes: a head of one logit .sigmoid. is not supported"):
+    with pytest.raises(
+        RecipeError, match="teacher.classes: a network of one logit .sigmoid. has two classes: name both"
+    ):
         load(write(distill), methods=methods)
