@@ -20,6 +20,11 @@ from segkd.models.family import Builder, Family, Size, Sizes
 NAMES = ("SegformerForSemanticSegmentation", "UperNetForSemanticSegmentation", "AutoModelForSemanticSegmentation")
 ONLY_TEACHERS = True
 FROM_FOLDER = True
+AUXILIARY = "auxiliary_head."
+_FEATURES = {
+    NAMES[0]: ("segformer", "decode_head.activation"),
+    NAMES[1]: ("decode_head.bottleneck", "decode_head.fpn_bottleneck"),
+}
 _PROBE = 128  # pixels of an image's side, for the stride of the head: a multiple of every network's
 
 
@@ -78,6 +83,8 @@ def described(name: str, folder: Path, classes: int) -> nn.Module:
         for key, wanted, what in (("num_labels", classes, "classes"), ("num_channels", 3, "channels of an image")):
             if getattr(made, key, wanted) != wanted:
                 raise TeacherError(f"{file}: {getattr(made, key)} {what}, and the recipe's teacher has {wanted}")
+        if hasattr(made, "use_auxiliary_head"):
+            made.use_auxiliary_head = False  # it is there for training, and computed all the same
         return maker._from_config(made) if name != NAMES[-1] else maker.from_config(made)
 
 
@@ -98,7 +105,7 @@ class HuggingFace(Family):
     """Any network for semantic segmentation that transformers has a class for."""
 
     from_folder = True
-    beside = ("auxiliary_head.",)
+    beside = (AUXILIARY,)
 
     def architectures(self) -> Mapping[str, Builder]:
         return {name: partial(described, name) for name in NAMES}
@@ -128,7 +135,7 @@ class HuggingFace(Family):
                 ignore_mismatched_sizes=True, dtype=torch.float32,
             )  # fmt: skip
         wrong = {key: torch.empty(there, device="meta") for key, there, _ in found["mismatched_keys"]}
-        more = {key: state[key] for key in found["unexpected_keys"] if key in state}
+        more = {key: state.get(key, torch.empty(0)) for key in found["unexpected_keys"]}  # by today's names, too
         loaded = {key: value for key, value in other.state_dict().items() if key not in found["missing_keys"]}
         return loaded | wrong | more
 
@@ -159,7 +166,8 @@ class HuggingFace(Family):
         return network(images)["logits"]
 
     def features(self, network: nn.Module) -> tuple[str, ...]:
-        return tuple(name for name in (network.base_model_prefix, "decode_head") if hasattr(network, name))
+        """The deepest maps, and the last before the logits, where their names are known."""
+        return _FEATURES.get(type(network).__name__, ())
 
 
 FAMILY = HuggingFace()

@@ -71,7 +71,9 @@ class Torchvision(Family):
         return network.classifier(maps if isinstance(network, segmentation.LRASPP) else maps["out"])
 
     def features(self, network: nn.Module) -> tuple[str, ...]:
-        return ("backbone", "classifier")
+        """The deepest maps, and the last before the logits."""
+        last = "cbr" if isinstance(network, segmentation.LRASPP) else str(len(network.classifier) - 2)
+        return ("backbone", f"classifier.{last}")
 
 
 def _without_counters(keys: Collection[str]) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from segkd.foundation.errors import RecipeError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
@@ -76,7 +77,9 @@ def theirs(folder: Path, images: torch.Tensor) -> torch.Tensor:
 )  # fmt: skip
 def test_a_folder_answers_as_it_does_in_transformers(folders, name, arch, head, capfd):
     adapter = loaded(folders / name, arch)
-    assert adapter.head_stride == head and not capfd.readouterr().err
+    said = capfd.readouterr().err.splitlines()
+    assert adapter.head_stride == head and len(said) == (arch.lower() == UPERNET.lower())
+    assert all(f"{name}: left out auxiliary_head." in line for line in said)
     for size in ((64, 96), (67, 90)):
         images = torch.randn(2, 3, *size)
         torch.testing.assert_close(adapter(images), theirs(folders / name, images), rtol=1e-4, atol=1e-5)
@@ -124,6 +127,17 @@ def test_what_a_folder_cannot_ask_for(folders, tmp_path, arch, values, words):
     with pytest.raises((TeacherError, RecipeError), match=words) as caught:
         loaded(changed(folders, tmp_path, **values), arch)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_too_many_is_no_part_of_it_under_an_older_name_either(folders, tmp_path):
+    folder = changed(folders, tmp_path)
+    state = load_file(folder / "model.safetensors")
+    old = next(key for key in state if "linear_c.0" in key)
+    save_file(state | {old.replace("c.0", "c.7"): state[old].clone()}, folder / "model.safetensors")
+    with pytest.raises(
+        TeacherError, match=r"not the weights of this network: unexpected decode_head.linear_.*\.7\.proj"
+    ):
+        loaded(folder, SEGFORMER)
 
 
 def test_weights_without_their_folder(folders, tmp_path):

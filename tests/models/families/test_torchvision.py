@@ -76,7 +76,7 @@ def test_its_backbone_and_its_classifier_can_be_looked_at(theirs):
     adapter = Adapter(theirs, 5).eval()
     with FeatureTap(adapter.network, adapter.features).open() as maps, torch.no_grad():
         adapter(torch.randn(1, 3, 64, 64))
-    assert len(maps) == 2 and maps[0].shape[1] == 960 and maps[1].shape[1] == 5
+    assert len(maps) == 2 and maps[0].shape[1] == 960 and maps[1].shape[1] == {LRASPP: 128, DEEPLAB: 256}[theirs.name]
 
 
 @pytest.mark.parametrize("name", NAMES)
