@@ -32,6 +32,8 @@ _ELSEWHERE = {
     "mmsegmentation": ({"backbone", "decode_head"}, None),
 }
 """Libraries by the modules that their networks have: those that must be there, and all that may be."""
+_COUNTED = ("total_ops", "total_params")
+"""What thop, which counts operations, leaves in a network."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -51,7 +53,7 @@ def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = Fals
         path: the file, or a folder that `save_pretrained` wrote.
         made_by: the recipe that makes this file, for the error message of a missing one.
         trust_pickle: also load files that need pickle; it runs whatever code they hold.
-        entry: the entry of a checkpoint to take, `a.b` for one within another.
+        entry: the entry of a checkpoint to take, `a.b` for one within another; or the prefix of a network in one.
 
     Raises:
         TeacherError: no such file or entry, not readable, or it needs pickle.
@@ -73,6 +75,8 @@ def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = Fals
     if not found:
         has = f" but {first_few(list(map(str, loaded)))}" if isinstance(loaded, dict) and loaded else ""
         raise TeacherError(f"{file}: holds no state_dict of tensors{has}; save model.state_dict()")
+    if entry is not None and entry not in found and (inside := _within(found, entry)):
+        return _unwrapped(inside)
     return _unwrapped(found[_chosen(found, file, entry)])
 
 
@@ -113,6 +117,14 @@ def _states_in(value: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[st
                 yield from _states_in(each, f"{entry}.{key}".removeprefix("."), depth + 1)
 
 
+def _within(found: Mapping[str, State], prefix: str) -> State:
+    """The tensors whose names begin with a prefix, without it; of the first state dict that has any."""
+    for state in found.values():
+        if inside := {key[len(prefix) + 1 :]: value for key, value in state.items() if key.startswith(f"{prefix}.")}:
+            return inside
+    return {}
+
+
 def _chosen(found: Mapping[str, State], file: Path, entry: str | None) -> str:
     """The entry to take; a line says so where there are others, or it has an uncommon name."""
     names = [one_line(name, 60) for name in found]
@@ -130,12 +142,22 @@ def _chosen(found: Mapping[str, State], file: Path, entry: str | None) -> str:
     chosen = (common or live)[0]
     others = [one_line(name, 60) for name in found if name != chosen]
     if others:
-        averaged = " (an average, it seems)" if _AVERAGED.search(" ".join(others)) else ""
-        takes = f"teacher.weights_key={others[0]} takes the other"
-        terminal.say(f"{file}: took the weights in {one_line(chosen, 60)}, not {', '.join(others)}{averaged}; {takes}")
+        _say_taken(str(file), one_line(chosen, 60), others)
     elif chosen not in ("", *KNOWN):
-        terminal.say(f"{file}: took the weights in {one_line(chosen, 60)}")
+        terminal.say(f"{file}: took the weights in {_kind(one_line(chosen, 60))}")
     return chosen
+
+
+def _say_taken(source: str, taken: str, others: Sequence[str]) -> None:
+    others = [*filter(_AVERAGED.search, others), *(name for name in others if not _AVERAGED.search(name))]
+    takes = f"teacher.weights_key={others[0]} takes the other"
+    where = f"in {_kind(taken)}" if taken else "without a prefix"
+    terminal.say(f"{source}: took the weights {where}, not {', '.join(map(_kind, others))}; {takes}")
+
+
+def _kind(name: str) -> str:
+    """The name of an entry, and whether it seems to be an average."""
+    return f"{name} (an average, it seems)" if _AVERAGED.search(name) else name
 
 
 def _unwrapped(state: State) -> State:
@@ -192,12 +214,25 @@ def _of_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor], beside: 
     counter = "num_batches_tracked"  # of no account in eval mode; torch before 0.4.1 had none
     needed = [key for key in own if not key.endswith(counter)]
     prefixes = {key.removesuffix(needed[0]) for key in state if key.endswith(needed[0])} if needed else set()
-    prefix = next((p for p in sorted(prefixes, key=len) if all(p + key in state for key in needed)), None)
-    if prefix is None:
+    whole = [p for p in prefixes if p[-1:] in ("", ".") and all(p + key in state for key in needed)]
+    if not whole:
         return dict(state)
-    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    more = [key for key in inside if key.startswith(beside) and key not in own]
-    if left := [key for key in state if not key.startswith(prefix)] + [prefix + key for key in more]:
+    prefix, *others = sorted(
+        whole, key=lambda p: (bool(_AVERAGED.search(p)), p.rstrip(".") not in ("", *KNOWN), len(p))
+    )
+    if others and not _AVERAGED.search(others[0]) and prefix.rstrip(".") not in ("", *KNOWN):
+        names = ", ".join(one_line(p.rstrip("."), 60) for p in sorted(whole))
+        raise TeacherError(f"{source}: holds several networks ({names}): choose with teacher.weights_key")
+    if others:
+        _say_taken(source, one_line(prefix[:-1], 60) if prefix else "", [one_line(p[:-1], 60) for p in others])
+    elif _AVERAGED.search(prefix):
+        terminal.say(f"{source}: took the weights in {_kind(one_line(prefix[:-1], 60))}")
+    within = tuple(p for p in others if p.startswith(prefix))
+    inside = {key.removeprefix(prefix): value for key, value in state.items()
+              if key.startswith(prefix) and not key.startswith(within)}  # fmt: skip
+    more = [key for key in inside if key not in own and (key.startswith(beside) or key.endswith(_COUNTED))]
+    left = [key for key in state if not key.startswith((prefix, *others))] + [prefix + key for key in more]
+    if left := [key for key in left if not key.endswith(_COUNTED)]:
         terminal.say(f"{source}: left out {first_few(left)}: no part of the segmentation network")
     inside = {key: value for key, value in inside.items() if key not in more}
     return {key: value for key, value in own.items() if key.endswith(counter) and key not in inside} | inside

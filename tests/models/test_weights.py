@@ -54,6 +54,7 @@ FORMS = {
     "an average alone": lambda s: {"ema": s, "epoch": 3},
     "within another": lambda s: {"checkpoint": {"net": s, "step": 7}},
     "without counters": lambda s: {key: value for key, value in s.items() if "tracked" not in key},
+    "counted operations": lambda s: s | {"encoder.total_ops": torch.zeros(1), "total_params": torch.zeros(1)},
     "a classification head": lambda s: s | {"classification_head.3.weight": torch.ones(2, 3)},
     "beside an optimiser by name": lambda s: {"model": s, "optimizer": {"a": {"exp_avg": torch.ones(2)}}},
 }  # fmt: skip
@@ -72,7 +73,7 @@ def test_of_an_average_beside_live_weights_it_is_said_which_was_taken(tmp_path, 
     torch.save({"state_dict": state, key: prefixed(averaged(state), wrap), "epoch": 3}, path)
     assert loaded(path, state)
     [line] = capsys.readouterr().err.splitlines()
-    assert f"took the weights in state_dict, not {key} (an average, it seems)" in line
+    assert f"took the weights in state_dict, not {key} (an average, it seems); " in line
     assert f"teacher.weights_key={key} takes the other" in line
     assert loaded(path, averaged(state), entry=key)
     assert loaded(path, state, entry="state_dict")
@@ -81,7 +82,33 @@ def test_of_an_average_beside_live_weights_it_is_said_which_was_taken(tmp_path, 
         read_state(path, entry="emma")
 
 
+@pytest.mark.parametrize(
+    ("live", "ema"),
+    [("model", "ema_model"), ("online_model", "ema_model"), ("net", "averaged.module"), ("", "ema"), ("model", "model.ema")],
+)  # fmt: skip
+def test_an_average_may_stand_beside_live_weights_under_another_prefix(tmp_path, state, capsys, live, ema):
+    path = tmp_path / "x.ckpt"
+    both = (
+        prefixed(state, f"{live}." if live else "") | prefixed(averaged(state), f"{ema}.") | {"step": torch.tensor(3)}
+    )
+    torch.save({"state_dict": both}, path)
+    assert loaded(path, state)
+    taken, left = capsys.readouterr().err.splitlines()
+    words = f"took the weights {f'in {live}' if live else 'without a prefix'}, not {ema} (an average, it seems); "
+    assert f"{words}teacher.weights_key={ema} takes the other" in taken
+    assert "left out step: no part" in left
+    assert loaded(path, averaged(state), entry=ema)
+    assert not capsys.readouterr().err
+    torch.save(prefixed(averaged(state), f"{ema}."), path)
+    assert loaded(path, averaged(state))
+    assert f"took the weights in {ema} (an average, it seems)" in capsys.readouterr().err
+
+
 def test_a_choice_that_cannot_be_made_is_the_users(tmp_path, state):
+    torch.save(prefixed(state, "student.") | prefixed(averaged(state), "teacher."), tmp_path / "x.pth")
+    with pytest.raises(TeacherError, match=r"holds several networks \(student, teacher\): choose with teacher.weights"):
+        loaded(tmp_path / "x.pth", state)
+    assert loaded(tmp_path / "x.pth", averaged(state), entry="teacher")
     torch.save({"net_g": state, "net_d": averaged(state)}, tmp_path / "x.pth")
     with pytest.raises(
         TeacherError, match=r"several entries hold weights \(net_g, net_d\): choose with teacher.weights"
