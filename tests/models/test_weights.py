@@ -88,15 +88,13 @@ def test_of_an_average_beside_live_weights_it_is_said_which_was_taken(tmp_path, 
 )  # fmt: skip
 def test_an_average_may_stand_beside_live_weights_under_another_prefix(tmp_path, state, capsys, live, ema):
     path = tmp_path / "x.ckpt"
-    both = (
-        prefixed(state, f"{live}." if live else "") | prefixed(averaged(state), f"{ema}.") | {"step": torch.tensor(3)}
-    )
-    torch.save({"state_dict": both}, path)
+    both = prefixed(state, f"{live}." if live else "") | prefixed(averaged(state), f"{ema}.")
+    torch.save({"state_dict": both | ({"step": torch.tensor(3)} if live else {})}, path)
     assert loaded(path, state)
-    taken, left = capsys.readouterr().err.splitlines()
+    taken, *left = capsys.readouterr().err.splitlines()
     words = f"took the weights {f'in {live}' if live else 'without a prefix'}, not {ema} (an average, it seems); "
     assert f"{words}teacher.weights_key={ema} takes the other" in taken
-    assert "left out step: no part" in left
+    assert all("left out step: no part" in line for line in left) and len(left) == bool(live)
     assert loaded(path, averaged(state), entry=ema)
     assert not capsys.readouterr().err
     torch.save(prefixed(averaged(state), f"{ema}."), path)
