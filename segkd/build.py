@@ -126,7 +126,9 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
 
 
 def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:
-    """Tell where a teacher itself calls its classes otherwise than the recipe."""
+    """Tell where a teacher itself calls its classes otherwise than the recipe; the label of one logit is no class's name."""
+    if len(labels) != len(classes):
+        return
     there, here = (["".join(filter(str.isalnum, name.lower())) for name in names] for names in (labels, classes.names))
     if other := [f"{k} {labels[k]} ({classes.names[k]})" for k in range(len(labels)) if there[k] != here[k]]:
         terminal.say(

@@ -194,9 +194,13 @@ class Teacher(Model):
 
     @model_validator(mode="after")
     def _stated(self) -> Teacher:
-        if _is_own(self.arch) and (unsaid := [key for key in ("mean", "std") if key not in self.model_fields_set]):
+        unsaid = [key for key in ("mean", "std") if key not in self.model_fields_set]
+        if _is_own(self.arch) and unsaid:
             plain = "[0, 0, 0] and [1, 1, 1] where its input is RGB in 0..1 as it is"
             raise ValueError(f"missing: {' and '.join(unsaid)}: of a network of your own they are not known; {plain}")
+        if unsaid and self.arch.lower() in {name.lower() for name in networks.with_presets()}:
+            presets = f"mean: {list(IMAGENET[0])} and std: {list(IMAGENET[1])}"
+            raise ValueError(f"missing: {' and '.join(unsaid)}: the library's own scripts train with {presets}")
         if self.weights is None and self.weights_key is not None:
             raise ValueError("weights_key: there is no file of weights that it is an entry of")
         return self

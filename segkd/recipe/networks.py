@@ -15,7 +15,7 @@ from typing import Any
 from segkd.foundation import rooms
 from segkd.recipe.messages import nearest, shown, suggestion
 
-_STATED = ("NAMES", "ONLY_TEACHERS", "FROM_FOLDER")
+_STATED = ("NAMES", "ONLY_TEACHERS", "FROM_FOLDER", "IMAGENET")
 """Constants of a family's file that recipes are checked by."""
 _ALIASES = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
 """Former names of smp for encoders of timm: it takes them as `tu-` names."""
@@ -72,6 +72,12 @@ def only_teachers() -> tuple[str, ...]:
 def from_folder() -> tuple[str, ...]:
     """Those that the folder of their weights describes: their family states `FROM_FOLDER`."""
     return tuple(name for stated in _families() if stated.get("FROM_FOLDER") for name in stated["NAMES"])
+
+
+@cache
+def with_presets() -> tuple[str, ...]:
+    """Those whose library trains them with ImageNet's mean and std: their family states `IMAGENET`."""
+    return tuple(name for stated in _families() if stated.get("IMAGENET") for name in stated["NAMES"])
 
 
 @cache

@@ -55,6 +55,15 @@ def test_a_misspelt_name_is_told_with_its_place(
     assert len(errors_of(distill)) == 2 * len(messages)
 
 
+def test_how_the_input_of_torchvisions_networks_was_normalised_is_to_be_stated(
+    errors_of: Errors, distill: dict[str, Any]
+) -> None:
+    distill["teacher"] |= {"arch": "fcn_resnet50", "encoder": None}
+    del distill["teacher"]["std"]
+    [line] = errors_of(distill)
+    assert "missing: std: the library's own scripts train with mean: [0.485, 0.456, 0.406] and std: [0.229, " in line
+
+
 def test_what_can_only_be_a_teacher_is_no_student(errors_of: Errors, distill: dict[str, Any]) -> None:
     distill["teacher"] |= {"arch": "fcn_resnet50", "encoder": None}
     distill["student"] |= {"arch": "FCN_ResNet50", "encoder": None}

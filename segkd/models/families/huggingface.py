@@ -80,6 +80,8 @@ def described(name: str, folder: Path, classes: int) -> nn.Module:
         maker = getattr(transformers, name)
         if name != NAMES[-1] and not isinstance(made, maker.config_class):
             raise TeacherError(f"{file}: describes a {kind}: set arch: {_class_of(config)}")
+        if made.num_labels == 1 and classes == 2:
+            made.num_labels = 2  # a sigmoid's head, of one logit: its weights will tell
         for key, wanted, what in (("num_labels", classes, "classes"), ("num_channels", 3, "channels of an image")):
             if getattr(made, key, wanted) != wanted:
                 raise TeacherError(f"{file}: {getattr(made, key)} {what}, and the recipe's teacher has {wanted}")

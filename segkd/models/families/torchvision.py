@@ -16,6 +16,8 @@ NAMES = (
     "lraspp_mobilenet_v3_large",
 )  # fmt: skip
 ONLY_TEACHERS = True
+IMAGENET = True
+"""Its training scripts take ImageNet's mean and std: a recipe has to say whether it does."""
 AUXILIARY = "aux_classifier."
 _PROBE = 64  # pixels of an image's side, for the stride of the head: a multiple of every network's
 

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from segkd.build import teacher_of
 from segkd.foundation.errors import RecipeError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network, fitting_mb
 from segkd.models.taps import FeatureTap
 from segkd.models.weights import load_weights, read_state
+from segkd.recipe import Teacher as Block
 from tests.waiting import PATIENCE
 
 transformers = pytest.importorskip("transformers")
@@ -97,6 +99,20 @@ def test_one_that_takes_images_of_one_size_only_is_shown_those(folders):
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(adapter(images), theirs(folders / "dpt", images), rtol=1e-4, atol=1e-5)
     assert adapter(torch.randn(1, 3, 50, 70)).shape == (1, 5, 50, 70)
+
+
+@torch.no_grad()
+def test_one_logit_is_two_classes(tmp_path, capsys):
+    config = configs()["segformer"]
+    config.num_labels = 1
+    torch.manual_seed(1)
+    network = transformers.SegformerForSemanticSegmentation(config).eval()
+    network.save_pretrained(tmp_path)
+    block = Block(arch=SEGFORMER, classes=["background", "crack"], weights=str(tmp_path))
+    teacher, images = teacher_of(block), torch.randn(1, 3, 64, 96)
+    assert "teacher: one logit, of a sigmoid: above 0 it is crack" in capsys.readouterr().err
+    ours, alone = teacher(images, at_head=True), network(images).logits
+    torch.testing.assert_close(ours.softmax(1)[:, 1:], alone.sigmoid())
 
 
 def changed(folders: Path, tmp_path: Path, name: str = "segformer", **values: object) -> Path:
