@@ -26,7 +26,7 @@ from segkd.machine.passes import Passes
 from segkd.methods.base import Method, Rules
 from segkd.methods.finding import MethodFile, method_class, term_class
 from segkd.models.adapters import Adapter
-from segkd.models.building import create_network, fitting_mb
+from segkd.models.building import create_network, fitting_mb, is_whole
 from segkd.models.family import Sizes, family_of
 from segkd.models.own import OwnNetwork
 from segkd.models.selection import select_weights
@@ -104,8 +104,12 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
     state, path = None, None
     if block.weights is not None:
         path = Path(expand_root(block.weights))
-        state = read_state(path, block.recipe, trust_pickle, block.weights_key)
-    network = own.built() if own is not None else network_of(block, len(classes), fitting_mb(state or {}), path)
+        if own is None and is_whole(block.arch):
+            _check_program(block, trust_pickle)
+        else:
+            state = read_state(path, block.recipe, trust_pickle, block.weights_key)
+    room = None if state is None else fitting_mb(state)
+    network = own.built() if own is not None else network_of(block, len(classes), room, path)
     if state is not None:
         if own is None and len(classes) == 2 and has_one_logit(network, state):
             network = network_of(block, 1, fitting_mb(state), path)
@@ -123,6 +127,18 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
     return Teacher(
         network, classes.names, block.mean, block.std, sizes, block.features, block.output == "probabilities"
     )
+
+
+def _check_program(block: blocks.Teacher, trusted: bool) -> None:
+    """Raises TeacherError where a program was not asked to be run, is not there, or is asked for an entry of its file."""
+    if not Path(expand_root(block.weights)).is_file():
+        raise TeacherError(f"{block.weights}: no such file; teacher.arch: {block.arch} is a program in one")
+    if block.weights_key is not None:
+        raise TeacherError(f"teacher.weights_key: {block.weights} is a program, of which no entry can be taken")
+    if not trusted:
+        raise TeacherError(
+            f"{block.weights}: a program, which may do anything: pass --trust-pickle if you trust its source"
+        )
 
 
 def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:
@@ -362,8 +378,12 @@ def _check_method(recipe: DistillRecipe, method: Method) -> None:
     if game.overlap and not synth.replay:
         raise RecipeError(["game.overlap: there is no bank to learn from beside the generator; set synth.replay"])
     if synth.refine and not (game.keep_moves and method.terms("pixels")):
-        lacks = f"{recipe.method} has no term for it" if game.keep_moves else "nothing is kept; set game.keep_moves"
-        raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}"])
+        lacks = (
+            f"{recipe.method} has no term for it with weight"
+            if game.keep_moves
+            else "nothing is kept; set game.keep_moves"
+        )
+        raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}; or set synth.refine=0"])
 
 
 def _try_networks(

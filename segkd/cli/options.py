@@ -13,7 +13,11 @@ from segkd.foundation import rooms
 Function = TypeVar("Function", bound=Callable[..., Any])
 DATA_SETS = click.Choice([*rooms.files(rooms.SETS)])
 OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
-TRUST = click.option("--trust-pickle", is_flag=True, help="Read weights that need pickle: it runs the code they hold.")
+TRUST = click.option(
+    "--trust-pickle",
+    is_flag=True,
+    help="Read weights that need pickle, and exported programs: it runs the code they hold.",
+)
 METHOD_FILE = click.option(
     "--method-file", type=click.Path(path_type=Path), metavar="FILE",
     help="A method of your own, FILE.py for method=FILE: its code is run (docs/own_method.md).",

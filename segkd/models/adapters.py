@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from segkd.foundation.errors import TeacherError
+from segkd.foundation.errors import SegkdError, TeacherError, one_line
 from segkd.machine.layers import quicken
+from segkd.machine.memory import out_of_memory
 from segkd.models.family import Size, Sizes, family_of
 from segkd.models.taps import FeatureTap, last_maps
 
@@ -86,9 +87,15 @@ class Adapter(nn.Module):
         return self._features
 
     def _found(self) -> tuple[str, ...]:
-        device = next(self.network.parameters()).device
+        device = next(self.network.parameters(), torch.empty(0)).device
         sides = self.sizes.fixed or tuple(-(-side // self.stride) * self.stride for side in _SMALL)
-        found = last_maps(self.network, torch.zeros(1, 3, *sides, device=device))
+        try:
+            found = last_maps(self.network, torch.zeros(1, 3, *sides, device=device))
+        except Exception as error:  # of the network's own code
+            if isinstance(error, SegkdError) or out_of_memory(error):
+                raise
+            at = f"an image of {sides[0]}x{sides[1]} does not show where they are: {one_line(error)}"
+            raise TeacherError(f"a term looks at features, and {at}; name them (features)") from error
         if not found:
             raise TeacherError("a term looks at features, and no submodule of the network gives (N,C,H,W) maps")
         return found

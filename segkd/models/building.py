@@ -97,6 +97,8 @@ def create_network(
         has = f"; it has {', '.join(own)}" if own else ""
         raise RecipeError([f"{block}.options: {of} has no option {unknown[0]!r}{has}"])
     try:
+        if family.whole:  # of code that is trusted, and that a watch over its tensors would disturb
+            return family.build_from(kind, folder, classes)
         with at_most(megabytes):
             if family.from_folder:
                 return family.build_from(kind, folder, classes)
@@ -107,6 +109,11 @@ def create_network(
         if out_of_memory(error):
             raise
         raise RecipeError([f"{block}: {of} cannot be built: {one_line(error)}"]) from error
+
+
+def is_whole(arch: str) -> bool:
+    """Whether the networks of an architecture are programs, each in a file with its weights."""
+    return any(family.whole for name, (family, _) in architectures().items() if name.lower() == arch.lower())
 
 
 def is_local(encoder: object) -> bool:

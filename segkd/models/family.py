@@ -58,6 +58,8 @@ class Family:
     """Beginnings of the names of tensors that a file may hold, and that have no part in segmenting."""
     from_folder = False
     """Whether the folder of its weights describes a network: it is made by `build_from`, and has no options."""
+    whole = False
+    """Whether the file of its weights is a program, which brings them along."""
 
     def architectures(self) -> Mapping[str, Builder]:
         """Those that it can build, by name."""

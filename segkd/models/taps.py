@@ -46,12 +46,13 @@ def check_statistics(network: nn.Module, source: str) -> int:
     """
     layers = batchnorm_layers(network)
     if not layers:
-        raise TeacherError(f"{source}: the teacher has no BatchNorm layer; set weights.bn=0 or bring another teacher")
+        seen = "the teacher has no BatchNorm layer (in an exported program none is seen)"
+        raise TeacherError(f"{source}: {seen}; set weights.bn=0 and synth.refine=0, or bring another teacher")
     trained = [m for m in layers.values() if m.running_mean.abs().max() > 0]
     if len(trained) < len(layers) / 2:
         raise TeacherError(
             f"{source}: {len(layers) - len(trained)} of {len(layers)} BatchNorm layers were never trained or are folded;"
-            " set weights.bn=0 or bring the unfolded teacher"
+            " set weights.bn=0 and synth.refine=0, or bring the unfolded teacher"
         )
     return len(layers)
 
@@ -147,6 +148,8 @@ class FeatureTap:
             unknown = next(name for name in names if name not in known)
             own = ", ".join(list(known)[1:6])
             raise TeacherError(f"no submodule {unknown!r} to tap; the network's own are {own}") from error
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self.modules):
+            raise TeacherError("features: TorchScript shows no maps of its submodules")
         self.features: list[Tensor] = []
 
     @contextmanager
@@ -181,7 +184,8 @@ def last_maps(network: nn.Module, image: Tensor) -> tuple[str, ...]:
         return lambda module, inputs, output: ran.extend((name, maps) for maps in list(_maps_in(output))[-1:])
 
     modes = {module: module.training for module in network.modules()}
-    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules()
+               if name and not isinstance(module, torch.jit.ScriptModule)]  # fmt: skip
     try:
         with torch.autocast(image.device.type, enabled=False), torch.random.fork_rng([]):
             logits = list(_maps_in(network.eval()(image)))[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,11 @@ def try_passes(
 
     what = f"{block}: {of} cannot compute images of {size[0]}x{size[1]}{' in bf16' if bf16 else ''}"
     advice = f"set the size (synth.size, train.crop) to one that it takes, or its own in {block}.options (img_size)"
+    kept = {} if network.training else {key: value.clone() for key, value in network.named_buffers()}
     logits = tried(passes, network, batch, what, advice, device)
+    if any(not torch.equal(kept[key], value) for key, value in network.named_buffers() if key in kept):
+        own = "changes its own numbers as it computes an image, as in training; export it, or write it, for evaluation"
+        raise TeacherError(f"{block}: {of} {own}")
     if logits.shape[1] != network.classes:
         raise TeacherError(f"{block}: {of} gives {logits.shape[1]} maps for {network.classes} classes")
     if _bounded(logits) and _bounded(tried(large, network, batch, what, advice, device)):
@@ -83,7 +87,8 @@ def tried(
         RecipeError: it cannot be computed; at `run.batch` where two images would do.
     """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), untouched_statistics(network):
+    kept = untouched_statistics(network) if network.training else nullcontext()  # a program's flags cannot be set
+    with torch.random.fork_rng(devices), kept:
         try:
             with computed(what, advice, RecipeError):
                 return passes(min(batch, 2))

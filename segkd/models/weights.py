@@ -84,7 +84,7 @@ def _untrusted(file: Path) -> Any:
     try:
         return load_pickled(file)
     except TorchScript as error:
-        how = "save torch.jit.load(FILE).state_dict() with torch.save"
+        how = "save torch.jit.load(FILE).state_dict() with torch.save, or run it as it is: teacher.arch=exported"
         raise TeacherError(f"{file}: a TorchScript archive, not weights; {how}") from error
     except (ValueError, OSError) as error:
         advice = "save a state_dict as .safetensors, or pass --trust-pickle if you trust its source"

@@ -88,7 +88,7 @@ class Model(Block):
     """A segmentation network and the input that it was made for."""
 
     arch: Architecture = Field(
-        description="architecture, by its name in smp, torchvision or transformers, SegNet, or module (your own)"
+        description="architecture, by its name in smp, torchvision or transformers, SegNet, module (your own) or exported"
     )
     encoder: Text | None = Field(
         None, description="encoder by name; null where the architecture has no choice", validate_default=True

@@ -22,7 +22,7 @@ def test_they_are_those_of_the_installed_packages() -> None:
     from segkd.models.families import huggingface, torchvision
 
     assert [name.lower() for name in networks.architectures()] == [
-        *smp.MODEL_ARCHITECTURES_MAPPING, *map(str.lower, huggingface.NAMES), "module", "segnet", *torchvision.NAMES
+        *smp.MODEL_ARCHITECTURES_MAPPING, "exported", *map(str.lower, huggingface.NAMES), "module", "segnet", *torchvision.NAMES
     ]  # fmt: skip
     assert sorted(networks.encoders()) == sorted(smp.encoders.get_encoder_names())
     assert networks.timm_models() == {*timm.list_models(), *_deprecated_models}
