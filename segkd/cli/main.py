@@ -13,6 +13,7 @@ from segkd import __version__
 from segkd.cli.bench import bench
 from segkd.cli.data import data
 from segkd.cli.exits import explained
+from segkd.cli.inspect import inspect
 from segkd.cli.measure import evaluate, visualize
 from segkd.cli.options import Session, with_debug
 from segkd.cli.recipes import recipes
@@ -51,5 +52,5 @@ def cli() -> None:
     """
 
 
-for verb in (distill, teach, evaluate, visualize, bench, data, recipes):
+for verb in (distill, teach, inspect, evaluate, visualize, bench, data, recipes):
     cli.add_command(verb)

@@ -13,6 +13,7 @@ from segkd import build
 from segkd.data import catalogue
 from segkd.data.classes import Classes
 from segkd.data.photos import Photos
+from segkd.evaluation.inspection import doubts
 from segkd.evaluation.visualize import sample_grid, save_png
 from segkd.foundation import audit, terminal
 from segkd.foundation.errors import TeacherError
@@ -142,6 +143,7 @@ class Distillation(Run[DistillRecipe]):
             ranks.say(
                 f"not data-free: the student is shown {real} real images{f' of {synth.root}' if synth.shows_folder else ''}"
             )
+        ranks.say(*doubts(self.teacher, self.place.device, self.place.bf16))
         self.sizes: dict[str, int | None] = {}
         for who, network in networks.items():
             self.sizes |= {f"{who}_parameters": parameters_of(network), f"{who}_flops": flops_of(network, *size)}

@@ -1,0 +1,114 @@
+"""`segkd inspect`: whether a recipe's teacher can be distilled, and how."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segkd import build
+from segkd.evaluation import inspection
+from segkd.evaluation.inspection import Finding, Level
+from segkd.foundation import terminal
+from segkd.foundation.errors import RecipeError, TeacherError
+from segkd.foundation.rng import seed_for
+from segkd.models.adapters import parameters_of
+from segkd.recipe import DistillRecipe, with_values
+from segkd.runs.costs import table
+from segkd.runs.distill import Distillation
+from segkd.runs.options import Options
+from segkd.runs.place import place_of
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found: `findings` in order, what to do in lines, and the cost of the recipe's moves in lines."""
+
+    teacher: str
+    findings: list[Finding]
+    advice: list[str]
+    plan: list[str]
+
+    @property
+    def verdict(self) -> Level:
+        return inspection.verdict(self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "verdict": self.verdict}
+
+    def lines(self) -> list[str]:
+        """For people: the findings in columns, and what to do."""
+        told = [(f.level, f.what, f.said + (f"; {f.advice}" if f.advice else "")) for f in self.findings]
+        wide = max(len(what) for _, what, _ in told)
+        return [
+            self.teacher, *(f"  {level:<5}  {what:<{wide}}  {said}" for level, what, said in told), f"verdict: {self.verdict}",
+            *(f"  {line}" for line in (*self.advice, *self.plan)),
+        ]  # fmt: skip
+
+
+def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> Report:
+    """Load the teacher of a recipe and look at it without any data; what stands in the way of loading it is a finding, too.
+
+    Args:
+        quick: leave out what the recipe's moves take, for which a game is built and played.
+
+    Raises:
+        RecipeError: the recipe's own blocks are wrong, whatever the teacher is.
+    """
+    run = Distillation(recipe, options)
+    name = f"{build.described(recipe.teacher)}, {recipe.teacher.weights or 'as its file builds it'}"
+    with run.blaming():
+        run.place = place_of(recipe)
+        method = build.method_of(recipe, run.own)
+        try:
+            run.load_teacher()
+        except TeacherError as error:
+            broken = [Finding("red", "loading", str(error))]
+            return Report(name, broken, _advice(broken), [])
+        teacher, moves = run.teacher, bool(method.terms("source") or method.terms("pixels"))
+        compares = moves and method.chosen.get("bn", 0) > 0
+        name += f": {len(teacher.names)} classes, {parameters_of(teacher) / 1e6:.2f} M parameters"
+        terminal.doing("looking at the teacher")
+        findings = [
+            inspection.layers(teacher.network),
+            inspection.statistics(teacher.network, compares),
+            inspection.shape(teacher),
+        ]
+        plan: list[str] = []
+        try:
+            shown = {**inspection.pictures(teacher, run.place.device), **_generated(recipe, run)}
+            findings += inspection.answering(teacher, shown, run.place.bf16, moves)
+            if not quick and inspection.verdict(findings) != "red":
+                terminal.doing("timing updates")
+                game = run.build(with_values(recipe, {"run.steps": 10} if recipe.run.budget else {}))
+                plan = table(recipe, run.place, game)
+        except (TeacherError, RecipeError) as error:
+            findings.append(Finding("red", "distilling", str(error)))
+    return Report(name, findings, _advice(findings), plan)
+
+
+def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
+    """What the recipe's generator paints before it has learnt anything."""
+    with torch.random.fork_rng([]), suppress(RecipeError):  # another kind of source has none
+        torch.manual_seed(seed_for(recipe.run.seed, 0, 0, "weights"))
+        network = build.generator_network_of(recipe, run.teacher).to(run.place.device)
+        latents = torch.randn(4, recipe.synth.latent).to(run.place.device)
+        with torch.no_grad():
+            return {"an untrained generator's images": network.train()(latents, recipe.synth.size).float()}
+    return {}
+
+
+def _advice(findings: list[Finding]) -> list[str]:
+    """Which methods can distil such a teacher."""
+    level = {finding.what: finding.level for finding in findings}
+    if level.get("loading") == "red" or "red" in (level.get("answers"), level.get("classes")):
+        return ["no method can distil it as it is"]
+    if level.get("gradients", "green") != "green":
+        return ["method: noise, or kd on photos of your own (synth.kind=folder synth.root=DIR): it gives no gradient"]
+    if level.get("statistics") == "green":
+        return ["method: ddad, whose generator follows its BatchNorm statistics"]
+    return ["method: dfad, or ddad with weights.bn=0: it has no statistics to follow; better, kd on photos of your own"
+            " (synth.kind=folder synth.root=DIR)"]  # fmt: skip
