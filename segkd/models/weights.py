@@ -24,6 +24,7 @@ IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 KNOWN = ("state_dict", "model", "model_state_dict")
 """Where most scripts keep weights; of several entries the first of these is taken."""
 DEEPEST = 3
+_ENDINGS = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl")
 _WRAPPERS = ("module.", "_orig_mod.")  # of torch's DataParallel, DistributedDataParallel, AveragedModel and compile
 _AVERAGED = re.compile(r"ema|average|swa|shadow", re.IGNORECASE)
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|loss|criterion|metric", re.IGNORECASE)
@@ -63,6 +64,8 @@ def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = Fals
         raise TeacherError(f"{path}: a folder without {' or '.join(IN_FOLDER)}; name the file of the weights")
     if not os.path.isfile(file):
         hint = f"make it with: segkd teach {made_by}" if made_by else "check the path in the recipe"
+        if not made_by and path.suffix not in _ENDINGS:
+            hint += f", or name what lies on the hub as hf://{path.parent.name}/{path.name}"
         raise TeacherError(f"{path}: no such weights file; {hint}")
     if file.suffix == ".safetensors":
         try:
@@ -243,7 +246,7 @@ def _misfit(missing: Sequence[str], extra: Sequence[str], state: Mapping[str, Te
     keys = [key.removeprefix("model.") for key in state]
     named = next(filter(None, (family.named(keys) for family in families())), None)
     if named not in (None, kind):
-        return f"the weights of a {named}: a teacher of arch: {named} and encoder: null"
+        return f"the weights of a {named}: set teacher.arch={named} and teacher.encoder=null"
     modules = {key.partition(".")[0] for key in keys}
     for library, (needed, possible) in _ELSEWHERE.items():
         if needed <= modules and (possible is None or modules <= possible):

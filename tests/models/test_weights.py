@@ -151,6 +151,13 @@ def test_a_folder_of_save_pretrained(tmp_path, network, state):
         read_state(tmp_path / "folder")
 
 
+def test_what_may_be_a_name_on_the_hub_is_told_how_to_be_one(tmp_path):
+    with pytest.raises(TeacherError, match=r"no such weights file; check.*, or name .* hf://nvidia/segformer-b0_1.0$"):
+        read_state(tmp_path / "nvidia" / "segformer-b0_1.0")
+    with pytest.raises(TeacherError, match="check the path in the recipe$"):
+        read_state(tmp_path / "nvidia" / "x.pth")
+
+
 @pytest.mark.parametrize(
     ("keys", "library"),
     [

@@ -165,7 +165,9 @@ def test_weights_without_their_folder(folders, tmp_path):
     with pytest.raises(RecipeError, match=f"{SEGFORMER} has no option 'depths'$"):
         create_network(SEGFORMER, None, 5, {"depths": [1]}, folder=folders / "segformer")
     for name, arch in (("segformer", SEGFORMER), ("upernet-resnet", UPERNET)):
-        with pytest.raises(TeacherError, match=f"the weights of a {arch}: a teacher of arch: {arch} and encoder: null"):
+        with pytest.raises(
+            TeacherError, match=f"the weights of a {arch}: set teacher.arch={arch} and teacher.encoder=null"
+        ):
             load_weights(create_network("FPN", "tu-resnet10t", 5, {}), read_state(folders / name), "x")
 
 

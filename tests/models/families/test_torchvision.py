@@ -88,7 +88,7 @@ def test_weights_of_another_network_name_theirs(name):
     for prefix in ("", "model."):
         state = {prefix + key: torch.ones(2) for key in keys + more if "tracked" not in key}
         with pytest.raises(
-            TeacherError, match=f"x.pth: the weights of a {name}: a teacher of arch: {name} and encoder"
+            TeacherError, match=f"x.pth: the weights of a {name}: set teacher.arch={name} and teacher.encoder"
         ):
             load_weights(other, state, "x.pth")
 
