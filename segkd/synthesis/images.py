@@ -44,7 +44,6 @@ class Images(Source):
     def real(self) -> int:
         return len(self.images)
 
-    @torch.no_grad()
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`; where a file is smaller, its last row and column are repeated."""
         move.begin(ranks.stream("synthesis"))
@@ -54,8 +53,7 @@ class Images(Source):
     def _crop(self, index: int, size: tuple[int, int]) -> Tensor:
         image = self.images[index].to(self.low.device).float() / 255
         below, beside = max(size[0] - image.shape[1], 0), max(size[1] - image.shape[2], 0)
-        if below or beside:
-            image = F.pad(image[None], (0, beside, 0, below), mode="replicate")[0]
+        image = F.pad(image[None], (0, beside, 0, below), mode="replicate")[0]
         top = int(torch.randint(image.shape[1] - size[0] + 1, ()))
         left = int(torch.randint(image.shape[2] - size[1] + 1, ()))
         return image[:, top : top + size[0], left : left + size[1]] * self.span + self.low

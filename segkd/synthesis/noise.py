@@ -18,7 +18,6 @@ class Noise(Source):
         super().__init__(augment)
         self.range = ToRange(low, high)
 
-    @torch.no_grad()
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`."""
         move.begin(ranks.stream("synthesis"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from segkd.machine import ranks
 from segkd.machine.snapshot import Snapshot
 from segkd.players.player import Optimizer, Player, Schedule, _alike, frozen
 
@@ -331,3 +332,36 @@ def test_an_accepted_change_of_the_optimizer_survives_the_restore():
     two = player(Optimizer(weight_decay=0.5, momentum=0.1))
     two.restore(copy.deepcopy(one.state()))
     assert (two.optimizer.param_groups[0]["weight_decay"], two.optimizer.param_groups[0]["momentum"]) == (0.5, 0.1)
+
+
+def test_further_parameters_learn_with_the_network() -> None:
+    made, scale = player(Optimizer(lr=0.5, momentum=0.0)), nn.Parameter(torch.ones(()))
+    made.learn(iter([scale]))
+    assert move(made, lambda: loss_of(made, 0) + 2 * scale, 0) is None
+    assert scale.item() == pytest.approx(0.0)
+
+
+def test_what_a_player_is_made_of() -> None:
+    assert player().shared
+    for made in ({"optimizer": None}, {"average": None}):
+        with pytest.raises(TypeError):
+            Player("p", network(), SGD, CONSTANT, 8, **made)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_processes_share_gradients_or_move_each_its_own_and_refuse_alike(monkeypatch, shared) -> None:
+    """Two processes, of which the other one's gradients are all 1 larger, and whose flags are asked for in turn."""
+    sent, asked = [], []
+    monkeypatch.setattr(
+        ranks, "all_mean", lambda values: sent.append(len(values)) or [v + (v.ndim > 0) for v in values]
+    )
+    monkeypatch.setattr(ranks, "anywhere", lambda flag: asked.append(flag) or torch.tensor(len(asked) == 2))
+    made = Player("p", Weight([1.0, -2.0]), Optimizer(lr=0.1, momentum=0.0), CONSTANT, 8, shared=shared)
+    seen = []
+    for _ in range(2):
+        before = Snapshot([made.network])
+        seen.append(bool(made.update(made.network.w.sum(), 0, before).refused))
+    assert sent == ([2, 2] if shared else [1, 1]) and len(asked) == (0 if shared else 2)
+    assert seen == [False, not shared]
+    moved = [1 - 0.4, -2 - 0.4] if shared else [1 - 0.1, -2 - 0.1]
+    torch.testing.assert_close(made.network.w.detach(), torch.tensor(moved, dtype=torch.float64))

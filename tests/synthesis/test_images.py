@@ -9,6 +9,7 @@ import torch
 from segkd.data.samples import Sample
 from segkd.data.sets.camvid import CAMVID
 from segkd.foundation.errors import DataError
+from segkd.foundation.rng import seed_for
 from segkd.machine import memory
 from segkd.models.teacher import input_range
 from segkd.synthesis.images import Images
@@ -58,16 +59,25 @@ def test_draws_follow_the_move_and_nothing_else():
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
+def test_the_numbers_are_those_of_the_move_s_own_stream():
+    made, samples = stream((12, 16), (12, 16), (12, 16))
+    found = pixels(drawn(made, (12, 16), 8, seed=5)).round().to(torch.uint8)
+    torch.manual_seed(seed_for(5, 0, 0, "synthesis"))
+    wanted = [samples[number].image for number in torch.randint(3, (8,)).tolist()]
+    assert torch.equal(found, torch.from_numpy(np.stack(wanted)).permute(0, 3, 1, 2))
+
+
 def test_the_whole_image_where_it_has_the_size_asked_for():
     made, samples = stream((12, 16))
     image = torch.from_numpy(samples[0].image).permute(2, 0, 1).float()
     torch.testing.assert_close(pixels(drawn(made, (12, 16), 1))[0], image, rtol=0, atol=1e-3)
 
 
-def test_smaller_images_repeat_their_last_row_and_column():
-    made, samples = stream((10, 13))
+@pytest.mark.parametrize("shape", [(10, 13), (10, 16), (12, 13)])
+def test_smaller_images_repeat_their_last_row_and_column(shape):
+    made, samples = stream(shape)
     image = pixels(drawn(made, (12, 16), 1))[0]
-    wanted = np.pad(samples[0].image, ((0, 2), (0, 3), (0, 0)), mode="edge")
+    wanted = np.pad(samples[0].image, ((0, 12 - shape[0]), (0, 16 - shape[1]), (0, 0)), mode="edge")
     torch.testing.assert_close(image, torch.from_numpy(wanted).permute(2, 0, 1).float(), rtol=0, atol=1e-3)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segkd.foundation.errors import RecipeError
+from segkd.machine import ranks
 from segkd.synthesis.mixed import Mixed
 from segkd.synthesis.noise import Noise
 from segkd.synthesis.source import Move
@@ -21,6 +22,18 @@ def test_each_source_gives_its_share_of_a_batch_and_draws_numbers_of_its_own():
     assert len({tuple(image.flatten().tolist()) for image in images}) == 10
     assert torch.equal(images, mixed.draw(10, (4, 6), move).images)
     assert len(mixed.draw(2, (4, 6), move).images) == 2 and mixed.counts(2) == {"noise": 0, "rest": 0}
+
+
+def test_shares_are_alike_in_all_processes_and_one_of_no_image_is_not_asked(monkeypatch):
+    class Asked(Noise):
+        def draw(self, batch, *given):
+            assert batch
+            return super().draw(batch, *given)
+
+    mixed = Mixed(Noise(LOW, HIGH), {"noise": (Asked(LOW, HIGH), 0.3)})
+    assert mixed.draw(3, (4, 6), Move(0, 0, 0)).images.shape == (3, 3, 4, 6)
+    monkeypatch.setattr(ranks, "size", lambda: 2)
+    assert [mixed.counts(batch)["noise"] for batch in (6, 8, 12, 14, 20)] == [0, 2, 2, 4, 6]
 
 
 @pytest.mark.parametrize("refine", [0, 1])

@@ -2,6 +2,7 @@
 
 import torch
 
+from segkd.foundation.rng import seed_for
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.noise import Noise
 from segkd.synthesis.source import Move
@@ -16,6 +17,12 @@ def test_noise_fills_the_range_and_leaves_it_nowhere():
     torch.testing.assert_close(images.amax((0, 2, 3)), HIGH)
     unit = (images - LOW.view(1, 3, 1, 1)) / (HIGH - LOW).view(1, 3, 1, 1)
     assert abs(float(unit.mean()) - 0.5) < 0.01 and 0.33 < float((unit.abs() % 1 == 0).float().mean()) + 0.02 < 0.36
+
+
+def test_its_numbers_are_those_of_the_move_s_own_stream():
+    images = Noise(-torch.ones(3), torch.ones(3)).draw(2, (4, 6), Move(5, 3, 2)).images
+    torch.manual_seed(seed_for(5, 3, 2, "synthesis"))
+    assert torch.equal(images, torch.randn(2, 3, 4, 6).clamp(-1, 1)) and not images.requires_grad
 
 
 def test_noise_follows_the_move_and_learns_nothing():

@@ -59,6 +59,27 @@ def test_the_steps_are_those_of_adam_on_logits_of_the_unit_range(steps):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_each_process_moves_its_own_images_at_one_pace():
+    class Watching(Judge):
+        def update(self, player, loss):
+            self.player = player
+            super().update(player, loss)
+
+    judge = Watching(lambda x: x.sum())
+    Pixels(Noise(LOW, HIGH), 2, LOW, HIGH).refined(Batch(images()), judge)
+    player = judge.player
+    assert (player.name, player.schedule.name, player.shared, player.average) == ("pixels", "constant", False, None)
+
+
+def test_what_they_begin_with_learns():
+    class Learning(Noise):
+        def improve(self, *given):
+            self.given = given
+
+    start = Learning(LOW, HIGH)
+    assert Pixels(start, 2, LOW, HIGH).improve(4, (5, 7), "judge") is None and start.given == (4, (5, 7), "judge")
+
+
 def test_it_has_no_state():
     assert not Pixels(Noise(LOW, HIGH), 3, LOW, HIGH).state()
 
