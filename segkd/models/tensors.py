@@ -12,6 +12,7 @@ import pickletools
 import struct
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,9 +39,21 @@ _KNOWN = frozenset({
 })  # fmt: skip
 _LEFT_OUT = frozenset({
     "argparse Namespace", "pathlib Path", "pathlib PosixPath", "pathlib PurePosixPath", "pathlib._local PosixPath",
-    "pathlib._local Path", "numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar",
+    "pathlib._local Path", "numpy dtype", "numpy ndarray", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar",
+    "numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct", "torch.torch_version TorchVersion",
 })  # fmt: skip
 """Kinds of values that training scripts write beside weights, a run's arguments and scores: none is made, or imported."""
+_MAPPINGS = frozenset({
+    "easydict EasyDict", "yacs.config CfgNode", "fvcore.common.config CfgNode", "addict.addict Dict",
+    "lightning.fabric.utilities.data AttributeDict", "lightning_fabric.utilities.data AttributeDict",
+    "pytorch_lightning.utilities.parsing AttributeDict",
+})  # fmt: skip
+"""Such kinds that are dicts, and read as plain ones."""
+_DEFAULTDICT = "collections defaultdict"
+_EMPTY = frozenset(
+    f"{room} {kind}" for room in ("builtins", "__builtin__") for kind in ("dict", "list", "int", "float", "str")
+)
+"""What a defaultdict makes where it has no value; none is made here."""
 _LEGACY_PICKLES = 5  # of torch before 1.6: a number, a version, the system, the object, the names of its storages
 
 
@@ -56,6 +69,11 @@ class LeftOut:
 
     def __setstate__(self, state: object) -> None:
         pass
+
+
+def _mapping(*given: object) -> OrderedDict:
+    """Stands for a defaultdict, and is filled as one."""
+    return OrderedDict()
 
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -94,7 +112,9 @@ def load_pickled(source: Path | bytes) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old ways to write what is read here all the same
             given = io.BytesIO(source) if isinstance(source, bytes) else source
-            with torch.serialization.safe_globals([(LeftOut, name.replace(" ", ".")) for name in _LEFT_OUT]):
+            kinds = {LeftOut: _LEFT_OUT | _EMPTY, OrderedDict: _MAPPINGS, _mapping: {_DEFAULTDICT}}
+            known = [(kind, name.replace(" ", ".")) for kind, names in kinds.items() for name in names]
+            with torch.serialization.safe_globals(known):
                 loaded = torch.load(given, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -131,7 +151,8 @@ def _check_steps(file: BinaryIO) -> None:
 def _is_known(name: str) -> bool:
     module, _, attribute = name.rpartition(" ")
     is_type = module == "torch" and isinstance(getattr(torch, attribute, None), torch.dtype)
-    return name in _KNOWN or name in _LEFT_OUT or is_type or (module == "torch" and attribute.endswith("Storage"))
+    left_out = name in _LEFT_OUT | _MAPPINGS | _EMPTY | {_DEFAULTDICT}
+    return name in _KNOWN or left_out or is_type or (module == "torch" and attribute.endswith("Storage"))
 
 
 def _pickles(file: BinaryIO) -> Iterator[BinaryIO]:
