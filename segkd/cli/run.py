@@ -107,9 +107,8 @@ def taught(recipe: Recipe) -> str:
 
 def network(block: object) -> str:
     """A network as a recipe names it."""
-    if block.arch.lower() == "module":
-        return "a network of your own"
-    return " ".join(filter(None, (block.arch, block.encoder)))
+    unnamed = {"module": "a network of your own", "exported": "an exported program"}
+    return unnamed.get(block.arch.lower()) or " ".join(filter(None, (block.arch, block.encoder)))
 
 
 def folder_state(recipe: Recipe, resume: str) -> str:

@@ -74,7 +74,8 @@ def _length(recipe: Recipe, summary: dict[str, Any]) -> str:
 
 
 def _network(arch: str, encoder: str | None) -> str:
-    return one_line(f"{arch} with encoder {encoder}" if encoder else arch)
+    unnamed = {"module": "a network from a file of its own", "exported": "an exported program"}
+    return unnamed.get(arch.lower()) or one_line(f"{arch} with encoder {encoder}" if encoder else arch)
 
 
 def _headline(recipe: DistillRecipe) -> str:

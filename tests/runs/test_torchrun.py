@@ -172,11 +172,13 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_bytes(recipe,
     assert student(again) == student(whole)
 
 
-def test_a_method_of_ones_own(recipe, tmp_path):
-    file = tmp_path / "own.py"
+def test_a_method_and_a_teacher_of_ones_own(recipe, tmp_path):
+    file, teacher = tmp_path / "own.py", tmp_path / "net.py"
     file.write_text('from segkd.methods.ddad import DDAD\n\n\nclass Own(DDAD):\n    """As DDAD."""\n')
+    teacher.write_text("from tests.conftest import tiny_teacher as build\n")
     values = ["method=own", "variant=null", "data=null", "run.steps=1", "--method-file", str(file)]
-    run = start(recipe, *values)
+    run = start(recipe, *values, "--teacher-file", str(teacher), "teacher.weights=null")
     assert run.wait(PATIENCE) == 0, run.stderr.read()
     assert (tmp_path / "run/method/own.py").read_text() == file.read_text()
+    assert (tmp_path / "run/teacher/net.py").read_text() == teacher.read_text()
     assert json.loads((tmp_path / "run/summary.json").read_text())["method"] == "own"
