@@ -107,9 +107,10 @@ class Model(Block):
 
     @field_validator("arch")
     @classmethod
-    def _can_be_built(cls, arch: str) -> str:
-        if cls is Model and arch.lower() in map(str.lower, networks.from_folder()):
-            raise ValueError(f"{arch} is described by the folder of its weights, and can only be a teacher")
+    def _can_be_taught(cls, arch: str) -> str:
+        if cls is Model and arch.lower() in map(str.lower, networks.only_teachers()):
+            trained = "smp's networks, such as DeepLabV3Plus, and SegNets"
+            raise ValueError(f"{arch} can only be a teacher that was trained elsewhere: segkd trains {trained}")
         return arch
 
     @field_validator("encoder")
