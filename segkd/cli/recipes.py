@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,6 +107,8 @@ def checked(
 
     errors: list[str] = []
     others: list[str] = []
+    if own_teacher is not None and not os.path.isfile(file := re.sub(r"(?<=\.py):\w*$", "", own_teacher)):
+        errors.append(f"{file}: no such file with a teacher")
     methods = method_terms(extra=() if method_file is None else [method_file])
     recipe = None
     try:

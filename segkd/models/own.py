@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from segkd.foundation import terminal
@@ -71,7 +71,7 @@ class OwnNetwork:
                     raise TeacherError(f"{file.path}: holds no function {function}{has}")
                 return made()
 
-        return cls(f"{file.path}:{function}", make, file)
+        return cls(named, make, file)
 
     @classmethod
     def given(cls, value: nn.Module | Callable[[], object]) -> OwnNetwork:
@@ -113,6 +113,9 @@ class OwnNetwork:
                 )
             if value.is_meta:
                 raise TeacherError(f"{self.name}: {key} is on the device meta, without numbers: build it on the CPU")
+        other = next((key for key, value in network.state_dict().items() if not isinstance(value, Tensor)), None)
+        if other is not None:
+            raise TeacherError(f"{self.name}: its state_dict holds {other}, which is no tensor: leave it out")
         load_weights(network.float(), network.state_dict(), self.name)  # for what it says of their numbers
         return network
 

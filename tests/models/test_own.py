@@ -62,6 +62,8 @@ def test_the_page_is_what_happens(here: Path, capsys: pytest.CaptureFixture[str]
     assert main([*more, "--accept", "teacher"]) == 0
     assert main([*distill[:2], *QUICK]) == 2
     assert "teacher.arch: missing: name one, or bring a network of your own" in capsys.readouterr().err
+    assert main([*validate[:3], "--teacher-file", "gone.py:build"]) == 2
+    assert "gone.py: no such file with a teacher" in capsys.readouterr().err
     assert main(["eval", "runs/mine-s0", "--teacher-file", "my.py"]) == 2
     assert "my.py: no teacher is asked for here" in capsys.readouterr().err
 
@@ -116,7 +118,7 @@ def test_what_a_file_does_wrong_is_one_line(fault: str, here: Path) -> None:
     code, line = WRONG[fault]
     (here / "my.py").write_text(code)
     with pytest.raises(TeacherError, match=f"^{line}") as caught:
-        OwnNetwork.in_file("my.py").built()
+        OwnNetwork.in_file("my.py:build").built()
     assert "\n" not in str(caught.value)
 
 
