@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segkd.foundation.errors import TeacherError, UsageError
+from segkd.foundation.errors import TeacherError, UsageError, one_line
+from segkd.machine.memory import out_of_memory
 from segkd.models.family import Builder, Family, Size, Sizes
 
 NAMES = ("SegformerForSemanticSegmentation", "UperNetForSemanticSegmentation", "AutoModelForSemanticSegmentation")
@@ -71,6 +72,8 @@ def described(name: str, folder: Path, classes: int) -> nn.Module:
         kind = config["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise TeacherError(f"{file}: describes no network of transformers ({type(error).__name__}: {error})") from error
+    if config.get("quantization_config"):
+        raise TeacherError(f"{file}: quantised weights (quantization_config): save them in fp32, fp16 or bf16")
     if "auto_map" in _keys(config):
         raise TeacherError(
             f"{file}: asks for code of its own (auto_map), which segkd never runs: bring another teacher"
@@ -87,7 +90,8 @@ def described(name: str, folder: Path, classes: int) -> nn.Module:
                 raise TeacherError(f"{file}: {getattr(made, key)} {what}, and the recipe's teacher has {wanted}")
         if hasattr(made, "use_auxiliary_head"):
             made.use_auxiliary_head = False  # it is there for training, and computed all the same
-        return maker._from_config(made) if name != NAMES[-1] else maker.from_config(made)
+        network = maker._from_config(made) if name != NAMES[-1] else maker.from_config(made)
+        return network.float()  # a configuration names the numbers that its weights were written in
 
 
 def _keys(value: object) -> Iterator[str]:
@@ -131,11 +135,16 @@ class HuggingFace(Family):
 
     def renamed(self, network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """transformers renames modules, and knows what they were called when a file was written."""
-        with quiet():
-            other, found = type(network).from_pretrained(
-                None, config=network.config, state_dict=dict(state), output_loading_info=True,
-                ignore_mismatched_sizes=True, dtype=torch.float32,
-            )  # fmt: skip
+        try:
+            with quiet():
+                other, found = type(network).from_pretrained(
+                    None, config=network.config, state_dict=dict(state), output_loading_info=True,
+                    ignore_mismatched_sizes=True, dtype=torch.float32,
+                )  # fmt: skip
+        except Exception as error:  # whatever a library has against a file's tensors
+            if out_of_memory(error):
+                raise
+            raise TeacherError(f"transformers cannot take these weights: {one_line(error)}") from error
         wrong = {key: torch.empty(there, device="meta") for key, there, _ in found["mismatched_keys"]}
         more = {key: state.get(key, torch.empty(0)) for key in found["unexpected_keys"]}  # by today's names, too
         loaded = {key: value for key, value in other.state_dict().items() if key not in found["missing_keys"]}

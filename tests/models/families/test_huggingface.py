@@ -133,6 +133,7 @@ def changed(folders: Path, tmp_path: Path, name: str = "segformer", **values: ob
         (UPERNET, {}, f"config.json: describes a segformer: set arch: {SEGFORMER}$"),
         (SEGFORMER, {"id2label": {"0": "a", "1": "b"}}, "config.json: 2 classes, and the recipe's teacher has 5$"),
         (SEGFORMER, {"num_channels": 1}, "config.json: 1 channels of an image, and the recipe's teacher has 3$"),
+        (SEGFORMER, {"quantization_config": {"load_in_8bit": True}}, r"config.json: quantised weights \(quantization_con"),
         (SEGFORMER, {"model_type": None}, f"teacher: {SEGFORMER} cannot be built: "),
         (SEGFORMER, {"hidden_sizes": [80000] * 4}, "it asks for more than the [0-9,]+ MB that it may take"),
         (SEGFORMER, {"decoder_hidden_size": 64}, r"decode_head.+: expected shape \(64.*\), found \(32"),
@@ -143,6 +144,15 @@ def test_what_a_folder_cannot_ask_for(folders, tmp_path, arch, values, words):
     with pytest.raises((TeacherError, RecipeError), match=words) as caught:
         loaded(changed(folders, tmp_path, **values), arch)
     assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_weights_in_half_precision_are_computed_in_fp32(folders, tmp_path):
+    folder, images = tmp_path / "half", torch.randn(1, 3, 64, 64)
+    transformers.SegformerForSemanticSegmentation.from_pretrained(folders / "segformer").half().save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
+    ours = loaded(folder, SEGFORMER)(images)
+    torch.testing.assert_close(ours, theirs(folders / "segformer", images), rtol=0.01, atol=0.01)
 
 
 def test_a_tensor_too_many_is_no_part_of_it_under_an_older_name_either(folders, tmp_path):
