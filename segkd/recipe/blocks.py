@@ -160,11 +160,11 @@ class Teacher(Model):
     )
     recipe: Text | None = Field(None, description="name of the teach recipe that makes the weights")
     multiple: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        None, description="images are padded to sides that are multiples of this; null: as its architecture needs"
+        None, description="images are padded to multiples of this; null: as its architecture needs"
     )
     size: Size | None = Field(
         None,
-        description="[height, width] of the only images that it takes: others are resampled to it, and its logits back",
+        description="[height, width] of the only images that it takes; others are resampled",
     )
 
     output: Literal["logits", "probabilities"] = Field(

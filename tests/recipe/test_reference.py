@@ -52,7 +52,7 @@ def test_the_defaults_are_those_that_hold() -> None:
         ("game.student_moves", ["game.student_moves"]),
         ("student.optim", [f"student.optimizer.{key}" for key in ("name", "lr", "momentum", "weight_decay", "betas", "clip")]),
         ("lr", ["student.optimizer.lr", "synth.optimizer.lr", "train.optimizer.lr"]),
-        ("output", ["output"]),
+        ("output", ["teacher.output", "output"]),
     ],
 )  # fmt: skip
 def test_a_prefix_chooses(prefix: str, names: list[str]) -> None:
