@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segkd.evaluation.collapse import ONE_CLASS, class_shares
 from segkd.foundation import audit
+from segkd.foundation.errors import UsageError
 from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import computed
@@ -161,6 +162,8 @@ class _Seen(Exception):
 def first_statistics(teacher: Teacher, images: Tensor) -> BatchStatistics | None:
     """Those of a BatchNorm right behind the first layer with weights; None where there is none there."""
     tap, weighted, handles = BatchNormTap(teacher.network), [], []
+    if not tap.layers:
+        return None  # a program's submodules take no hook
 
     def reached(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if len(weighted) == 1 and module in tap.layers.values():
@@ -240,11 +243,19 @@ def shape(teacher: Teacher) -> Finding:
 
 
 def answering(teacher: Teacher, shown: Mapping[str, Tensor], bf16: bool, moves: bool) -> list[Finding]:
-    """All that is found by showing it images; `moves`: the recipe's method moves images by its gradient."""
+    """All that is found by showing it images; `moves`: the recipe's method moves images by its gradient.
+
+    One that takes other sizes only, as an exported program may, is not judged by them.
+    """
     device = next(iter(shown.values())).device
-    seen = normalisation(teacher, device)
-    told = [*([] if seen is None else [seen]), *answers(teacher, shown, bf16)]
-    return [*told, gradients(teacher, next(iter(shown.values())), moves)]
+    try:
+        with computed(f"images of {SIZE[0]}x{SIZE[1]} cannot be computed", "how it answers is not known", UsageError):
+            seen = normalisation(teacher, device)
+            told = [*([] if seen is None else [seen]), *answers(teacher, shown, bf16)]
+            return [*told, gradients(teacher, next(iter(shown.values())), moves)]
+    except UsageError as error:
+        said, _, advice = str(error).rpartition("; ")
+        return [Finding("amber", "answers", said, advice)]
 
 
 def doubts(teacher: Teacher, device: torch.device, bf16: bool) -> list[str]:

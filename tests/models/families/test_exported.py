@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from segkd import build
+from segkd.cli.main import main
 from segkd.foundation.errors import TeacherError
 from segkd.models.families.exported import loaded
 from segkd.models.family import Sizes
 from segkd.models.teacher import Teacher
 from segkd.models.trial import try_passes
 from segkd.recipe import blocks
+from tests.conftest import Tiny
 
 HALF = [0.5] * 3
 SIDES = {2: 2 * torch.export.Dim("h", min=4, max=64), 3: 2 * torch.export.Dim("w", min=4, max=64)}
@@ -120,3 +122,16 @@ def test_a_program_of_two_tensors_is_refused(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(Two(), (images, images)), tmp_path / "two.pt2")
     with pytest.raises(TeacherError, match="two.pt2: takes something else than one tensor of images"):
         loaded(tmp_path / "two.pt2")
+
+
+@pytest.mark.parametrize("kind", ["scripted.pt", "dynamic.pt2"])
+def test_a_program_is_distilled(kind: str, tmp_path: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its statistics, which the line about them says; it is looked at before, and said to be a program."""
+    path = write(tmp_path / kind, made())
+    values = ["teacher.arch=exported", "teacher.encoder=null", "teacher.options=null", f"teacher.weights={path}", "run.steps=1",
+              "teacher.classes=[a, b, c, d]", "game.student_moves=1", "data=null", "synth.width=4", f"run.dir={tmp_path}/run"]  # fmt: skip
+    command = ["distill", str(tiny.path), *values, "--trust-pickle", "--quiet"]
+    assert main(command) == 3
+    assert "no BatchNorm layer (in an exported program none is seen); set weights.bn=0" in capsys.readouterr().err
+    assert main([*command, "weights.bn=0", "synth.refine=0"]) == 0
+    assert "Distilled from an exported program" in (tmp_path / "run/student/README.md").read_text()
