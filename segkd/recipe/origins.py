@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from segkd.recipe import pretrained
+from segkd.recipe.blocks import Teacher
 from segkd.recipe.loading import Loaded, read
 from segkd.recipe.messages import key_name
 from segkd.recipe.sources import find, shown_path, tell
@@ -29,6 +31,9 @@ def annotated(
     return "\n".join([head, *_lines(found, found.recipe.as_dict())]) + "\n"
 
 
+_OF_WEIGHTS = (("teacher", "mean"), ("teacher", "std"))
+
+
 def _lines(found: Loaded, tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[str]:
     """A block's keys, and those of the blocks in it; what is a value has its comment at the end."""
     indent = "  " * len(above)
@@ -47,6 +52,8 @@ def _origin(found: Loaded, key: tuple[str, ...], value: Any) -> str:
     node = found.tree
     for part in key:
         if not isinstance(node.value, dict) or part not in node.value:
+            if key in _OF_WEIGHTS and tuple(value) != Teacher.model_fields[key[1]].default:
+                return f"{pretrained.FILE} beside its weights"
             of_method = key[0] in ("weights", "options") and len(key) == 2
             return f"default of {found.recipe.method}" if of_method else "default"  # type: ignore[union-attr]
         node = node.value[part]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from segkd.foundation.errors import TeacherError
 from segkd.recipe import load
+from segkd.recipe.origins import annotated
 from segkd.recipe.pretrained import FILE, input_of
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -67,7 +69,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_states_no_mean_takes_it_from_there(
-    tmp_path: Path, distill: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, distill: dict[str, Any], write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder_with(tmp_path, **GIVEN, do_reduce_labels=True)
     distill["teacher"] |= {
@@ -80,6 +82,8 @@ def test_a_recipe_that_states_no_mean_takes_it_from_there(
         del distill["teacher"][key]
     teacher = load(distill).teacher
     assert (list(teacher.mean), list(teacher.std)) == (MEAN, STD)
+    shown = annotated(write(distill))
+    assert re.search(r"\n  mean: \[0.485, 0.456, 0.406\] +# preprocessor_config.json beside its weights\n", shown)
     [line] = capsys.readouterr().err.splitlines()
     assert "do_reduce_labels: class 0 is id 1 of the masks that it was trained on" in line
     distill["teacher"] |= {"mean": [0.5, 0.5, 0.5]}
