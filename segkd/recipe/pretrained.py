@@ -16,11 +16,12 @@ _BGR = ("MobileViT",)
 
 @dataclass(frozen=True)
 class Input:
-    """How images in [0,1] become a network's input: less `mean`, divided by `std`; and a line on its labels."""
+    """How images in [0,1] become a network's input: less `mean`, divided by `std`, blue first; and a line on its labels."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     notes: tuple[str, ...] = ()
+    blue_first: bool = False
 
 
 def input_of(folder: Path) -> Input | None:
@@ -30,7 +31,7 @@ def input_of(folder: Path) -> Input | None:
     `image_mean` and divides by `image_std`, unless `do_normalize` is false. All of it is one mean and one std of images in [0,1].
 
     Raises:
-        TeacherError: the file cannot be read, or asks for something else, such as blue before red.
+        TeacherError: the file cannot be read, or is not clear.
     """
     file = folder / FILE
     if not file.is_file():
@@ -45,15 +46,15 @@ def input_of(folder: Path) -> Input | None:
         if said.get("do_normalize", "image_mean" in said):
             mean, std = (_three(said[key]) for key in ("image_mean", "image_std"))
         mean, std = (tuple(round(each / scale, 7) for each in values) for values in (mean, std))
-        found = Input(mean, std, _on_labels(said, file))
+        found = Input(mean, std, _on_labels(said, file), bool(flips))
     except (OSError, ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise TeacherError(
             f"{file}: says not how images were normalised ({reason}); mend it, or take it away"
         ) from error
-    if flips:
+    if flips and len({*mean}) + len({*std}) > 2:
         raise TeacherError(
-            f"{file}: its network wants blue before red (do_flip_channel_order), which segkd does not give"
+            f"{file}: whether mean and std are of blue first (do_flip_channel_order) is not known; mend it"
         )
     return found
 

@@ -48,8 +48,10 @@ def test_it_does_what_the_processor_does(tmp_path: Path, said: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (GIVEN | {"do_flip_channel_order": True}, r"its network wants blue before red \(do_flip_channel_order\)"),
-        ({"image_processor_type": "MobileViTImageProcessor"}, "blue before red"),
+        (
+            GIVEN | {"do_flip_channel_order": True},
+            r"whether mean and std are of blue first \(do_flip_channel_order\) is",
+        ),
         (GIVEN | {"rescale_factor": 0}, "says not how images were normalised"),
         (GIVEN | {"image_mean": [0.5]}, "says not how images were normalised"),
         ({"do_normalize": True}, "KeyError: 'image_mean'"),
@@ -58,6 +60,12 @@ def test_it_does_what_the_processor_does(tmp_path: Path, said: dict[str, Any]) -
 def test_what_it_cannot_be(tmp_path: Path, said: dict[str, Any], words: str) -> None:
     with pytest.raises(TeacherError, match=words):
         input_of(folder_with(tmp_path, **said))
+
+
+def test_some_are_shown_blue_before_red(tmp_path: Path) -> None:
+    for said in ({"image_processor_type": "MobileViTImageProcessor"}, {"do_flip_channel_order": True}):
+        found = input_of(folder_with(tmp_path, **said))
+        assert found is not None and found.blue_first and (found.mean, found.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from segkd.foundation.errors import TeacherError, UsageError, one_line
 from segkd.machine.memory import out_of_memory
 from segkd.models.family import Builder, Family, Size, Sizes
+from segkd.recipe.pretrained import input_of
 
 NAMES = ("SegformerForSemanticSegmentation", "UperNetForSemanticSegmentation", "AutoModelForSemanticSegmentation")
 ONLY_TEACHERS = True
@@ -91,6 +92,8 @@ def described(name: str, folder: Path, classes: int) -> nn.Module:
         if hasattr(made, "use_auxiliary_head"):
             made.use_auxiliary_head = False  # it is there for training, and computed all the same
         network = maker._from_config(made) if name != NAMES[-1] else maker.from_config(made)
+        said = input_of(folder)
+        network.blue_first = said is not None and said.blue_first
         return network.float()  # a configuration names the numbers that its weights were written in
 
 
@@ -134,7 +137,10 @@ class HuggingFace(Family):
         return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else tuple(names)
 
     def renamed(self, network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """transformers renames modules, and knows what they were called when a file was written."""
+        """transformers renames modules, and knows what they were called when a file was written.
+
+        Of a network that is shown blue before red, the first layer's are in the order of segkd's images.
+        """
         try:
             with quiet():
                 other, found = type(network).from_pretrained(
@@ -148,6 +154,10 @@ class HuggingFace(Family):
         wrong = {key: torch.empty(there, device="meta") for key, there, _ in found["mismatched_keys"]}
         more = {key: state.get(key, torch.empty(0)) for key in found["unexpected_keys"]}  # by today's names, too
         loaded = {key: value for key, value in other.state_dict().items() if key not in found["missing_keys"]}
+        if getattr(network, "blue_first", False):
+            layers = ((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+            first = next(f"{name}.weight" for name, layer in layers if layer.in_channels == 3)
+            loaded |= {first: loaded[first].flip(1)} if first in loaded else {}  # so that it takes red first
         return loaded | wrong | more
 
     def sizes(self, network: nn.Module) -> Sizes:

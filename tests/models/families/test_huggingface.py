@@ -102,6 +102,17 @@ def test_one_that_takes_images_of_one_size_only_is_shown_those(folders):
 
 
 @torch.no_grad()
+def test_one_that_is_shown_blue_before_red_takes_segkds_images(tmp_path):
+    torch.manual_seed(1)
+    sides = {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32]}
+    config = transformers.MobileViTConfig(num_labels=5, **sides)
+    transformers.MobileViTForSemanticSegmentation(config).save_pretrained(tmp_path)
+    transformers.MobileViTImageProcessor().save_pretrained(tmp_path)
+    images = torch.rand(1, 3, 64, 96)
+    torch.testing.assert_close(loaded(tmp_path, AUTO)(images), theirs(tmp_path, images.flip(1)), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_one_logit_is_two_classes(tmp_path, capsys):
     config = configs()["segformer"]
     config.num_labels = 1
