@@ -61,6 +61,8 @@ def try_passes(
 
     what = f"{block}: {of} cannot compute images of {size[0]}x{size[1]}{' in bf16' if bf16 else ''}"
     advice = f"set the size (synth.size, train.crop) to one that it takes, or its own in {block}.options (img_size)"
+    if block == "teacher":
+        advice += ", or say which it takes (teacher.multiple, teacher.size)"
     kept = {} if network.training else {key: value.clone() for key, value in network.named_buffers()}
     logits = tried(passes, network, batch, what, advice, device)
     if any(not torch.equal(kept[key], value) for key, value in network.named_buffers() if key in kept):
@@ -111,6 +113,7 @@ def try_measured(network: Adapter, who: str, size: tuple[int, int], device: torc
     """
     what = f"data.name: the {who} cannot compute the images of {size[0]}x{size[1]} that measure it"
     training = network.training
-    with computed(what, "set data.name=null, and measure with segkd eval --slide HxW"):
+    rule = "say which it takes (teacher.multiple, teacher.size), or " if who == "teacher" else ""
+    with computed(what, f"{rule}set data.name=null, and measure with segkd eval --slide HxW"):
         network.eval()(torch.zeros(1, 3, *size, device=device))
     network.train(training)
