@@ -141,6 +141,8 @@ class HuggingFace(Family):
 
         Of a network that is shown blue before red, the first layer's are in the order of segkd's images.
         """
+        if network.state_dict().keys() <= state.keys() and not getattr(network, "blue_first", False):
+            return state  # as it is, it may be a network that no configuration describes
         try:
             with quiet():
                 other, found = type(network).from_pretrained(

@@ -14,6 +14,7 @@ from segkd.build import teacher_of
 from segkd.foundation.errors import RecipeError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network, fitting_mb
+from segkd.models.own import OwnNetwork
 from segkd.models.taps import FeatureTap
 from segkd.models.weights import load_weights, read_state
 from segkd.recipe import Teacher as Block
@@ -164,6 +165,14 @@ def test_weights_in_half_precision_are_computed_in_fp32(folders, tmp_path):
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
     ours = loaded(folder, SEGFORMER)(images)
     torch.testing.assert_close(ours, theirs(folders / "segformer", images), rtol=0.01, atol=0.01)
+
+
+def test_one_that_somebody_has_changed_is_taken_as_it_is():
+    network = transformers.SegformerForSemanticSegmentation(configs()["segformer"])
+    network.decode_head.classifier = torch.nn.Conv2d(32, 3, 1)  # and its configuration still says five
+    made = OwnNetwork.given(network).built()
+    adapter = Adapter(made, 3).eval()
+    assert adapter.head_stride == 4 and adapter(torch.randn(1, 3, 40, 64)).shape == (1, 3, 40, 64)
 
 
 def test_a_tensor_too_many_is_no_part_of_it_under_an_older_name_either(folders, tmp_path):
