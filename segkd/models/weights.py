@@ -252,7 +252,7 @@ def _misfit(missing: Sequence[str], extra: Sequence[str], state: Mapping[str, Te
         if needed <= modules and (possible is None or modules <= possible):
             return (
                 f"the weights of a network of {library} ({', '.join(sorted(needed))}), which segkd does not build:"
-                " a teacher is one of segmentation-models-pytorch or torchvision, or a SegNet"
+                " bring its code with --teacher-file (docs/own_teacher.md)"
             )
     parts = [f"{name} {first_few(keys)}" for name, keys in (("missing", missing), ("unexpected", extra)) if keys]
     return f"not the weights of this network: {'; '.join(parts)}; check arch, encoder, options"
