@@ -324,7 +324,8 @@ def distiller_of(
     sizes = (synth.size, *synth.sizes)
     if recipe.game.logits == "head":
         _check_heads(teacher, student, sizes)
-    _try_networks(recipe, teacher, student, source, device, bf16)
+    moves = bool(method.terms("source") or (synth.refine and method.terms("pixels")))
+    _try_networks(recipe, teacher, student, source, device, bf16, moves)
     return Distiller(
         method, _networks_of(recipe, teacher, student, device, passes),
         player_of("student", student, recipe.student.optimizer, recipe.student.schedule, run.steps, recipe.student.ema),
@@ -387,9 +388,18 @@ def _check_method(recipe: DistillRecipe, method: Method) -> None:
 
 
 def _try_networks(
-    recipe: DistillRecipe, teacher: Teacher, student: Adapter, source: Source, device: torch.device, bf16: bool
+    recipe: DistillRecipe,
+    teacher: Teacher,
+    student: Adapter,
+    source: Source,
+    device: torch.device,
+    bf16: bool,
+    moves: bool,
 ) -> None:
-    """Show the networks images once, so that what cannot be computed is told before anything else is done."""
+    """Show the networks images once, so that what cannot be computed is told before anything else is done.
+
+    `moves`: images follow the teacher's gradient.
+    """
     synth, batch = recipe.synth, recipe.run.batch // ranks.size()
 
     def images(count: int) -> Tensor:
@@ -399,7 +409,7 @@ def _try_networks(
         advice = "set another synth.size or synth.kind"
         tried(images, source, batch, f"synth: {synth.kind} cannot make images", advice, device)
     for size in dict.fromkeys((synth.size, *synth.sizes)):
-        try_passes(teacher, "teacher", described(recipe.teacher), size, 1, device, bf16)
+        try_passes(teacher, "teacher", described(recipe.teacher), size, 1, device, bf16, follows=moves)
         try_passes(student, "student", described(recipe.student), size, batch, device, bf16)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from segkd.evaluation.collapse import ONE_CLASS, class_shares
 from segkd.foundation import audit
 from segkd.foundation.errors import UsageError
+from segkd.models.family import Size
 from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import computed
@@ -26,8 +27,8 @@ from segkd.procedural.scenes import render
 
 Level = Literal["green", "amber", "red"]
 LEVELS: tuple[Level, ...] = ("green", "amber", "red")
-SCENES, SIZE, FIRST_SEED = 6, (192, 256), 1_000_000
-"""How many street scenes are shown, how large they are, and where their seeds begin, far from those of any set."""
+FIRST_SEED = 1_000_000
+"""Where the seeds of street scenes begin, far from those of any set."""
 NORMALISATIONS = {
     "ImageNet's mean and std": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "mean 0.5 and std 0.5": ((0.5,) * 3, (0.5,) * 3),
@@ -107,30 +108,32 @@ def statistics(network: nn.Module, needed: bool) -> Finding:
     return Finding("green", "statistics", said)
 
 
-def pictures(teacher: Teacher, device: torch.device) -> dict[str, Tensor]:
-    """Images in the teacher's input space (N,3,H,W): street scenes, noise, and flat ones; no file is opened for them."""
+def pictures(teacher: Teacher, size: Size, count: int) -> dict[str, Tensor]:
+    """Images in the teacher's input space (N,3,*size), N up to `count`: street scenes, noise, and flat ones; no file is opened."""
+    device = next(teacher.parameters()).device
     low, high = (value.view(1, 3, 1, 1) for value in input_range(teacher.mean, teacher.std))
     draw = torch.Generator().manual_seed(FIRST_SEED)
     flat = torch.tensor([(0.0,) * 3, (0.5,) * 3, (1.0,) * 3, (0.5, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 0.5)])
     kinds = {
-        "street scenes": scenes(),
-        "noise": torch.rand(2, 3, *SIZE, generator=draw),
-        "flat images": flat.view(-1, 3, 1, 1).expand(-1, 3, *SIZE),
+        "street scenes": scenes(size, count),
+        "noise": torch.rand(min(count, 2), 3, *size, generator=draw),
+        "flat images": flat[:count].view(-1, 3, 1, 1).expand(-1, 3, *size),
     }
     return {kind: (low + (high - low) * images).to(device) for kind, images in kinds.items()}
 
 
 @cache
-def scenes() -> Tensor:
+def scenes(size: Size, count: int) -> Tensor:
     """Street scenes (N,3,H,W) in 0..1."""
     with audit.phase("none"):  # nothing of a run is made of them
-        images = np.stack([render(FIRST_SEED + number, SIZE)[0] for number in range(SCENES)])
+        images = np.stack([render(FIRST_SEED + number, size)[0] for number in range(count)])
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
-def normalisation(teacher: Teacher, device: torch.device) -> Finding | None:
+def normalisation(teacher: Teacher, size: Size, count: int) -> Finding | None:
     """Whether its first layer sees what it saw in training; None where that layer has no statistics."""
-    images = scenes().to(device)
+    device = next(teacher.parameters()).device
+    images = scenes(size, count).to(device)
 
     def off(mean: Sequence[float], std: Sequence[float]) -> float | None:
         """The natural logarithm of how much wider than in training the maps behind the first convolution are."""
@@ -235,7 +238,8 @@ def gradients(teacher: Teacher, images: Tensor, needed: bool) -> Finding:
 
 def shape(teacher: Teacher) -> Finding:
     """Which sizes it takes, and at which size it answers."""
-    sizes = f"images of {teacher.sizes.fixed[0]}x{teacher.sizes.fixed[1]} alone" if teacher.sizes.fixed else (
+    fixed = teacher.sizes.fixed or teacher.family.made_for(teacher.network)
+    sizes = f"images of {fixed[0]}x{fixed[1]} alone" if fixed else (
         f"sides that are multiples of {teacher.stride}; others are padded"
     )  # fmt: skip
     head = "at the image's size" if teacher.head_stride == 1 else f"at 1/{teacher.head_stride} of the image's sides"
@@ -247,19 +251,20 @@ def answering(teacher: Teacher, shown: Mapping[str, Tensor], bf16: bool, moves: 
 
     One that takes other sizes only, as an exported program may, is not judged by them.
     """
-    device = next(iter(shown.values())).device
+    first = next(iter(shown.values()))
+    size = tuple(first.shape[-2:])
     try:
-        with computed(f"images of {SIZE[0]}x{SIZE[1]} cannot be computed", "how it answers is not known", UsageError):
-            seen = normalisation(teacher, device)
+        with computed(f"images of {size[0]}x{size[1]} cannot be computed", "how it answers is not known", UsageError):
+            seen = normalisation(teacher, size, len(first))
             told = [*([] if seen is None else [seen]), *answers(teacher, shown, bf16)]
-            return [*told, gradients(teacher, next(iter(shown.values())), moves)]
+            return [*told, gradients(teacher, first, moves)]
     except UsageError as error:
         said, _, advice = str(error).rpartition("; ")
         return [Finding("amber", "answers", said, advice)]
 
 
-def doubts(teacher: Teacher, device: torch.device, bf16: bool) -> list[str]:
-    """What speaks against a teacher at a quick look, a line each."""
-    few = {kind: images[:2] for kind, images in pictures(teacher, device).items()}
-    found = [finding for finding in answering(teacher, few, bf16, False) if finding.level != "green"]
+def doubts(teacher: Teacher, size: Size, bf16: bool) -> list[str]:
+    """What speaks against a teacher at a quick look at images of a size (H,W), a line each."""
+    seen = answering(teacher, pictures(teacher, size, 2), bf16, False)
+    found = [finding for finding in seen if finding.level != "green"]
     return [f"warning: teacher: {finding.what}: {finding.said}; {finding.advice}" for finding in found]

@@ -93,6 +93,10 @@ class Family:
         """Which sizes it takes."""
         return Sizes(int(getattr(getattr(network, "encoder", None), "output_stride", 32)))
 
+    def made_for(self, network: nn.Module) -> Size | None:
+        """The one size (H,W) that it was built for, where another would be refused; None: there is none."""
+        return None
+
     def head_stride(self, network: nn.Module) -> int:
         """How much smaller than its image the last maps are before the network itself upsamples them; 1: they are not."""
         return 1

@@ -31,14 +31,16 @@ def computed(what: str, advice: str, kind: type[SegkdError] = TeacherError) -> I
 
 
 def try_passes(
-    network: Adapter, block: str, of: str, size: tuple[int, int], batch: int, device: torch.device, bf16: bool
-) -> None:
+    network: Adapter, block: str, of: str, size: tuple[int, int], batch: int, device: torch.device, bf16: bool,
+    follows: bool = True,
+) -> None:  # fmt: skip
     """Show a network in its mode some random images (N,3,*size), N the batch but two at most, and go back to its input.
 
     Nothing of it changes, and no random number is drawn.
 
     Args:
         block: the block of the recipe that describes it; `of` is what that says.
+        follows: somebody follows its gradient: a frozen network's to the images.
 
     Raises:
         RecipeError: it cannot compute them; at `run.batch` where two images would do.
@@ -49,6 +51,8 @@ def try_passes(
         x = torch.randn(images, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = network(x.requires_grad_()).float()
+        if not follows:
+            return logits.detach()
         asked = [x, *(p for p in network.parameters() if p.requires_grad)]
         if not logits.requires_grad or torch.autograd.grad(logits.square().mean(), asked, allow_unused=True)[0] is None:
             cut = "no gradient comes back from its logits to its images"
@@ -60,8 +64,12 @@ def try_passes(
         return network(100 * torch.randn(images, 3, *size, device=device)).float()
 
     what = f"{block}: {of} cannot compute images of {size[0]}x{size[1]}{' in bf16' if bf16 else ''}"
-    advice = f"set the size (synth.size, train.crop) to one that it takes, or its own in {block}.options (img_size)"
-    if block == "teacher":
+    advice = "set the size (synth.size, train.crop) to one that it takes"
+    if fixed := network.family.made_for(network.network):
+        height, width = fixed
+        key = "synth.size" if block != "model" else "train.crop"
+        advice = f"it was made for {height}x{width}: set {key}=[{height}, {width}], or {block}.options={{img_size: [{size[0]}, {size[1]}]}}"
+    elif block == "teacher":
         advice += ", or say which it takes (teacher.multiple, teacher.size)"
     kept = {} if network.training else {key: value.clone() for key, value in network.named_buffers()}
     logits = tried(passes, network, batch, what, advice, device)

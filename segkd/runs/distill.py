@@ -143,7 +143,7 @@ class Distillation(Run[DistillRecipe]):
             ranks.say(
                 f"not data-free: the student is shown {real} real images{f' of {synth.root}' if synth.shows_folder else ''}"
             )
-        ranks.say(*doubts(self.teacher, self.place.device, self.place.bf16))
+        ranks.say(*doubts(self.teacher, size, self.place.bf16))
         self.sizes: dict[str, int | None] = {}
         for who, network in networks.items():
             self.sizes |= {f"{who}_parameters": parameters_of(network), f"{who}_flops": flops_of(network, *size)}

@@ -79,7 +79,7 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
         ]
         plan: list[str] = []
         try:
-            shown = {**inspection.pictures(teacher, run.place.device), **_generated(recipe, run)}
+            shown = {**inspection.pictures(teacher, recipe.synth.size, 6), **_generated(recipe, run)}
             findings += inspection.answering(teacher, shown, run.place.bf16, moves)
             if not quick and inspection.verdict(findings) != "red":
                 terminal.doing("timing updates")

@@ -221,7 +221,14 @@ def _teacher(recipe: DistillRecipe, bringing: Bringing) -> Model:
     teacher = build.teacher_of(recipe.teacher, bringing.trust_pickle, own)
     with nullcontext() if own is None else own.blamed():
         try_passes(
-            teacher, "teacher", build.described(recipe.teacher), recipe.synth.size, 1, torch.device("cpu"), False
+            teacher,
+            "teacher",
+            build.described(recipe.teacher),
+            recipe.synth.size,
+            1,
+            torch.device("cpu"),
+            False,
+            follows=False,
         )
     return _of(teacher, recipe, "teacher")
 

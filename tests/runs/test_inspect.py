@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from segkd import build, runs
 from segkd.cli.main import main
+from segkd.evaluation.inspection import doubts, shape
+from segkd.models.building import create_network
 from segkd.models.own import OwnNetwork
 from segkd.models.taps import batchnorm_layers
+from segkd.models.teacher import Teacher
 from segkd.recipe import find, load
 from segkd.runs.inspect import Report, inspect
 
@@ -258,8 +261,14 @@ def test_distill_says_what_speaks_against_its_teacher(tiny, tmp_path, capsys) ->
 def test_a_look_changes_nothing_of_the_teacher(tiny) -> None:
     teacher = build.teacher_of(tiny.recipe().teacher)
     before, drawn = tiny.hash(teacher), torch.get_rng_state()
-    from segkd.evaluation.inspection import doubts
-
-    doubts(teacher, torch.device("cpu"), False)
+    doubts(teacher, (32, 64), False)
     assert tiny.hash(teacher) == before and tiny.hooks(teacher) == 0 and torch.equal(torch.get_rng_state(), drawn)
     assert batchnorm_layers(teacher.network)
+
+
+def test_a_network_of_one_size_is_shown_that() -> None:
+    swin = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4], "decoder_channels": 16}
+    half = [0.5] * 3
+    teacher = Teacher(create_network("UPerNet", "tu-swin_tiny_patch4_window7_224", 3, swin), "abc", half, half)
+    assert all(line.startswith("warning: teacher: ") for line in doubts(teacher, (224, 224), False))
+    assert shape(teacher).said.startswith("images of 224x224 alone; ")

@@ -7,7 +7,7 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from segkd.models.family import Builder, Family
+from segkd.models.family import Builder, Family, Size
 
 
 @cache
@@ -32,6 +32,12 @@ class SMP(Family):
 
     def owns(self, network: nn.Module) -> bool:
         return isinstance(network, tuple(architectures().values()))
+
+    def made_for(self, network: nn.Module) -> Size | None:
+        """Of timm's transformers their first layer tells."""
+        sizes = (module.img_size for module in network.modules() if getattr(module, "strict_img_size", False))
+        found = next((size for size in sizes if size is not None), None)
+        return None if found is None else (int(found[0]), int(found[1]))
 
     def head_stride(self, network: nn.Module) -> int:
         from segmentation_models_pytorch.base import SegmentationModel
