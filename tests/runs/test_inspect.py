@@ -272,3 +272,19 @@ def test_a_network_of_one_size_is_shown_that() -> None:
     teacher = Teacher(create_network("UPerNet", "tu-swin_tiny_patch4_window7_224", 3, swin), "abc", half, half)
     assert all(line.startswith("warning: teacher: ") for line in doubts(teacher, (224, 224), False))
     assert shape(teacher).said.startswith("images of 224x224 alone; ")
+
+
+def test_noise_distils_a_teacher_that_gives_no_gradient(tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(FUSED)
+    small = [
+        "run.steps=1",
+        "run.batch=2",
+        "synth.size=[32, 64]",
+        "student.weights=none",
+        "data.name=null",
+        "run.dir=run",
+    ]
+    overrides = ["method=noise", *MODULE, *small]
+    recipe = load(find("quickstart"), overrides, "distill", own_teacher="my.py:Deaf")
+    assert runs.distill(recipe, runs.Options(teacher=OwnNetwork.in_file("my.py:Deaf"), quiet=True))["steps"] == 1
