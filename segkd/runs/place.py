@@ -111,8 +111,9 @@ def _bf16_wins(game: Distiller, network: Adapter, shape: tuple[int, ...]) -> boo
 
 
 def _both_ways(network: Adapter, forward: Callable[[Tensor], Tensor], images: Tensor) -> None:
-    """A forward and a backward pass, to the images where no parameter learns."""
+    """A forward and a backward pass, to the images where no parameter learns; none back where none is possible."""
     learning = [p for p in network.parameters() if p.requires_grad] or [images.requires_grad_()]
     with torch.autocast(images.device.type, torch.bfloat16):
         logits = forward(images)
-    torch.autograd.grad(logits.float().square().mean(), learning, allow_unused=True)
+    if logits.requires_grad:
+        torch.autograd.grad(logits.float().square().mean(), learning, allow_unused=True)

@@ -29,11 +29,11 @@ def test_a_file_is_the_same_each_time_and_says_what_it_was_given(tmp_path: Path)
 
 
 def test_what_training_scripts_write_beside_weights_is_read_without_being_made(tmp_path: Path, monkeypatch) -> None:
-    settings = type("EasyDict", (dict,), {"__module__": "easydict"})
-    monkeypatch.setitem(sys.modules, "easydict", types.SimpleNamespace(EasyDict=settings))
+    easy = type("EasyDict", (dict,), {"__module__": "easydict"})
+    monkeypatch.setitem(sys.modules, "easydict", types.SimpleNamespace(EasyDict=easy))
     history = collections.defaultdict(list, {"miou": [0.5]})
     left = {"args": argparse.Namespace(lr=0.1, out=pathlib.Path("out")), "best": np.float64(0.5), "iou": np.arange(5.0)}
-    torch.save({"model": {"a": torch.ones(2)}, "cfg": settings(lr=0.1), "history": history, **left}, tmp_path / "x.pth")
+    torch.save({"model": {"a": torch.ones(2)}, "cfg": easy(lr=0.1), "history": history, **left}, tmp_path / "x.pth")
     monkeypatch.delitem(sys.modules, "easydict")
     found = load_pickled(tmp_path / "x.pth")
     assert torch.equal(found["model"]["a"], torch.ones(2))

@@ -285,6 +285,6 @@ def test_noise_distils_a_teacher_that_gives_no_gradient(tiny, tmp_path, monkeypa
         "data.name=null",
         "run.dir=run",
     ]
-    overrides = ["method=noise", *MODULE, *small]
+    overrides = ["method=noise", "game.logits=full", *MODULE, *small]
     recipe = load(find("quickstart"), overrides, "distill", own_teacher="my.py:Deaf")
     assert runs.distill(recipe, runs.Options(teacher=OwnNetwork.in_file("my.py:Deaf"), quiet=True))["steps"] == 1
