@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from segkd.methods.ddad import DDAD
 from segkd.methods.noise import Noise
 from segkd.models.teacher import Teacher
 from segkd.training.distiller import Distiller
-from segkd.training.networks import Networks
+from segkd.training.networks import Networks, Traced
 from tests.methods.test_common import players
 
 RULES = Rules(steps=4, student_moves=2)
@@ -54,6 +55,23 @@ def test_a_parameter_of_a_method_learns_with_the_player_whose_terms_use_it(tiny,
     } == {owner}
     game.play(0)
     assert game.method.scale != 1 and game.method.scale.grad is None
+
+
+class Shared(Learned):
+    """And an offset that a term of the source moves."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+        self.offset = nn.Parameter(torch.ones(()))
+
+    def outward(self, v: View) -> Tensor:
+        return (v.x - self.offset).square().mean()
+
+
+def test_each_of_two_parameters_learns_with_its_own_player(tiny) -> None:
+    game = played_by(tiny.game(), Shared(RULES, {"outward": 1.0}))
+    held = {name: player.optimizer.param_groups[-1]["params"] for name, player in players(game).items()}
+    assert held["student"] == [game.method.scale] and held["source"] == [game.method.offset]
 
 
 def test_a_parameter_of_a_method_is_in_the_checkpoint(tiny) -> None:
@@ -143,6 +161,21 @@ def test_a_term_may_ask_the_averaged_student(tiny) -> None:
     assert tiny.hash(average) == before
     assert torch.equal(logits, drawn(copy.deepcopy(average).train()))
 
+    study, asked = game.networks.study, []
+    game.networks.study = lambda x, needs, *given: asked.append(needs) or study(x, needs, *given)
+    average.eval()
+    assert torch.equal(logits, drawn(game.networks.view({}).average)) and not average.training
+    drawn(game.networks.view({}).student)
+    assert asked == [{"s"}, {"s"}]
+
+
+def test_a_parameter_that_stands_still_needs_no_player(tiny) -> None:
+    method = Learned(RULES, {"scaled": 0.0})
+    method.scale.requires_grad_(False)
+    game = played_by(tiny.game(), method)
+    game.play(0)
+    assert method.scale == 1
+
 
 def test_without_an_average_no_term_may_ask_it(tiny) -> None:
     with pytest.raises(UsageError, match=r"v\.average, and the student has no average; set student\.ema=0\.99"):
@@ -164,6 +197,16 @@ def test_no_teacher_is_refused_for_what_nobody_looks_at(tiny) -> None:
     """No BatchNorm, no submodules called encoder and decoder: a term that only looks at logits has all that it needs."""
     game = tiny.game("noise")
     teacher = Teacher(Plain(), [str(i) for i in range(11)], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    found = played_by(game, Noise(RULES, {}), Networks(teacher, game.student.network))
+    networks = Networks(teacher, game.student.network)
+    assert not (networks.at_head or networks.keeps_heads or networks.recording)
+    study, asked = networks.study, []
+    networks.study = lambda x, needs, *given, **named: asked.append(set(needs)) or study(x, needs, *given, **named)
+    found = played_by(game, Noise(RULES, {}), networks)
+    assert asked == [{"s"}]
     assert found.needs == {"student": {"t", "s"}, "source": set(), "pixels": set()}
     assert found.play(0)["kd"].isfinite()
+
+
+def test_what_was_traced_stays_so() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Traced(set(), []).looked_at = {"x"}
