@@ -73,6 +73,9 @@ class Player:
     `ema` (decay per accepted update, 0 for none) averages parameters and floating-point buffers. A young average decays
     faster, by n/(n+9) after n updates, so that it reaches over a tenth of them: that of a short run is none of its first
     steps. With several processes all move the network alike, by the means of their gradients, if it is `shared`.
+
+    Attributes:
+        updates: how often it was asked to move, or put elsewhere: where this number stands still, the network does.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Player:
     shared: bool = True
     optimizer: torch.optim.Optimizer = field(init=False)
     average: AveragedModel | None = field(init=False, default=None)
+    updates: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.optimizer = self.optimizer_spec.build(self.network)
@@ -110,6 +114,7 @@ class Player:
         processes the gradients are averaged over them, and all refuse what one refuses. It is decided on the device, and
         nobody waits for that.
         """
+        self.updates += 1
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         value = loss.detach().to(parameters[0].dtype)
@@ -175,6 +180,7 @@ class Player:
 
     def restore(self, state: dict) -> None:
         """Become what `state()` described. Raises KeyError, RuntimeError or ValueError if that was another player."""
+        self.updates += 1
         self.network.load_state_dict(state["network"])
         # The settings are this run's: a change of the recipe that was accepted must not be undone.
         own, saved = self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]

@@ -182,7 +182,6 @@ class Distiller:
         before = Snapshot([network, self.method])
         studied = self.networks.study(lesson["x"], self.needs["student"], network, first=True)
         total, values = self.method.loss("student", self.networks.view({**lesson, **studied}, network), step)
-        self.monitor.forget()
         verdict, values = self.student.update(total, step, before), _values(values)
         self._record(step, index, "student", verdict.explained(values))
         return values
@@ -297,7 +296,6 @@ class Distiller:
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
         self.attempt = state["attempt"]
-        self.monitor.forget()
         begun = state.get("begun")
         self._begun = None if begun is None else (begun["moves"], begun["values"])
         self.source.restore(state.get("source", state.get("synth", {})))  # `synth`: as it was called

@@ -36,11 +36,7 @@ class Monitor:
     ) -> None:
         self.networks, self.student, self.source, self.bank, self.sampling = networks, student, source, bank, sampling
         self.teacher = networks.teacher
-        self._averaged: nn.Module | None = None  # as `measured` made it
-
-    def forget(self) -> None:
-        """Take note that the student has moved on."""
-        self._averaged = None
+        self._averaged: tuple[int, nn.Module] | None = None  # as `measured` made it, and after which update
 
     def held_out(self, batches: int) -> Iterator[Tensor]:
         """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process."""
@@ -56,13 +52,13 @@ class Monitor:
         """
         if headline == "last" or self.student.average is None:
             return ranks.with_mean_buffers(self.student.network)
-        if self._averaged is None:
+        if self._averaged is None or self._averaged[0] != self.student.updates:
             twin = copy.deepcopy(self.student.headline)
             device = next(twin.parameters()).device
             with self.networks.passes.autocast(device):
                 update_bn(self._familiar(), twin, device)
-            self._averaged = ranks.with_mean_buffers(twin)
-        return self._averaged
+            self._averaged = self.student.updates, ranks.with_mean_buffers(twin)
+        return self._averaged[1]
 
     def _familiar(self) -> Iterator[Tensor]:
         """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""

@@ -343,7 +343,7 @@ def test_further_parameters_learn_with_the_network() -> None:
 
 def test_what_a_player_is_made_of() -> None:
     assert player().shared
-    for made in ({"optimizer": None}, {"average": None}):
+    for made in ({"optimizer": None}, {"average": None}, {"updates": 1}):
         with pytest.raises(TypeError):
             Player("p", network(), SGD, CONSTANT, 8, **made)
 
@@ -365,3 +365,11 @@ def test_processes_share_gradients_or_move_each_its_own_and_refuse_alike(monkeyp
     assert seen == [False, not shared]
     moved = [1 - 0.4, -2 - 0.4] if shared else [1 - 0.1, -2 - 0.1]
     torch.testing.assert_close(made.network.w.detach(), torch.tensor(moved, dtype=torch.float64))
+
+
+def test_updates_tell_that_the_network_may_be_another() -> None:
+    made, seen = player(), [0]
+    for act in (lambda: move(made, lambda: loss_of(made, 0), 0), lambda: made.restore(copy.deepcopy(made.state()))):
+        act()
+        seen.append(made.updates)
+    assert seen == [0, 1, 2]

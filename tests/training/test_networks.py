@@ -156,7 +156,8 @@ def test_a_term_may_ask_the_averaged_student(tiny) -> None:
         return network(images)
 
     logits = drawn(game.networks.view({}).average)
-    assert not logits.requires_grad and not game.method.seen.requires_grad
+    assert not game.networks.view({}).average(images.clone().requires_grad_()).requires_grad
+    assert not game.method.seen.requires_grad
     assert not torch.equal(logits, drawn(game.networks.view({}).student))
     assert tiny.hash(average) == before
     assert torch.equal(logits, drawn(copy.deepcopy(average).train()))
