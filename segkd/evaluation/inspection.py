@@ -20,7 +20,7 @@ from segkd.evaluation.collapse import ONE_CLASS, class_shares
 from segkd.foundation import audit
 from segkd.foundation.errors import UsageError
 from segkd.models.family import Size
-from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers
+from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers, untrained
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import computed
 from segkd.procedural.scenes import render
@@ -90,7 +90,7 @@ def statistics(network: nn.Module, needed: bool) -> Finding:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     biased = sum(module.bias is not None for module in convolutions)
     folded = f"{biased} of {len(convolutions)} convolutions have a bias, as where BatchNorm was folded into them"
-    fresh = [name for name, module in tracked.items() if not module.running_mean.abs().max() > 0]
+    fresh = untrained(tracked)
     level: Level = "red" if needed else "amber"
     advice = "set weights.bn=0, or bring a teacher that has them" if needed else "a method without weights.bn"
     if not tracked:

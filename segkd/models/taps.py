@@ -38,6 +38,11 @@ def batchnorm_layers(network: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def untrained(layers: Mapping[str, nn.Module]) -> list[str]:
+    """The names of those whose running statistics are as at the beginning, with means of 0."""
+    return [name for name, module in layers.items() if not module.running_mean.abs().max() > 0]
+
+
 def check_statistics(network: nn.Module, source: str) -> int:
     """The number of layers with trained running statistics.
 
@@ -48,10 +53,9 @@ def check_statistics(network: nn.Module, source: str) -> int:
     if not layers:
         seen = "the teacher has no BatchNorm layer (in an exported program none is seen)"
         raise TeacherError(f"{source}: {seen}; set weights.bn=0 and synth.refine=0, or bring another teacher")
-    trained = [m for m in layers.values() if m.running_mean.abs().max() > 0]
-    if len(trained) < len(layers) / 2:
+    if 2 * len(fresh := untrained(layers)) > len(layers):
         raise TeacherError(
-            f"{source}: {len(layers) - len(trained)} of {len(layers)} BatchNorm layers were never trained or are folded;"
+            f"{source}: {len(fresh)} of {len(layers)} BatchNorm layers were never trained or are folded;"
             " set weights.bn=0 and synth.refine=0, or bring the unfolded teacher"
         )
     return len(layers)
