@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from segkd.foundation.errors import TeacherError
 from segkd.models.adapters import Adapter
-from segkd.models.family import Sizes
+from segkd.models.family import Size, Sizes
 
 
 class Teacher(Adapter):
@@ -16,6 +17,17 @@ class Teacher(Adapter):
 
     Its input is RGB in [0,1] less `mean`, divided by `std`. It stays in eval mode whatever `train()` says, and its
     parameters ask for no gradient; gradients still flow through it to the images.
+
+    Args:
+        names: of the network's classes.
+        taught: those of a student, each with the numbers of the network's that it is made of; None: the same. The logit of
+            several is the logarithm of the sum of their exponentials, so that its softmax is the sum of theirs; the others
+            are left out of the softmax.
+
+    Attributes:
+        names: of the classes of its logits.
+        classes: how many the network has.
+        first_members: which of these each class of its logits is made of, the first of several.
     """
 
     def __init__(
@@ -27,9 +39,14 @@ class Teacher(Adapter):
         sizes: Sizes | None = None,
         features: Sequence[str] = (),
         probabilities: bool = False,
+        taught: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__(network, len(names), sizes, features, probabilities)
-        self.names = tuple(names)
+        self.names = tuple(names if taught is None else taught)
+        members = [(index,) for index in range(len(names))]
+        self._members = members if taught is None else [tuple(group) for group in taught.values()]
+        self._same = self._members == members
+        self.first_members = [group[0] for group in self._members]
         self.mean, self.std = tuple(mean), tuple(std)
         self.requires_grad_(False)
         self.eval()
@@ -37,6 +54,25 @@ class Teacher(Adapter):
     def train(self, mode: bool = True) -> Teacher:
         """Keep eval mode: batch statistics in the teacher would change what it teaches."""
         return super().train(False)
+
+    def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
+        """As of an `Adapter`, of the classes that are taught."""
+        logits = super().forward(images, at_head)
+        return logits if self._same else self._merged(logits)
+
+    def keeps_head(self, size: Size) -> bool:
+        """As of an `Adapter`; not where classes are merged: what is merged before it is upsampled is another thing."""
+        return super().keeps_head(size) and all(len(group) == 1 for group in self._members)
+
+    def _merged(self, logits: Tensor) -> Tensor:
+        """Logits (N,K,H,W) of the classes that are taught, of those (N,C,H,W) of the network's; merged ones in fp32 or wider."""
+        if logits.shape[1] != self.classes:
+            raise TeacherError(f"the teacher gives {logits.shape[1]} maps for {self.classes} classes")
+        merges = any(len(group) > 1 for group in self._members)
+        number = torch.promote_types(logits.dtype, torch.float32) if merges else logits.dtype
+        maps = logits.unbind(1)  # no table of numbers, which a CUDA graph could not hold
+        taken = (torch.stack([maps[index] for index in group]).to(number) for group in self._members)
+        return torch.stack([one[0] if len(one) == 1 else one.logsumexp(0) for one in taken], 1)
 
 
 def input_range(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,8 @@ def try_passes(
     def passes(images: int) -> Tensor:
         x = torch.randn(images, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = network(x.requires_grad_()).float()
+            # as the network gives them: sums of probabilities that a teacher has merged look like logits
+            logits = Adapter.forward(network, x.requires_grad_()).float()
         if not follows:
             return logits.detach()
         asked = [x, *(p for p in network.parameters() if p.requires_grad)]
@@ -61,7 +62,7 @@ def try_passes(
 
     @torch.no_grad()
     def large(images: int) -> Tensor:
-        return network(100 * torch.randn(images, 3, *size, device=device)).float()
+        return Adapter.forward(network, 100 * torch.randn(images, 3, *size, device=device)).float()
 
     what = f"{block}: {of} cannot compute images of {size[0]}x{size[1]}{' in bf16' if bf16 else ''}"
     advice = "set the size (synth.size, train.crop) to one that it takes"

@@ -53,6 +53,12 @@ def test_what_has_no_counterpart_so_large_stays_and_is_named() -> None:
         assert torch.equal(value, before[name]) == (name in left or counts or value.unique().numel() == 1), name
 
 
+def test_rows_of_classes_are_those_that_are_taken() -> None:
+    own, there = nn.Linear(2, 3), nn.Linear(4, 11)
+    select_weights(own, there, 11, [8, 0, 4])
+    assert torch.equal(own.bias, there.bias[[8, 0, 4]]) and torch.equal(own.weight, there.weight[[8, 0, 4]][:, ::2])
+
+
 @pytest.mark.parametrize(("few", "many"), [(1, 1), (1, 7), (3, 7), (5, 7), (7, 7)])
 def test_channels_are_distinct_and_evenly_spaced(few: int, many: int) -> None:
     own, there = nn.Linear(1, few), nn.Linear(1, many)

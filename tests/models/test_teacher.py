@@ -7,11 +7,13 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from segkd.foundation.errors import TeacherError
+from segkd.models.building import create_network
 from segkd.models.family import Sizes
 from segkd.models.teacher import Teacher, input_range
+from segkd.models.trial import try_passes
 from segkd.models.weights import read_state
 
 STATE = {
@@ -65,6 +67,74 @@ def test_gradients_flow_through_it_and_not_into_it():
 def test_it_knows_its_classes_and_normalisation():
     model = teacher()
     assert (model.classes, model.names, model.mean, model.std) == (4, ("a", "b", "c", "d"), (0.5,) * 3, (0.25,) * 3)
+
+
+TAUGHT = {"road": (3, 1), "sky": (4,), "rest": (0,)}
+"""Of five classes; the third is dropped."""
+
+
+def summed(logits: Tensor) -> Tensor:
+    """What a softmax over the classes that are not dropped gives to those that are taught."""
+    shares = torch.cat([logits[:, :2], logits[:, 3:]], 1).softmax(1)  # of 0, 1, 3, 4
+    return torch.stack([shares[:, 1] + shares[:, 2], shares[:, 3], shares[:, 0]], 1)
+
+
+def heads(taught: dict | None = None, **options: object) -> Teacher:
+    torch.manual_seed(0)
+    network = create_network("DeepLabV3Plus", "tu-resnet10t", 5, {"channels": [8, 8, 16, 16]}).double().eval()
+    return Teacher(network, "abcde", [0.5] * 3, [0.25] * 3, taught=taught, **options)
+
+
+@pytest.mark.parametrize(("size", "at_head"), [((32, 48), False), ((32, 48), True), ((21, 30), False)])
+def test_merged_probabilities_are_sums_and_dropped_classes_have_no_share(size, at_head):
+    own, mapped, images = heads(), heads(TAUGHT), torch.randn(2, 3, *size, dtype=torch.double, requires_grad=True)
+    assert (mapped.names, mapped.classes) == (("road", "sky", "rest"), 5)
+    found, wanted = mapped(images, at_head).softmax(1), summed(own(images, at_head))
+    torch.testing.assert_close(found, wanted)
+    looked_at = torch.randn_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad((p * looked_at).sum(), images)[0] for p in (found, wanted)))
+
+
+def test_what_a_head_tells_is_upsampled_as_without_a_map_unless_classes_are_merged():
+    images = torch.randn(2, 3, 32, 48, dtype=torch.double)
+    reordered = heads({"sky": (4,), "road": (3,), "rest": (0,)})
+    assert reordered.keeps_head((32, 48)) and not heads(TAUGHT).keeps_head((32, 48))
+    full = heads()(images)[:, [4, 3, 0]]
+    assert torch.equal(reordered(images), full)
+    torch.testing.assert_close(reordered.from_head(reordered(images, at_head=True)), full)
+
+
+def test_logits_of_a_map_that_changes_nothing_are_the_networks_own():
+    names = {"first": (0,), "b": (1,), "c": (2,), "d": (3,), "e": (4,)}
+    images, model = torch.randn(1, 3, 32, 32, dtype=torch.double), heads(names)
+    assert model.names[0] == "first" and torch.equal(model(images), heads()(images))
+    assert torch.autograd.grad(model(images.requires_grad_()).sum(), images)[0].isfinite().all()
+
+
+def test_classes_of_one_logit_and_of_probabilities_are_mapped_too():
+    images = torch.randn(2, 3, 8, 8)
+    one, softmax = nn.Conv2d(3, 1, 1), nn.Sequential(nn.Conv2d(3, 5, 1), nn.Softmax(1))
+    swapped = Teacher(one, ["no", "yes"], [0] * 3, [1] * 3, Sizes(1), taught={"yes": (1,), "no": (0,)})
+    torch.testing.assert_close(swapped(images).softmax(1)[:, :1], one(images).sigmoid())
+    given = Teacher(softmax, "abcde", [0] * 3, [1] * 3, Sizes(1), probabilities=True, taught=TAUGHT)
+    torch.testing.assert_close(given(images).softmax(1), summed(softmax[0](images)))
+
+
+def test_merged_logits_are_not_rounded_to_bf16_and_a_wrong_count_is_told():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (
+            Teacher(nn.Conv2d(3, 5, 1), "abcde", [0] * 3, [1] * 3, taught=TAUGHT)(torch.ones(1, 3, 8, 8)).dtype
+            == torch.float32
+        )
+    with pytest.raises(TeacherError, match="the teacher gives 6 maps for 5 classes"):
+        Teacher(nn.Conv2d(3, 6, 1), "abcde", [0] * 3, [1] * 3, taught=TAUGHT)(torch.ones(1, 3, 8, 8))
+
+
+def test_softened_logits_are_noticed_though_sums_of_them_look_like_logits():
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Softmax(1))
+    model = Teacher(network, "abcde", [0] * 3, [1] * 3, Sizes(1), taught=TAUGHT)
+    with pytest.raises(TeacherError, match="gives probabilities, and no logits"):
+        try_passes(model, "teacher", "this one", (8, 8), 1, torch.device("cpu"), False)
 
 
 def test_input_range_is_that_of_normalised_black_and_white():
