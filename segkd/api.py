@@ -192,7 +192,7 @@ def visualize(
     own = _own(teacher_file, who, teacher)
     loaded = _network(model, who, (), trust_pickle, own)
     guide = _guide("teacher", teacher, trust_pickle, own)
-    jobs = plan_drawings(sources, _path("out", out), kind, loaded.classes, masks)
+    jobs = plan_drawings(sources, _path("out", out), kind, loaded.classes, masks, mapping=loaded.mapping)
     drawn: list[Path] = []
 
     def done(job: Job) -> None:

@@ -82,7 +82,7 @@ def _start_from_teacher(network: nn.Module, teacher: Teacher) -> None:
     Raises:
         RecipeError: none has.
     """
-    left = select_weights(network, teacher.network)
+    left = select_weights(network, teacher.network, teacher.classes, teacher.first_members)
     numbers = sum(value.is_floating_point() for value in network.state_dict().values())
     if len(left) == numbers:
         raise RecipeError([
@@ -100,7 +100,8 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
     Raises:
         TeacherError: its weights are missing, damaged, or do not fit; or `own` gives no network.
     """
-    classes = catalogue.classes_of(block.classes)
+    mapping = catalogue.class_map(block)
+    classes = mapping.teacher
     state, path = None, None
     if block.weights is not None:
         path = Path(expand_root(block.weights))
@@ -124,8 +125,9 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
             raise TeacherError(f"{error}; teacher.weights=null takes the network as {own.name} gives it") from error
     _compare_labels(family_of(network).labels(network), classes)
     sizes = Sizes(block.multiple or 1, block.size) if block.multiple or block.size else None
+    taught = dict(zip(mapping.student.names, mapping.members, strict=True)) if mapping.maps else None
     return Teacher(
-        network, classes.names, block.mean, block.std, sizes, block.features, block.output == "probabilities"
+        network, classes.names, block.mean, block.std, sizes, block.features, block.output == "probabilities", taught
     )
 
 
@@ -159,10 +161,11 @@ def check_classes(teacher: Teacher, student: blocks.Student, data: Dataset | Non
         TeacherError: they do not; the line holds the three numbers, or the first class that is called differently.
     """
     known = "none" if data is None else f"{len(data.classes)} ({data.classes.name})"
-    count = classes_at_start(student, teacher.classes)
-    if count != teacher.classes:
+    taught = len(teacher.names)
+    count = classes_at_start(student, taught)
+    if count != taught:
         raise TeacherError(
-            f"classes disagree: teacher {teacher.classes}, student {count} ({student.weights}), data {known};"
+            f"classes disagree: teacher {taught}, student {count} ({student.weights}), data {known};"
             " set student.weights=none, or bring another teacher"
         )
     wrong = None if data is None else class_lists.disagreement(teacher.names, data.classes, "teacher", "student")
@@ -266,8 +269,8 @@ def source_of(
         if kind == "noise":
             return Noise(low, high, augment)
         if kind == "images":
-            classes = catalogue.classes_of(recipe.teacher.classes)
-            data = catalogue.dataset(recipe.data.name, recipe.data.root, synth.split, classes)
+            mapping = catalogue.class_map(recipe.teacher)
+            data = catalogue.measuring(recipe.data.name, recipe.data.root, synth.split, mapping)
             ranks.say(*data.notes)
             return Images(data, low, high, augment)
         if kind == "folder":
@@ -302,7 +305,7 @@ def distiller_of(
     """
     synth, run = recipe.synth, recipe.run
     torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
-    student = Adapter(_student_network(recipe.student, teacher), teacher.classes, features=recipe.student.features)
+    student = Adapter(_student_network(recipe.student, teacher), len(teacher.names), features=recipe.student.features)
     student = student.to(device, memory_format=torch.channels_last)
     method, passes = method_of(recipe, own).to(device), Passes(bf16, run.checkpointing)
     _check_processes(recipe)
@@ -336,7 +339,7 @@ def distiller_of(
 
 def _student_network(student: blocks.Student, teacher: Teacher) -> nn.Module:
     """A fresh student, with the weights that it starts from."""
-    network = network_of(student, teacher.classes)
+    network = network_of(student, len(teacher.names))
     if student.weights == "teacher":
         _start_from_teacher(network, teacher)
     else:

@@ -36,6 +36,8 @@ def has_weights(recipe: DistillRecipe) -> bool:
 def trained(recipe: DistillRecipe) -> Trained:
     """The recipe's teacher; where its weights are missing, one whose statistics have seen noise: as quick as another."""
     block, classes = recipe.teacher, catalogue.classes_of(recipe.teacher.classes)
+    if block.student_classes is not None:
+        raise UsageError("teacher.student_classes: the plain loop merges no classes; bench with student_classes=null")
     torch.manual_seed(0)
     path = expand_root(block.weights) if has_weights(recipe) else None
     network = build.network_of(block, len(classes), folder=path)

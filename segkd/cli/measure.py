@@ -183,7 +183,9 @@ def visualize(
         loaded = load_model(model, who, trust_pickle=trust_pickle, own=own if who == "teacher" else None)
         guide = None if teacher is None else load_guide(teacher, trust_pickle, own)
         terminal.doing("looking at the images")
-        jobs = plan_drawings(images, out, kind, loaded.classes, masks, reading=reading, note=terminal.say)
+        jobs = plan_drawings(
+            images, out, kind, loaded.classes, masks, mapping=loaded.mapping, reading=reading, note=terminal.say
+        )
     drawn: list[Job] = []
     with terminal.Live("drawing", "images") as live:
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+from segkd.data.class_map import ClassMap, MappedSet
 from segkd.data.classes import Classes, listed, numbered
 from segkd.data.definition import LabelledSet, Relabelling
 from segkd.data.samples import Dataset
 from segkd.foundation import rooms
-from segkd.foundation.errors import DataError
-from segkd.recipe import expand_root
+from segkd.foundation.errors import DataError, RecipeError
+from segkd.recipe import blocks, expand_root
+from segkd.recipe.values import wrong_classes
 
 
 def reader(name: str) -> type[LabelledSet]:
@@ -41,6 +43,30 @@ def dataset(name: str, root: str | None, split: str, classes: Classes) -> Datase
         told = "give --root DIR to segkd eval, or data.root=DIR to a recipe"
         raise DataError(f"data: {name} is read from a folder; {told} (its layout is in docs/data.md)")
     return kind.at(expand_root(root or "."), split, classes)
+
+
+def measuring(name: str, root: str | None, split: str, mapping: ClassMap) -> Dataset:
+    """A labelled set for a student: labels of its teacher's classes are mapped, and those of its own taken as they are.
+
+    Raises:
+        DataError: as for `dataset`.
+    """
+    counts = {len(classes) for classes in reader(name).labellings}
+    of_student = len(mapping.student) in counts and len(mapping.teacher) not in counts
+    data = dataset(name, root, split, mapping.student if of_student else mapping.teacher)
+    return MappedSet(data, mapping) if mapping.covers(data.classes) else data
+
+
+def class_map(block: blocks.Model | blocks.Teacher) -> ClassMap:
+    """The classes of a network of a recipe, and those that a student makes of them.
+
+    Raises:
+        RecipeError: a student's class is made of one that the teacher has not.
+    """
+    teacher, student = classes_of(block.classes), getattr(block, "student_classes", None)
+    if student is not None and (wrong := wrong_classes(student, teacher.names)):
+        raise RecipeError([f"teacher.student_classes: {wrong}"])
+    return ClassMap.of(teacher, student)
 
 
 def _labellings() -> dict[Classes, Relabelling | None]:

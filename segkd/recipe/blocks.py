@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from segkd.recipe import hub, networks, strict_yaml
+from segkd.recipe import datasets, hub, networks, strict_yaml
 from segkd.recipe.datasets import final_split
 from segkd.recipe.options import Options
 from segkd.recipe.values import (
@@ -36,9 +36,11 @@ from segkd.recipe.values import (
     Rhythm,
     Size,
     Spread,
+    StudentClasses,
     Text,
     Weights,
     without_file,
+    wrong_classes,
 )
 
 
@@ -158,6 +160,9 @@ class Teacher(Model):
         None,
         description="entry of a checkpoint to take where it holds several, as state_dict_ema; a.b: one within another",
     )
+    student_classes: StudentClasses | None = Field(
+        None, description="the student's: {road: [road, pavement], sky: sky}; others are dropped"
+    )
     recipe: Text | None = Field(None, description="name of the teach recipe that makes the weights")
     multiple: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="images are padded to multiples of this; null: as its architecture needs"
@@ -185,6 +190,17 @@ class Teacher(Model):
         if weights is None and not _is_own(info.data.get("arch", OWN)):
             raise ValueError("missing")
         return weights
+
+    @field_validator("student_classes")
+    @classmethod
+    def _of_the_teachers(
+        cls, classes: tuple[dict[str, tuple[str, ...]], ...] | None, info: ValidationInfo
+    ) -> tuple[dict[str, tuple[str, ...]], ...] | None:
+        of = info.data.get("classes")
+        known = datasets.class_names(of) if isinstance(of, str) else of if isinstance(of, tuple) else ()
+        if classes and known and (wrong := wrong_classes(classes, known)):
+            raise ValueError(wrong)
+        return classes
 
     @field_validator("size")
     @classmethod

@@ -22,11 +22,26 @@ def data_sets() -> list[str]:
 @cache
 def class_lists() -> tuple[str, ...]:
     """What a recipe's `classes` may name: the lists that stand at the top of the sets' files, `NAME = listed("name", ...)`."""
+    return tuple(_made())
+
+
+@cache
+def class_names(classes: str) -> tuple[str, ...]:
+    """The names in such a list, where they stand there as they are; else none."""
+    try:
+        return tuple(ast.literal_eval(_made()[classes][1]))
+    except (KeyError, IndexError, ValueError, TypeError):
+        return ()
+
+
+@cache
+def _made() -> dict[str, list[ast.expr]]:
+    """What each list is made of, by its name."""
     trees = (ast.parse(path.read_text("utf-8")) for path in rooms.files(rooms.SETS).values())
     made = (node.value for tree in trees for node in tree.body if isinstance(node, ast.Assign))
     calls = (call for call in made if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.args)
-    names = (call.args[0] for call in calls if call.func.id in _MAKERS)  # type: ignore[attr-defined]
-    return tuple(name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str))
+    named = ((call.args[0], call.args) for call in calls if call.func.id in _MAKERS)  # type: ignore[attr-defined]
+    return {name.value: args for name, args in named if isinstance(name, ast.Constant) and isinstance(name.value, str)}
 
 
 @cache

@@ -24,6 +24,7 @@ from segkd.recipe.precedence import (
     layer_of,
     resolved,
     with_weights_of_terms,
+    with_whole_lists,
     without_foreign_names,
 )
 from segkd.recipe.sources import Overrides, find, read_chain, read_overrides, scalar, shown_path, tell
@@ -95,7 +96,7 @@ def read(
     files, errors = _layers(source if isinstance(source, Mapping) else path)
     given, wrong = read_overrides(overrides)
     errors += wrong
-    layers = [*files, Layer(given, {})]
+    layers = with_whole_lists([*files, Layer(given, {})])
     chosen = choice(layers)
     known: Mapping[str, Terms] = {}
     notes: list[str] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from segkd.recipe.messages import key_name, shown
-from segkd.recipe.sources import merge
+from segkd.recipe.sources import merge, whole_lists
 from segkd.recipe.strict_yaml import Node, plain
 from segkd.recipe.terms import Terms
 
@@ -158,6 +158,11 @@ def with_weights_of_terms(layers: Sequence[Layer]) -> list[Layer]:
         return Node({**tree.value, "terms": Node(said, terms.where, terms.preset)}, tree.where, tree.preset)
 
     return [layer.changed(long) for layer in layers]
+
+
+def with_whole_lists(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers with mappings that a nearer one replaces as a whole, see `whole_lists`."""
+    return [layer.changed(whole_lists) for layer in layers]
 
 
 def held_back(layers: Sequence[Layer], chosen: Choice) -> list[str]:

@@ -186,7 +186,7 @@ def read_overrides(overrides: Overrides) -> tuple[Node, list[str]]:
         node = _rewhere(node)
         for part in reversed(parts):
             node = Node({part: node}, COMMAND_LINE)
-        merged = merge(merged, node)
+        merged = merge(merged, whole_lists(node))
     return _absolute_paths(merged, Path.cwd()), errors
 
 
@@ -202,7 +202,7 @@ def _read_values(values: Mapping[str, Any]) -> tuple[Node, list[str]]:
             continue
         for part in reversed(parts):
             node = Node({part: node}, VALUES)
-        merged = merge(merged, node)
+        merged = merge(merged, whole_lists(node))
     return _absolute_paths(merged, Path.cwd()), errors
 
 
@@ -223,6 +223,17 @@ def merge(base: Node, over: Node) -> Node:
     for key, node in over.value.items():
         merged[key] = merge(merged[key], node) if key in merged else node
     return Node(merged, over.where)
+
+
+def whole_lists(tree: Node) -> Node:
+    """The tree with the mapping `teacher.student_classes` as a list of its entries: it holds as a whole, and in its order."""
+
+    def listed(node: Node) -> Node:
+        if not isinstance(node.value, dict):
+            return node
+        return Node([Node({name: entry}, entry.where) for name, entry in node.value.items()], node.where, node.preset)
+
+    return _changed(tree, ("teacher", "student_classes"), listed)
 
 
 def scalar(tree: Node, key: str) -> str | None:

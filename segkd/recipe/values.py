@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -36,6 +37,42 @@ def _classes(value: Any) -> Any:
         raise ValueError("a network of one logit (sigmoid) has two classes: name both, as [background, lesion]")
     named = ", ".join(datasets.class_lists())
     raise ValueError(f"expected one of {named}, a list of 2 to {MOST_CLASSES} different names, or their number")
+
+
+def _student_classes(value: Any) -> Any:
+    """A mapping as a list of its entries, in order: as lists two maps differ where only their order does."""
+    entries = [{name: made_of} for name, made_of in value.items()] if isinstance(value, dict) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(one, dict) and len(one) == 1 for one in entries):
+        raise ValueError("expected a mapping from each class of the student to one or a list of the teacher's")
+    found: dict[str, tuple[str, ...]] = {}
+    used: dict[str, str] = {}
+    for name, made_of in (item for one in entries for item in one.items()):
+        members = (made_of,) if isinstance(made_of, str) else made_of
+        if not isinstance(members, list | tuple) or not members or not all(type(one) is str for one in members):
+            raise ValueError(f"{messages.shown(name)}: expected a class of the teacher, or a list of them")
+        if name in found or name == "":
+            raise ValueError(f"{messages.shown(name)}: each class of the student needs a name of its own")
+        found[name] = tuple(members)
+        for one in members:
+            if one in used:
+                raise ValueError(f"{messages.shown(one)} of the teacher goes into {used[one]} and into {name}")
+            used[one] = name
+    if len(found) < 2:
+        raise ValueError("a student tells two classes apart, or more")
+    return tuple({name: members} for name, members in found.items())
+
+
+def wrong_classes(student: Iterable[Mapping[str, Sequence[str]]], teacher: Sequence[str]) -> str | None:
+    """What speaks against a student's classes, each with those of the teacher that it is made of, where the teacher's are these."""
+    for name, members in (item for entry in student for item in entry.items()):
+        for one in members:
+            if one not in teacher:
+                near, more = messages.nearest(one, teacher), ", ..." if len(teacher) > 30 else ""
+                hint = f", did you mean {near!r}?" if near else f" (known: {', '.join(teacher[:30])}{more})"
+                return f"unknown class of the teacher {messages.shown(one)}{hint}"
+        if name in teacher and name not in members:
+            return f"{messages.shown(name)} is a class of the teacher's, and would be made of others: call it otherwise"
+    return None
 
 
 def _data_set(value: Any) -> Any:
@@ -127,6 +164,11 @@ ClassNames = Annotated[
     str | tuple[str, ...] | int,
     BeforeValidator(_classes),
     datasets.Schema(lambda: {"words": f"{', '.join(datasets.class_lists())}, list of names, or their number"}),
+]
+StudentClasses = Annotated[
+    tuple[dict[str, tuple[str, ...]], ...],
+    BeforeValidator(_student_classes),
+    WithJsonSchema({"words": "mapping of names to one or a list"}),
 ]
 DataName = Annotated[str, BeforeValidator(_data_set), datasets.Schema(lambda: {"enum": datasets.data_sets()})]
 Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]

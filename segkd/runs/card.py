@@ -18,6 +18,9 @@ def of_distilled(recipe: DistillRecipe, summary: dict[str, Any], images: int | N
         f" by segkd: {summary['method']}{variant}, {_length(recipe, summary)}, weights: {_headline(recipe)}. Real images"
         f" that it trained on: {trained or 'none'}."
     ]
+    if teacher.student_classes is not None:
+        made = (f"{name} of {', '.join(names)}" for entry in teacher.student_classes for name, names in entry.items())
+        lines.append(one_line(f"Its classes are made of its teacher's: {'; '.join(made)}.", 4096))
     if summary["student_miou"] is None:
         lines.append("Its mIoU is not known: no labelled images measured it.")
     else:

@@ -223,7 +223,7 @@ class Distillation(Run[DistillRecipe]):
         return self.game.source.real or self._opened
 
     def _save_samples(self, path: Path) -> None:
-        classes = catalogue.classes_of(self.recipe.teacher.classes)
+        classes = catalogue.class_map(self.recipe.teacher).student
         save_samples(path, self.game, self.teacher, classes, self.recipe.run.headline)
 
 

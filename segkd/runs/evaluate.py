@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from segkd.data import catalogue
+from segkd.data.class_map import ClassMap
 from segkd.data.classes import disagreement
 from segkd.data.description import FILE
 from segkd.data.photos import Photos
@@ -59,7 +60,7 @@ def evaluate(
         check_same_classes(against, model)
     size, size_from = model.size if size is None else (size, "as asked")
     inference, side = inference or Inference(), side_of(size)
-    name, split, images = _images(model, data, root, split, against is not None)
+    name, split, images = _images(model, data, root, split, against)
     if confusion and isinstance(images, Photos):
         raise UsageError(
             "the confusion matrix is drawn of labels, and there are none; the JSON holds agreement_confusion"
@@ -86,7 +87,7 @@ def evaluate(
 
 
 def _images(
-    model: Model, data: str | None, root: str | None, split: str | None, compared: bool
+    model: Model, data: str | None, root: str | None, split: str | None, against: Model | None
 ) -> tuple[str, str | None, Dataset | Photos]:
     """The set that is asked for, or that of the model's recipe: its name, its split (None: it has none), its images."""
     own = None if model.recipe is None else model.recipe.data
@@ -96,7 +97,7 @@ def _images(
         raise UsageError(f"nothing to measure on: give {labelled}; {WITHOUT_LABELS}")
     folder = None if name != "folder" or root is None else expand_root(root)
     if folder is not None and folder.is_dir() and not (folder / FILE).is_file():
-        if not compared:
+        if against is None:
             raise DataError(f"{folder}: no {FILE} says what its masks mean (docs/data.md); {WITHOUT_LABELS}")
         if split is not None:
             raise UsageError(f"split {split}: {folder} has no {FILE}, so all its images are taken; leave the split out")
@@ -104,9 +105,12 @@ def _images(
     if own is not None and own.name == name:
         root, split = root or own.root, split or own.final
     split = split or catalogue.reader(name).final
-    labelled = catalogue.dataset(name, root, split, model.classes)
+    mapping = model.mapping or (against and against.mapping)
+    labelled = catalogue.measuring(name, root, split, mapping or ClassMap.of(model.classes))
     if wrong := disagreement(model.classes.names, labelled.classes, "model"):
-        raise DataError(wrong)
+        merged = mapping is None and len(model.classes) < len(labelled.classes)
+        advice = "; where it has merged these (teacher.student_classes), name the folder of its run, which knows how"
+        raise DataError(wrong + advice * merged)
     return name, split, labelled
 
 

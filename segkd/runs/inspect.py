@@ -70,7 +70,8 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
             return Report(name, broken, _advice(broken), [])
         teacher, moves = run.teacher, bool(method.terms("source") or method.terms("pixels"))
         compares = moves and method.chosen.get("bn", 0) > 0
-        name += f": {len(teacher.names)} classes, {parameters_of(teacher) / 1e6:.2f} M parameters"
+        made = f" of {teacher.classes}" if recipe.teacher.student_classes else ""
+        name += f": {len(teacher.names)} classes{made}, {parameters_of(teacher) / 1e6:.2f} M parameters"
         terminal.doing("looking at the teacher")
         findings = [
             inspection.layers(teacher.network),

@@ -63,8 +63,7 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
         return None
     terminal.doing(f"preparing: the labelled images of {recipe.data.name} {split}")
     with audit.phase("evaluation"):
-        classes = catalogue.classes_of(model_of(recipe).classes)
-        data = catalogue.dataset(recipe.data.name, recipe.data.root, split, classes)
+        data = catalogue.measuring(recipe.data.name, recipe.data.root, split, catalogue.class_map(model_of(recipe)))
         ranks.say(*data.notes)
         return Labelled(data, recipe.data.size)
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from segkd import build
 from segkd.data import catalogue
+from segkd.data.class_map import ClassMap
 from segkd.data.classes import Classes, disagreement
 from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.foundation import terminal
@@ -49,6 +50,7 @@ class Model:
         who: the side of the game that it played; a network that was taught from labels is a teacher.
         size: what it is shown, as it was made and measured, and where that stands.
         name: what it is called in words about it.
+        mapping: how its recipe makes its classes of a teacher's, where it comes with one.
     """
 
     network: nn.Module
@@ -59,6 +61,7 @@ class Model:
     who: Who = "student"
     size: tuple[Size, str] = ("protocol", "segkd's rule")
     name: str = "a loaded student"
+    mapping: ClassMap | None = None
 
     @property
     def precision(self) -> Precision:
@@ -200,14 +203,15 @@ def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | Non
     if recipe is None:
         return model
     who: Who = "teacher" if isinstance(recipe, TeachRecipe) else "student"
-    return replace(model, recipe=recipe, who=who, size=model.size if student.size_known else _size_in(recipe))
+    size, mapping = model.size if student.size_known else _size_in(recipe), catalogue.class_map(model_of(recipe))
+    return replace(model, recipe=recipe, who=who, size=size, mapping=mapping)
 
 
 def _of(network: nn.Module, recipe: DistillRecipe | TeachRecipe, who: Who) -> Model:
     """A network of a recipe, with what that says of it."""
     block = model_of(recipe)
-    classes = catalogue.classes_of(block.classes)
-    return Model(network.eval(), classes, block.mean, block.std, recipe, who, _size_in(recipe))
+    mapping = catalogue.class_map(block)
+    return Model(network.eval(), mapping.student, block.mean, block.std, recipe, who, _size_in(recipe), mapping=mapping)
 
 
 def _size_in(recipe: DistillRecipe | TeachRecipe) -> tuple[Size, str]:
@@ -269,7 +273,7 @@ def _played(path: Path, who: Who | None, overrides: Overrides, bringing: Bringin
 
 def _built(recipe: DistillRecipe | TeachRecipe, block: blocks.Model | blocks.Student) -> Adapter:
     """A network of the recipe, its weights still to be loaded."""
-    classes = len(catalogue.classes_of(model_of(recipe).classes))
+    classes = len(catalogue.class_map(model_of(recipe)).student)
     return Adapter(build.network_of(block, classes), classes)
 
 

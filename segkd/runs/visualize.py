@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from segkd.data import catalogue
+from segkd.data.class_map import ClassMap
 from segkd.data.classes import IGNORE, UNKNOWN, Classes, disagreement
 from segkd.data.image_files import MAX_PIXELS
 from segkd.data.images import read_image, read_mask
@@ -33,21 +34,22 @@ Kind = Literal["panel", "mask", "overlay"]
 class Job:
     """One image to be drawn: its file, its ground truth if there is one, and the file that will show it.
 
-    `labels` says what the ground truth's file holds, where a `dataset.yaml` does; else the classes do. `fault` is what
-    speaks against drawing it.
+    `labels` says what the ground truth's file holds, where a `dataset.yaml` does; else the classes do. `mapping` is of those
+    that are drawn, where it is of their teacher's. `fault` is what speaks against drawing it.
     """
 
     image: Path
     truth: Path | None
     out: Path
     labels: Labels | None = None
+    mapping: ClassMap | None = None
     reading: Reading = Reading()
     fault: DataError | None = None
 
 
 def plan_drawings(
     sources: Sequence[str | Path], out: str | Path, kind: Kind, classes: Classes, masks: str | Path | None = None, *,
-    reading: Reading | None = None, note: Callable[[str], None] = lambda line: None,
+    mapping: ClassMap | None = None, reading: Reading | None = None, note: Callable[[str], None] = lambda line: None,
 ) -> list[Job]:  # fmt: skip
     """What `visualize` will read and write.
 
@@ -58,6 +60,7 @@ def plan_drawings(
     these classes does.
 
     Args:
+        mapping: how these classes were made of a teacher's: masks of the teacher's are then drawn so, too.
         reading: of 16-bit and of large images; by default as a `dataset.yaml` near the images says.
         note: is told what was left out.
 
@@ -71,21 +74,31 @@ def plan_drawings(
         for image, place in images_of(Path(source), Path(out), note):
             found.setdefault(image, place)
     labels = None if masks is None else labels_around(Path(masks))
-    if labels is not None and (wrong := disagreement(classes.names, labels.classes, "model")):
+    told = _classes_of_masks(labels, classes, mapping)
+    mapping = mapping if mapping is not None and mapping.covers(told) else None
+    if mapping is None and (wrong := disagreement(classes.names, told, "model")):
         raise DataError(wrong)
     truths = None if masks is None else files_of(Path(masks), "{name}.*", masks=True)
     taken: set[str] = set()
     jobs = []
     for image, place in found.items():
         how = (reading or Reading()).over(Reading.near(image, labels))
-        job = Job(image, None, Path(out) / _free(place, kind, taken), labels, how)
+        job = Job(image, None, Path(out) / _free(place, kind, taken), labels, mapping, how)
         jobs.append(job if truths is None else _with_truth(job, place, truths))
     inputs = {path.resolve() for job in jobs for path in (job.image, job.truth) if path is not None}
     for job in jobs:
         if job.out.resolve() in inputs:
             raise UsageError(f"{job.out}: would replace an image or mask that is to be drawn; choose another --out")
-    _ask([job.truth for job in jobs if job.truth is not None], labels, classes, Path(masks or ""))
+    _ask([job.truth for job in jobs if job.truth is not None], labels, told, Path(masks or ""))
     return jobs
+
+
+def _classes_of_masks(labels: Labels | None, classes: Classes, mapping: ClassMap | None) -> Classes:
+    """What masks tell apart: as a `dataset.yaml` says, or as the data set of the classes, or else of their teacher's, does."""
+    if labels is not None:
+        return labels.classes
+    known = classes if mapping is None or catalogue.label_ids(classes) is not None else mapping.teacher
+    return classes if catalogue.label_ids(known) is None else known
 
 
 def _free(place: Path, kind: Kind, taken: set[str]) -> Path:
@@ -135,12 +148,14 @@ def read_job(job: Job, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]
     truth = read_mask(job.truth, most_pixels=most) if job.labels is None else job.labels.read(job.truth)
     if truth.shape != image.shape[:2]:
         raise DataError(f"{job.truth}: the mask is {truth.shape}, the image {image.shape[:2]} (height, width)")
-    if job.labels is not None:
-        return image, truth
-    if (relabelled := catalogue.label_ids(classes)) is not None:
-        return image, relabelled(str(job.truth), truth)
-    check_labels(str(job.truth), truth, len(classes))
-    return image, truth.astype(np.uint8)
+    if job.labels is None:
+        known = classes if job.mapping is None else job.mapping.teacher
+        if (relabelled := catalogue.label_ids(known)) is not None:
+            truth = relabelled(str(job.truth), truth)
+        else:
+            check_labels(str(job.truth), truth, len(known))
+    truth = truth.astype(np.uint8)
+    return image, truth if job.mapping is None else job.mapping.labels(truth)
 
 
 def visualize(

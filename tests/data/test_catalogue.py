@@ -14,7 +14,7 @@ from segkd.data import catalogue
 from segkd.data.classes import Classes, listed
 from segkd.foundation import rooms
 from segkd.foundation.errors import DataError
-from segkd.recipe.datasets import class_lists, final_split
+from segkd.recipe.datasets import class_lists, class_names, final_split
 
 PACKAGE = Path(segkd.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs/data.md"
@@ -40,6 +40,9 @@ def test_class_lists_are_those_that_a_recipe_may_name():
         classes.name: classes for name in rooms.files(rooms.SETS) for classes in catalogue.reader(name).labellings
     }
     assert [len(catalogue.classes_of(name)) for name in ("camvid", "nyuv2_13", "nyuv2_40", "scenes")] == [11, 13, 40, 9]
+    written = {classes.name: class_names(classes.name) for classes in NAMED}
+    assert written == {classes.name: classes.names if classes.name != "scenes" else () for classes in NAMED}
+    assert class_names("camvd") == ()
     with pytest.raises(DataError, match="no classes called 'camvd'; known: .*camvid, .*nyuv2_13, nyuv2_40, scenes"):
         catalogue.classes_of("camvd")
 

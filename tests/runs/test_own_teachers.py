@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from segkd import load_student
 from segkd.cli.main import main
+from segkd.models.building import create_network
 from segkd.recipe.strict_yaml import dump
 from tests.pictures import encoded, photo
 
@@ -48,8 +50,22 @@ def segformer(path: Path) -> None:
     transformers.SegformerImageProcessor().save_pretrained(path)
 
 
-@pytest.mark.parametrize(("section", "write"), [("torchvision", lraspp), ("Hugging Face", segformer)])
-def test_the_page_is_what_happens(section, write, tmp_path, monkeypatch, capsys) -> None:
+def deeplab(path: Path) -> None:
+    network = create_network("DeepLabV3Plus", "tu-resnet10t", 11, {})
+    with torch.no_grad():
+        network(torch.randn(2, 3, 64, 64))
+    save_file(network.state_dict(), path)
+
+
+@pytest.mark.parametrize(
+    ("section", "write", "known"),
+    [
+        ("torchvision", lraspp, (11, 0.485, 0.229)),
+        ("Hugging Face", segformer, (11, 0.485, 0.229)),
+        ("A student of fewer classes", deeplab, (4, 0.5, 0.5)),
+    ],
+)
+def test_the_page_is_what_happens(section, write, known, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     said = re.search(rf"## {section}\n.*?```yaml\n(.*?)```", PAGE, re.DOTALL)[1]
@@ -60,7 +76,7 @@ def test_the_page_is_what_happens(section, write, tmp_path, monkeypatch, capsys)
     assert main(["recipes", "validate", "my.yaml"]) == 0
     assert main(["distill", "my.yaml", "game.student_moves=1"]) == 0
     student = load_student("made/student")
-    assert (student.classes, student.mean[0], student.std[0]) == (11, 0.485, 0.229)
+    assert (student.classes, student.mean[0], student.std[0]) == known
     assert main(["visualize", "made", "photos", "--out", "drawn", "--teacher", "my.yaml"]) == 0
     assert [path.name for path in Path("drawn").iterdir()] == ["one_panel.png"]
     assert "bug" not in capsys.readouterr().err
