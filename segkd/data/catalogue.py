@@ -54,7 +54,7 @@ def measuring(name: str, root: str | None, split: str, mapping: ClassMap) -> Dat
     counts = {len(classes) for classes in reader(name).labellings}
     of_student = len(mapping.student) in counts and len(mapping.teacher) not in counts
     data = dataset(name, root, split, mapping.student if of_student else mapping.teacher)
-    return MappedSet(data, mapping) if mapping.covers(data.classes) else data
+    return MappedSet(data, mapping, split) if mapping.covers(data.classes) else data
 
 
 def class_map(block: blocks.Model | blocks.Teacher) -> ClassMap:

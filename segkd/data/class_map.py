@@ -64,15 +64,14 @@ class ClassMap:
 
 
 class MappedSet(FileSet):
-    """A labelled set of a teacher's classes with a student's in their place."""
+    """A split of a labelled set of a teacher's classes with a student's in their place."""
 
-    def __init__(self, data: Dataset, mapping: ClassMap) -> None:
+    def __init__(self, data: Dataset, mapping: ClassMap, split: str) -> None:
         self._data, self._mapping, self.classes = data, mapping, mapping.student
-        ignored = f"; ignored: {', '.join(mapping.dropped)}" if mapping.dropped else ""
-        told = (
-            f"labels: {len(mapping.teacher)} classes become {len(mapping.student)} (teacher.student_classes){ignored}"
-        )
-        self.notes = (*data.notes, told)
+        more = f" and {len(mapping.dropped) - 8} more" if len(mapping.dropped) > 8 else ""
+        ignored = f"; ignored: {', '.join(mapping.dropped[:8])}{more}" if mapping.dropped else ""
+        count = f"{len(mapping.teacher)} classes become {len(mapping.student)} (teacher.student_classes)"
+        self.notes = (*data.notes, f"labels of {data.classes.name} {split}: {count}{ignored}")
 
     def __len__(self) -> int:
         return len(self._data)

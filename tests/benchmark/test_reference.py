@@ -90,7 +90,11 @@ def test_it_plays_a_recipes_own_networks(tiny, case):
 
 @pytest.mark.parametrize(
     ("case", "override", "said"),
-    [("noise", "run.steps=2", "synth.kind: noise"), ("dfad", "synth.size=[30, 62]", "must be a multiple of 16")],
+    [
+        ("noise", "run.steps=2", "synth.kind: noise"),
+        ("dfad", "synth.size=[30, 62]", "must be a multiple of 16"),
+        ("dfad", "teacher.student_classes={sky: sky, road: road}", "the plain loop merges no classes"),
+    ],
 )
 def test_what_cannot_be_compared_is_said(tiny, case, override, said):
     with pytest.raises(UsageError, match=said):

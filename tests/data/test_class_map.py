@@ -38,11 +38,15 @@ class Set(list):
 
 def test_a_set_with_the_students_classes_says_what_it_ignores():
     image = np.zeros((1, 2, 3), np.uint8)
-    data = MappedSet(Set([Sample("a", image, np.uint8([[8, 1]])), Sample("b", image, None)]), MAP)
+    data = MappedSet(Set([Sample("a", image, np.uint8([[8, 1]])), Sample("b", image, None)]), MAP, "val")
     assert data.classes is MAP.student and [sample.name for sample in data] == ["a", "b"]
     assert data[0].mask.tolist() == [[0, IGNORE]] and data[1].mask is None and data[0].image is image
     assert data.notes[0] == "one file is left out"
-    assert data.notes[1].startswith("labels: 11 classes become 3 (teacher.student_classes); ignored: building, pole")
+    told = "labels of camvid val: 11 classes become 3 (teacher.student_classes); ignored: building, pole, "
+    assert data.notes[1].startswith(told) and data.notes[1].endswith("fence, pedestrian")
+    few = ClassMap.of(CAMVID, [{"sky": ("sky",)}, {"tree": ("tree",)}])
+    assert MappedSet(Set(), few, "val").notes[1].endswith("car and 1 more")
+    assert MappedSet(Set(), ClassMap.of(CAMVID), "val").notes[1].endswith("student_classes)")
 
 
 def test_labels_are_mapped_where_they_are_the_teachers_and_not_the_students():

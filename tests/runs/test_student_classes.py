@@ -83,7 +83,9 @@ def test_eval_measures_as_the_run_did(tiny, run: Path) -> None:
     summary, root = summary_of(run), str(tiny.folder / "camvid")
     found = evaluate(load_model(run), device="cpu")
     assert found["miou"] == pytest.approx(summary["student_miou"])
-    assert found["notes"][-1].startswith("labels: 11 classes become 3 (teacher.student_classes); ignored: building, ")
+    assert found["notes"][-1].startswith(
+        "labels of camvid test: 11 classes become 3 (teacher.student_classes); ignored: building, "
+    )
     for source in (run, run / "recipe.yaml"):
         teacher = evaluate(load_model(source, "teacher"), data="camvid", root=root, split="test", device="cpu")
         assert teacher["per_class"] == pytest.approx(summary["teacher_per_class"])
@@ -109,7 +111,7 @@ def test_labels_of_the_students_classes_are_taken_as_they_are(tiny, run: Path, t
     root = described(tmp_path / "own", masks, ", ".join(NAMES))
     shutil.copytree(tiny.folder / "camvid" / "test", tmp_path / "own" / "images")
     found = evaluate(model, data="folder", root=root, device="cpu")
-    assert found["miou"] == pytest.approx(summary_of(run)["student_miou"]) and "labels: " not in str(found["notes"])
+    assert found["miou"] == pytest.approx(summary_of(run)["student_miou"]) and "labels of" not in str(found["notes"])
     (tmp_path / "own" / "dataset.yaml").write_text("classes: [sky, vehicle, road]\nignore: 255\n")
     with pytest.raises(DataError, match="class 0 is 'vehicle' to the model, and 'sky' in own"):
         evaluate(model, data="folder", root=root, device="cpu")
