@@ -45,7 +45,7 @@ def test_a_set_with_the_students_classes_says_what_it_ignores():
     told = "labels of camvid val: 11 classes become 3 (teacher.student_classes); ignored: building, pole, "
     assert data.notes[1].startswith(told) and data.notes[1].endswith("fence, pedestrian")
     few = ClassMap.of(CAMVID, [{"sky": ("sky",)}, {"tree": ("tree",)}])
-    assert MappedSet(Set(), few, "val").notes[1].endswith("car and 1 more")
+    assert MappedSet(Set(), few, "val").notes[1].endswith("car, pedestrian and 1 more")
     assert MappedSet(Set(), ClassMap.of(CAMVID), "val").notes[1].endswith("student_classes)")
 
 
