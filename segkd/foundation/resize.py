@@ -43,7 +43,9 @@ def resized_to(shape: tuple[int, ...], shorter: int) -> tuple[int, int]:
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The image (H,W,3) uint8 at (height, width), bilinear over the area of the new pixel (antialiased)."""
+    """The image (H,W) or (H,W,K) uint8 at (height, width), bilinear over the area of the new pixel (antialiased)."""
+    if image.ndim == 3 and image.shape[2] != 3:  # Pillow knows few numbers of channels, and takes a fourth for opacity
+        return np.stack([resized(image[..., index], size) for index in range(image.shape[2])], axis=2)
     return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
