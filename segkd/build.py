@@ -18,6 +18,7 @@ from segkd.data.samples import Dataset, Sample
 from segkd.data.sets.folder import Folder
 from segkd.data.transforms import TrainTransform
 from segkd.foundation import terminal
+from segkd.foundation.channels import RGB
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
 from segkd.foundation.rng import seed_for
 from segkd.machine import ranks
@@ -52,16 +53,18 @@ from segkd.training.teaching import Objective, Teaching, class_weights
 
 
 def network_of(
-    model: blocks.Model | blocks.Student, classes: int, megabytes: float | None = None, folder: Path | None = None
-) -> nn.Module:
+    model: blocks.Model | blocks.Student, classes: int, channels: int = RGB, megabytes: float | None = None,
+    folder: Path | None = None,
+) -> nn.Module:  # fmt: skip
     """The network of a recipe block, with random weights drawn from torch's global generator; `folder`: of its weights.
 
     Raises:
         RecipeError: it cannot be built, or not in so many MB.
     """
     block = {blocks.Teacher: "teacher", blocks.Student: "student"}.get(type(model), "model")
+    options = {key: value for key, value in model.options.items() if key != "in_channels"}  # is known to agree
     return create_network(
-        model.arch, model.encoder, classes, model.options, block=block, megabytes=megabytes, folder=folder
+        model.arch, model.encoder, classes, options, channels=channels, block=block, megabytes=megabytes, folder=folder
     )
 
 
@@ -110,10 +113,10 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
         else:
             state = read_state(path, block.recipe, trust_pickle, block.weights_key)
     room = None if state is None else fitting_mb(state)
-    network = own.built() if own is not None else network_of(block, len(classes), room, path)
+    network = own.built() if own is not None else network_of(block, len(classes), block.channels, room, path)
     if state is not None:
         if own is None and len(classes) == 2 and has_one_logit(network, state):
-            network = network_of(block, 1, fitting_mb(state), path)
+            network = network_of(block, 1, block.channels, fitting_mb(state), path)
             terminal.say(
                 f"teacher: one logit, of a sigmoid: above 0 it is {classes.names[1]}, below {classes.names[0]}"
             )
@@ -162,7 +165,7 @@ def check_classes(teacher: Teacher, student: blocks.Student, data: Dataset | Non
     """
     known = "none" if data is None else f"{len(data.classes)} ({data.classes.name})"
     taught = len(teacher.names)
-    count = classes_at_start(student, taught)
+    count = classes_at_start(student, taught, teacher.channels)
     if count != taught:
         raise TeacherError(
             f"classes disagree: teacher {taught}, student {count} ({student.weights}), data {known};"
@@ -173,11 +176,12 @@ def check_classes(teacher: Teacher, student: blocks.Student, data: Dataset | Non
         raise TeacherError(f"{wrong}; set teacher.classes or data.name")
 
 
-def classes_at_start(student: blocks.Student, classes: int) -> int:
+def classes_at_start(student: blocks.Student, classes: int, channels: int) -> int:
     """The number of classes of the weights that a student starts from; `classes` where they tell none, or do not fit."""
     if student.weights in ("none", "teacher"):
         return classes
-    state, own = read_state(Path(expand_root(student.weights))), network_of(student, classes).state_dict()
+    state = read_state(Path(expand_root(student.weights)))
+    own = network_of(student, classes, channels).state_dict()
     counts = set()
     for key, here in own.items():
         there = state.get(key, here)
@@ -203,9 +207,10 @@ def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[
     terminal.say(*data.notes)
     _check_held_out(recipe, data)
     torch.manual_seed(recipe.run.seed)
-    network = network_of(recipe.model, len(classes))
+    network = network_of(recipe.model, len(classes), recipe.model.channels)
     start_from(network, recipe.model.weights)
-    adapter = Adapter(network, len(classes)).to(device, memory_format=torch.channels_last)
+    adapter = Adapter(network, len(classes), channels=recipe.model.channels)
+    adapter = adapter.to(device, memory_format=torch.channels_last)
     train = recipe.train
     try_passes(adapter, "model", described(recipe.model), train.crop, recipe.run.batch, device, bf16)
     player = player_of("network", adapter, train.optimizer, train.schedule, recipe.run.steps, train.ema)
@@ -263,7 +268,8 @@ def source_of(
     """Where the images come from, on `device`; `learns`: a generator answers to terms; `refines`: its images do, too."""
     synth = recipe.synth
     low, high = input_range(teacher.mean, teacher.std)
-    augment = Augment(synth.augment, low, high, synth.collage_until)
+    augment = Augment(synth.augment, torch.zeros(RGB), torch.ones(RGB), synth.collage_until)
+    augment.low, augment.span = (value.view(1, -1, 1, 1) for value in (low, high - low))  # of any number of channels
 
     def source(kind: str) -> Source:
         if kind == "noise":
@@ -305,7 +311,8 @@ def distiller_of(
     """
     synth, run = recipe.synth, recipe.run
     torch.manual_seed(seed_for(run.seed, 0, 0, "weights"))
-    student = Adapter(_student_network(recipe.student, teacher), len(teacher.names), features=recipe.student.features)
+    network, features = _student_network(recipe.student, teacher), recipe.student.features
+    student = Adapter(network, len(teacher.names), features=features, channels=teacher.channels)
     student = student.to(device, memory_format=torch.channels_last)
     method, passes = method_of(recipe, own).to(device), Passes(bf16, run.checkpointing)
     _check_processes(recipe)
@@ -339,7 +346,7 @@ def distiller_of(
 
 def _student_network(student: blocks.Student, teacher: Teacher) -> nn.Module:
     """A fresh student, with the weights that it starts from."""
-    network = network_of(student, len(teacher.names))
+    network = network_of(student, len(teacher.names), teacher.channels)
     if student.weights == "teacher":
         _start_from_teacher(network, teacher)
     else:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from segkd.foundation.channels import FROM_PYTHON, READ
 from segkd.foundation.terminal import spoken
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def unmeasured(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
 
     if summary.get("student_miou") is not None:
         return []
+    if not _reads(recipe):
+        return [f"  not measured: mIoU, since {FROM_PYTHON}"]
     data, folder = recipe.data, shlex.quote(str(recipe.run.dir))
     if data.name is None or data.final is None:
         why = "the recipe names no labelled images"
@@ -143,14 +146,24 @@ def following(recipe: Recipe, made: str, measured: bool) -> list[str]:
     own = isinstance(recipe, DistillRecipe) and recipe.teacher.arch.lower() == OWN
     against = f"{folder} --teacher-file FILE:FUNCTION" if own else folder
     unlabelled = f"segkd eval {folder} --data folder --root PHOTOS --against {against}  # agreement with the teacher"
-    lines = [
+    on_files = [
         *([f"segkd eval {folder}"] if measured else [unlabelled] if isinstance(recipe, DistillRecipe) else []),
         f"segkd visualize {folder} IMAGE_OR_FOLDER --out drawings",
+    ]
+    lines = [
+        *(on_files if _reads(recipe) else []),
         f"from segkd import load_student; masks = load_student({made!r}).predict(images)  # Python",
     ]
     if not isinstance(recipe, DistillRecipe) and recipe.output is not None:
         lines.append(f"segkd distill RECIPE teacher.weights={shlex.quote(str(recipe.output))}")
     return lines
+
+
+def _reads(recipe: Recipe) -> bool:
+    """Whether segkd reads the images that the networks of a run take."""
+    from segkd.recipe import DistillRecipe
+
+    return (recipe.teacher if isinstance(recipe, DistillRecipe) else recipe.model).channels in READ
 
 
 def score(value: float | None) -> str:

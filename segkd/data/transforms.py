@@ -13,17 +13,22 @@ import numpy as np
 
 from segkd.data.classes import IGNORE
 from segkd.data.samples import Dataset, Sample
+from segkd.foundation.channels import RGB, in_channels
 from segkd.foundation.rng import seed_for
 
-Triple = Sequence[float]
+PerChannel = Sequence[float]
 
 
-def normalise(image: np.ndarray, mean: Triple, std: Triple) -> np.ndarray:
-    """(image / 255 - mean) / std: (H,W,3) uint8 RGB to (3,H,W) float32; mean and std in the units of a [0,1] image."""
+def normalise(image: np.ndarray, mean: PerChannel, std: PerChannel) -> np.ndarray:
+    """(image / 255 - mean) / std: (H,W,3) uint8 RGB to (K,H,W) float32; K values of mean and std for a [0,1] image.
+
+    With one value each, of an image in grey, see `in_channels`.
+    """
+    image = in_channels(image, len(mean))
     factor = 1.0 / (255.0 * np.asarray(std, dtype=np.float64))
     shift = -np.asarray(mean, dtype=np.float64) / np.asarray(std, dtype=np.float64)
-    output = np.empty((3, *image.shape[:2]), dtype=np.float32)
-    for channel in range(3):
+    output = np.empty((len(mean), *image.shape[:2]), dtype=np.float32)
+    for channel in range(len(mean)):
         np.multiply(image[:, :, channel], np.float32(factor[channel]), out=output[channel])
         output[channel] += np.float32(shift[channel])
     return output
@@ -42,8 +47,8 @@ class TrainTransform:
         scale: tuple[float, float],
         flip: bool,
         colour: float,
-        mean: Triple,
-        std: Triple,
+        mean: PerChannel,
+        std: PerChannel,
     ) -> None:
         """Build the transform.
 
@@ -66,7 +71,7 @@ class TrainTransform:
             limits = (scale[0] - 1.0, scale[1] - 1.0)
             nearest = cv2.INTER_NEAREST_EXACT
             steps.append(albumentations.RandomScale(limits, cv2.INTER_LINEAR, nearest, p=1.0))
-        fill = tuple(round(255 * value) for value in mean)
+        fill = tuple(round(255 * value) for value in (mean if len(mean) == RGB else RGB * tuple(mean)))
         steps.append(albumentations.PadIfNeeded(height, width, position="random", fill=fill, fill_mask=IGNORE))
         steps.append(albumentations.RandomCrop(height, width))
         if flip:
@@ -86,7 +91,7 @@ class TrainTransform:
             seed: any integer from 0; the same sample and seed give the same bytes, in any process.
 
         Returns:
-            the normalised image (3,H,W) float32 and the labels (H,W) int64, with (H,W) = crop.
+            the normalised image (K,H,W) float32 and the labels (H,W) int64, with (H,W) = crop.
         """
         if sample.mask is None:
             raise ValueError(f"{sample.name}: a sample without labels cannot be trained on")
@@ -113,7 +118,7 @@ def draw_batch(
         step: from 0.
 
     Returns:
-        images (N,3,H,W) float32 and masks (N,H,W) int64, NumPy arrays.
+        images (N,K,H,W) float32 and masks (N,H,W) int64, NumPy arrays.
     """
     images, masks = [], []
     for number, index in _drawn(len(dataset), batch, seed, step):

@@ -19,6 +19,7 @@ from torch import nn
 
 from segkd.delivery.card import model_card
 from segkd.delivery.pt2 import program_bytes
+from segkd.foundation.channels import MOST_CHANNELS, READ, RGB, name_of
 from segkd.foundation.errors import ArgumentError, NumbersError, StorageError, TeacherError, one_line
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
@@ -51,14 +52,18 @@ class _Size(_Strict):
     enlarge: str = "the logits to the image's own size, bilinear"
 
 
+def _called(channels: int) -> str | int:
+    return name_of(channels) if channels in READ else channels
+
+
 class Preprocess(_Strict):
     """What a network is shown and what it answers, in numbers and in words."""
 
     model_config = ConfigDict(title="preprocess.json")
-    channels: Literal["RGB"] = "RGB"
+    channels: Literal["RGB", "grey"] | Annotated[int, Field(ge=2, le=MOST_CHANNELS)] = "RGB"
     range: tuple[float, float] = (0.0, 1.0)
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
     size: _Size
     classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=254)]
     palette: tuple[tuple[_Byte, _Byte, _Byte], ...]
@@ -68,6 +73,8 @@ class Preprocess(_Strict):
     def _as_drawn(self) -> Self:
         if self.range != (0, 1) or not len(self.classes) == len(set(self.classes)) == len(self.palette):
             raise ValueError("another range than 0 to 1, a class twice, or not as many classes as colours")
+        if self.channels != _called(len(self.mean)) or len(self.mean) != len(self.std):
+            raise ValueError("not as many values of mean, or of std, as channels")
         return self
 
 
@@ -89,13 +96,20 @@ def save_network(
         StorageError: the folder cannot be written.
     """
     size = {"shorter_side": shorter_side, "multiple_of": stride}
-    about = {"mean": mean, "std": std, "size": size, "classes": names, "palette": palette}
+    about = {
+        "channels": _called(len(mean)),
+        "mean": mean,
+        "std": std,
+        "size": size,
+        "classes": names,
+        "palette": palette,
+    }
     preprocess = Preprocess.model_validate(about, strict=False).model_dump()
     fresh = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         if isinstance(network, SegNet):
-            _save_segnet(network, fresh)
+            _save_segnet(network, fresh, len(mean))
         else:
             network.save_pretrained(fresh)
         atomic_write(fresh / "preprocess.json", json.dumps(preprocess, indent=2) + "\n")
@@ -116,14 +130,14 @@ def save_network(
     return folder
 
 
-def _save_segnet(network: SegNet, folder: Path) -> None:
+def _save_segnet(network: SegNet, folder: Path, channels: int) -> None:
     """Write into `folder` what smp's networks write, and `model.pt2`, which runs where segkd is not installed."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps({"_model_class": type(network).__name__, **network.config}, indent=2)
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     atomic_write(folder / "config.json", config + "\n")
     atomic_write(folder / "model.safetensors", safetensors_bytes(state, metadata={"format": "pt"}))
-    atomic_write(folder / "model.pt2", program_bytes(network, STRIDE))
+    atomic_write(folder / "model.pt2", program_bytes(network, STRIDE, channels))
 
 
 def write_card(folder: Path, network: nn.Module, known: Sequence[str]) -> None:
@@ -149,14 +163,15 @@ class LoadedStudent(Adapter):
 
     Attributes:
         names, palette: its classes and their colours.
-        mean, std: normalisation of RGB images in [0,1].
+        mean, std: normalisation of images in [0,1], a value for each channel.
         shorter_side: pixels of the shorter side to which larger images are reduced before the network sees them, as when
             it was made and measured; None: they are shown as they are. Where the folder does not say so (`size_known`
             is False; before November 2026 none did), it is 256, as `segkd eval` always had it.
     """
 
     def __init__(self, network: nn.Module, about: Preprocess) -> None:
-        super().__init__(network, classes=len(about.classes), sizes=Sizes(about.size.multiple_of))
+        sizes, channels = Sizes(about.size.multiple_of), len(about.mean)
+        super().__init__(network, classes=len(about.classes), sizes=sizes, channels=channels)
         self.names, self.palette, self.mean, self.std = about.classes, about.palette, about.mean, about.std
         self.size_known = "shorter_side" in about.size.model_fields_set
         self.shorter_side = about.size.shorter_side
@@ -173,6 +188,9 @@ class LoadedStudent(Adapter):
     ) -> np.ndarray | list[np.ndarray]:
         """Masks (H,W) uint8 of class ids for RGB images (H,W,3) uint8, each at its image's own size.
 
+        A network of grey images takes (H,W), (H,W,1), and RGB, which it turns grey (luma of ITU-R BT.601, as Pillow's
+        `convert("L")`); one of other channels takes (H,W,K).
+
         The network runs in evaluation mode, where it is and in the numbers that it has: after `.cuda().half()` on the
         GPU in fp16.
 
@@ -182,10 +200,10 @@ class LoadedStudent(Adapter):
                 is, or a number of pixels; None: what it was made and measured at (`shorter_side`).
 
         Raises:
-            ArgumentError: a UsageError and a TypeError: anything but uint8 RGB, or another size.
+            ArgumentError: a UsageError and a TypeError: anything but uint8 with such channels, or another size.
             NumbersError: the logits are not finite.
         """
-        found, alone = as_images(images)
+        found, alone = as_images(images, self.channels)
         side = self.shorter_side if size is None else side_of(size)
         device = next((value.device for value in self.parameters()), torch.device("cpu"))
         masks = []
@@ -254,8 +272,12 @@ def _network_of(config: dict[str, Any], about: Preprocess, megabytes: float) -> 
         raise ValueError(f"config.json: no encoder is called {encoder}")
     if unknown := unknown_arguments(kind, encoder, config):
         raise ValueError(f"config.json: {unknown[0]} is no argument of {name}")
-    if config.get("in_channels", 3) != 3 or config.get("activation") or config.get("aux_params"):
-        raise ValueError("config.json: not a network of RGB images to logits alone")
+    if config.get("activation") or config.get("aux_params"):
+        raise ValueError("config.json: not a network of images to logits alone")
+    if config.get("in_channels", RGB) != len(about.mean):
+        raise ValueError(
+            f"config.json: images of {config.get('in_channels', RGB)} channels, but of {len(about.mean)} in preprocess.json"
+        )
     with at_most(megabytes):
         options = {
             key: value for key, value in config.items() if key not in ("classes", "encoder_name", "encoder_weights")

@@ -8,16 +8,18 @@ import io
 import torch
 from torch import nn
 
+from segkd.foundation.channels import RGB
 
-def program_bytes(network: nn.Module, stride: int) -> bytes:
+
+def program_bytes(network: nn.Module, stride: int, channels: int = RGB) -> bytes:
     """The bytes of a `.pt2` file of `network` in eval mode, in fp32 for the CPU; `torch.export.load(file).module()`.
 
-    It takes any number N of images (N,3,H,W), H and W multiples of `stride` from 2 * `stride` on. The network itself, its
+    It takes any number N of images (N,channels,H,W), H and W multiples of `stride` from 2 * `stride` on. The network itself, its
     mode and its memory format stay as they are.
     """
     twin = copy.deepcopy(network).cpu().float().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     # Two images and unequal sides, so that nothing that is equal by chance is taken for a rule.
-    example = torch.zeros(2, 3, 2 * stride, 3 * stride)
+    example = torch.zeros(2, channels, 2 * stride, 3 * stride)
     # Maps of 1 pixel, which smaller images would lead to, are a case apart for torch.export.
     rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     sizes = {0: torch.export.Dim("images"), 2: stride * rows, 3: stride * columns}

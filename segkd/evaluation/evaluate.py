@@ -38,7 +38,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any] | None:
-    """Score `model`, which lives on `device` and maps normalised (N,3,H,W) to logits (N,C,H,W), on a labelled set.
+    """Score `model`, which lives on `device` and maps normalised (N,K,H,W) to logits (N,C,H,W), on a labelled set.
 
     `mean` and `std` are those of the model, for images in [0, 1]. `precision` is "fp32" (or what the model's own
     parameters are in) or "bf16" (autocast). With size="protocol" an image whose shorter side exceeds 256 pixels is

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segkd.evaluation.collapse import ONE_CLASS, class_shares
 from segkd.foundation import audit
+from segkd.foundation.channels import GREY, RGB, in_channels
 from segkd.foundation.errors import UsageError
 from segkd.models.family import Size
 from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers, untrained
@@ -109,35 +110,38 @@ def statistics(network: nn.Module, needed: bool) -> Finding:
 
 
 def pictures(teacher: Teacher, size: Size, count: int) -> dict[str, Tensor]:
-    """Images in the teacher's input space (N,3,*size), N up to `count`: street scenes, noise, and flat ones; no file is opened."""
+    """Images in the teacher's input space (N,K,*size), N up to `count`: street scenes, noise, and flat ones; no file is opened."""
     device = next(teacher.parameters()).device
-    low, high = (value.view(1, 3, 1, 1) for value in input_range(teacher.mean, teacher.std))
+    low, high = (value.view(1, -1, 1, 1) for value in input_range(teacher.mean, teacher.std))
     draw = torch.Generator().manual_seed(FIRST_SEED)
-    flat = torch.tensor([(0.0,) * 3, (0.5,) * 3, (1.0,) * 3, (0.5, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 0.5)])
+    channels = teacher.channels
+    flat = torch.cat([torch.tensor([0.0, 0.5, 1.0])[:, None].expand(-1, channels), torch.eye(channels)[:3] / 2])
     kinds = {
-        "street scenes": scenes(size, count),
-        "noise": torch.rand(min(count, 2), 3, *size, generator=draw),
-        "flat images": flat[:count].view(-1, 3, 1, 1).expand(-1, 3, *size),
+        "street scenes": scenes(size, count, channels),
+        "noise": torch.rand(min(count, 2), channels, *size, generator=draw),
+        "flat images": flat[:count, :, None, None].expand(-1, -1, *size),
     }
     return {kind: (low + (high - low) * images).to(device) for kind, images in kinds.items()}
 
 
 @cache
-def scenes(size: Size, count: int) -> Tensor:
-    """Street scenes (N,3,H,W) in 0..1."""
+def scenes(size: Size, count: int, channels: int = RGB) -> Tensor:
+    """Street scenes (N,K,H,W) in 0..1; where they are not RGB, every channel is their grey."""
     with audit.phase("none"):  # nothing of a run is made of them
         images = np.stack([render(FIRST_SEED + number, size)[0] for number in range(count)])
+    if channels != RGB:
+        images = np.stack([in_channels(image, GREY) for image in images]).repeat(channels, axis=3)
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 def normalisation(teacher: Teacher, size: Size, count: int) -> Finding | None:
     """Whether its first layer sees what it saw in training; None where that layer has no statistics."""
     device = next(teacher.parameters()).device
-    images = scenes(size, count).to(device)
+    images = scenes(size, count, teacher.channels).to(device)
 
     def off(mean: Sequence[float], std: Sequence[float]) -> float | None:
         """The natural logarithm of how much wider than in training the maps behind the first convolution are."""
-        mean_, std_ = (torch.tensor(value, device=device).view(1, 3, 1, 1) for value in (mean, std))
+        mean_, std_ = (torch.tensor(value, device=device).view(1, -1, 1, 1) for value in (mean, std))
         found = first_statistics(teacher, (images - mean_) / std_)
         if found is None:
             return None
@@ -148,7 +152,10 @@ def normalisation(teacher: Teacher, size: Size, count: int) -> Finding | None:
     if own is None:
         return None
     said = f"street scenes are {np.exp(own):.2g} times as varied in the first layer as its training images"
-    others = {name: off(*values) for name, values in NORMALISATIONS.items()}
+    others = {name: off(mean, std) for name, (mean, std) in NORMALISATIONS.items() if teacher.channels == RGB}
+    others = others or {
+        name: off(mean[:1], std[:1]) for name, (mean, std) in NORMALISATIONS.items() if len({*mean}) == 1
+    }
     name, best = min(others.items(), key=lambda item: abs(item[1]))
     if abs(own) <= APART or abs(best) > abs(own) - BETTER:
         return Finding("green", "normalisation", said)

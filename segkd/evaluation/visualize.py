@@ -109,6 +109,11 @@ def sample_grid(
     return _sheet(titles, rows, classes, _more(classes, [*teacher_masks, *student_masks], True))
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """An image (H,W,K) uint8 to be looked at, (H,W,3): as it is; its first channel as grey where it has one or two; else its first three."""
+    return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+
+
 def save_png(path: str | Path, rgb: np.ndarray) -> None:
     """Write (H,W,3) uint8 RGB as a PNG, whole or not at all; raises `StorageError`."""
     done, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from segkd.foundation.channels import RGB
 from segkd.foundation.errors import SegkdError, TeacherError, one_line
 from segkd.machine.layers import quicken
 from segkd.machine.memory import out_of_memory
@@ -44,6 +45,7 @@ class Adapter(nn.Module):
         sizes: which sizes of images the network takes; by default as its family says.
         features: the submodules whose last maps a term may look at; by default as its family says.
         probabilities: the network gives these, of a softmax or sigmoid; logits whose softmax they are are made of them.
+        channels: how many its images have.
 
     Attributes:
         network: the wrapped module, with its own parameter names.
@@ -55,9 +57,10 @@ class Adapter(nn.Module):
 
     def __init__(
         self, network: nn.Module, classes: int, sizes: Sizes | None = None, features: Sequence[str] = (),
-        probabilities: bool = False,
+        probabilities: bool = False, channels: int = RGB,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.channels = channels
         self.family = family_of(network)
         self.network = quicken(network)
         self.classes = classes
@@ -90,7 +93,7 @@ class Adapter(nn.Module):
         device = next(self.network.parameters(), torch.empty(0)).device
         sides = self.sizes.fixed or tuple(-(-side // self.stride) * self.stride for side in _SMALL)
         try:
-            found = last_maps(self.network, torch.zeros(1, 3, *sides, device=device))
+            found = last_maps(self.network, torch.zeros(1, self.channels, *sides, device=device))
         except Exception as error:  # of the network's own code
             if isinstance(error, SegkdError) or out_of_memory(error):
                 raise
@@ -101,7 +104,7 @@ class Adapter(nn.Module):
         return found
 
     def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
-        """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,3,H,W)."""
+        """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,K,H,W)."""
         kind = images.device.type
         wide = self.in_fp32 and torch.amp.is_autocast_available(kind)  # not on the device "meta"
         with torch.autocast(kind, enabled=False) if wide else nullcontext():
@@ -138,28 +141,28 @@ def parameters_of(module: nn.Module) -> int:
 
 
 def flops_of(module: nn.Module, height: int, width: int) -> int | None:
-    """Floating-point operations (2 per multiply-add) of one forward of a (1,3,height,width) image in eval mode.
+    """Floating-point operations (2 per multiply-add) of one forward of a (1,K,height,width) image in eval mode.
 
     They are those of the architecture, whatever a device saves of them: nothing is computed, unless the network makes tensors
     of its own, which lie on a real device: then one image is. None where it cannot be run on a single image at all.
     """
-    training = module.training
+    training, images = module.training, (1, getattr(module, "channels", RGB), height, width)
     module.eval()
     try:
         shapes = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
-        return _counted(partial(torch.func.functional_call, module, shapes), height, width, torch.device("meta"))
+        return _counted(partial(torch.func.functional_call, module, shapes), images, torch.device("meta"))
     except Exception:  # what a network's own code may raise is anything
         device = next(module.parameters(), torch.empty(0)).device
         with suppress(Exception):
-            return _counted(module, height, width, device)
+            return _counted(module, images, device)
         return None
     finally:
         module.train(training)
 
 
-def _counted(forward: Callable[[Tensor], object], height: int, width: int, device: torch.device) -> int:
+def _counted(forward: Callable[[Tensor], object], images: tuple[int, ...], device: torch.device) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        forward(torch.zeros(1, 3, height, width, device=device))
+        forward(torch.zeros(images, device=device))
     return int(counter.get_total_flops())

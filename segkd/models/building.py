@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from segkd.foundation.channels import RGB
 from segkd.foundation.errors import RecipeError, SegkdError, one_line
 from segkd.machine import memory
 from segkd.machine.memory import out_of_memory
@@ -54,8 +55,8 @@ GIVEN = {"classes", "encoder_name", "encoder_weights", "in_channels", "activatio
 
 
 def create_network(
-    arch: str, encoder: str | None, classes: int, options: Mapping[str, Option], *, block: str = "model",
-    megabytes: float | None = None, folder: Path | None = None,
+    arch: str, encoder: str | None, classes: int, options: Mapping[str, Option], *, channels: int = RGB,
+    block: str = "model", megabytes: float | None = None, folder: Path | None = None,
 ) -> nn.Module:  # fmt: skip
     """A network of one of the families, with random weights.
 
@@ -65,6 +66,7 @@ def create_network(
         classes: number of classes C of the logits.
         options: further arguments of the architecture or of a timm encoder. One that is None is left out, which takes a
             base recipe's back.
+        channels: those of the images.
         block: the block of the recipe that describes it, for errors.
         megabytes: what it may take while it is built; by default what the machine has left.
         folder: that of its weights, which describes the networks of some families.
@@ -88,6 +90,10 @@ def create_network(
         raise RecipeError(
             [f"{block}.arch: {found} is described by the folder of its weights, which only a teacher has"]
         )
+    if channels != RGB and not family.from_folder:
+        if "in_channels" not in signature(kind).parameters:
+            raise RecipeError([f"{block}.arch: {found} takes RGB images, and the teacher's mean has {channels} values"])
+        options |= {"in_channels": channels}
     if unknown := sorted(options) if family.from_folder else unknown_arguments(kind, encoder, options):
         own = (
             []
@@ -98,10 +104,10 @@ def create_network(
         raise RecipeError([f"{block}.options: {of} has no option {unknown[0]!r}{has}"])
     try:
         if family.whole:  # of code that is trusted, and that a watch over its tensors would disturb
-            return family.build_from(kind, folder, classes)
+            return family.build_from(kind, folder, classes, channels)
         with at_most(megabytes):
             if family.from_folder:
-                return family.build_from(kind, folder, classes)
+                return family.build_from(kind, folder, classes, channels)
             return family.build(kind, encoder, classes, options)
     except SegkdError:
         raise

@@ -69,8 +69,8 @@ class Family:
         """A network with random weights, from torch's global generator; raises whatever the library does."""
         raise NotImplementedError
 
-    def build_from(self, kind: Builder, folder: Path, classes: int) -> nn.Module:
-        """A network with random weights, as the folder of its weights describes it."""
+    def build_from(self, kind: Builder, folder: Path, classes: int, channels: int) -> nn.Module:
+        """A network with random weights, as the folder of its weights describes it, for images of so many channels."""
         raise NotImplementedError
 
     def owns(self, network: nn.Module) -> bool:
@@ -102,7 +102,7 @@ class Family:
         return 1
 
     def at_head(self, network: nn.Module, images: Tensor) -> Tensor:
-        """These maps (N,C,H/stride,W/stride) of images (N,3,H,W), where the stride is above 1."""
+        """These maps (N,C,H/stride,W/stride) of images (N,K,H,W), where the stride is above 1."""
         raise NotImplementedError
 
     def from_head(self, network: nn.Module, maps: Tensor, stride: int) -> Tensor:

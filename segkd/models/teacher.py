@@ -13,10 +13,10 @@ from segkd.models.family import Size, Sizes
 
 
 class Teacher(Adapter):
-    """A frozen network in eval mode that maps normalised images (N,3,H,W) to logits (N,C,H,W).
+    """A frozen network in eval mode that maps normalised images (N,channels,H,W) to logits (N,C,H,W).
 
-    Its input is RGB in [0,1] less `mean`, divided by `std`. It stays in eval mode whatever `train()` says, and its
-    parameters ask for no gradient; gradients still flow through it to the images.
+    Its input is images in [0,1] less `mean`, divided by `std`, which have a value for each channel. It stays in eval mode
+    whatever `train()` says, and its parameters ask for no gradient; gradients still flow through it to the images.
 
     Args:
         names: of the network's classes.
@@ -41,7 +41,7 @@ class Teacher(Adapter):
         probabilities: bool = False,
         taught: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(network, len(names), sizes, features, probabilities)
+        super().__init__(network, len(names), sizes, features, probabilities, len(mean))
         self.names = tuple(names if taught is None else taught)
         members = [(index,) for index in range(len(names))]
         self._members = members if taught is None else [tuple(group) for group in taught.values()]
@@ -76,6 +76,6 @@ class Teacher(Adapter):
 
 
 def input_range(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value (3,) that an image in [0,1] takes after normalisation: the range of a source."""
+    """Lowest and highest value (K,) that an image in [0,1] takes after normalisation: the range of a source."""
     mean_, std_ = torch.tensor(mean), torch.tensor(std)
     return -mean_ / std_, (1 - mean_) / std_

@@ -34,7 +34,7 @@ def try_passes(
     network: Adapter, block: str, of: str, size: tuple[int, int], batch: int, device: torch.device, bf16: bool,
     follows: bool = True,
 ) -> None:  # fmt: skip
-    """Show a network in its mode some random images (N,3,*size), N the batch but two at most, and go back to its input.
+    """Show a network in its mode some random images (N,K,*size), N the batch but two at most, and go back to its input.
 
     Nothing of it changes, and no random number is drawn.
 
@@ -48,7 +48,7 @@ def try_passes(
     """
 
     def passes(images: int) -> Tensor:
-        x = torch.randn(images, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+        x = torch.randn(images, network.channels, *size, device=device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             # as the network gives them: sums of probabilities that a teacher has merged look like logits
             logits = Adapter.forward(network, x.requires_grad_()).float()
@@ -62,7 +62,8 @@ def try_passes(
 
     @torch.no_grad()
     def large(images: int) -> Tensor:
-        return Adapter.forward(network, 100 * torch.randn(images, 3, *size, device=device)).float()
+        shown = 100 * torch.randn(images, network.channels, *size, device=device)
+        return Adapter.forward(network, shown).float()
 
     what = f"{block}: {of} cannot compute images of {size[0]}x{size[1]}{' in bf16' if bf16 else ''}"
     advice = "set the size (synth.size, train.crop) to one that it takes"
@@ -115,7 +116,7 @@ def tried(
 
 @torch.no_grad()
 def try_measured(network: Adapter, who: str, size: tuple[int, int], device: torch.device) -> None:
-    """Show a network one image (1,3,*size) of those that will measure it, in evaluation mode.
+    """Show a network one image (1,K,*size) of those that will measure it, in evaluation mode.
 
     Raises:
         TeacherError: it cannot compute it, which would be told after the last step.
@@ -124,5 +125,5 @@ def try_measured(network: Adapter, who: str, size: tuple[int, int], device: torc
     training = network.training
     rule = "say which it takes (teacher.multiple, teacher.size), or " if who == "teacher" else ""
     with computed(what, f"{rule}set data.name=null, and measure with segkd eval --slide HxW"):
-        network.eval()(torch.zeros(1, 3, *size, device=device))
+        network.eval()(torch.zeros(1, network.channels, *size, device=device))
     network.train(training)

@@ -264,8 +264,9 @@ def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     if head and all(state[key].ndim and len(state[key]) == 1 for key in head):
         return "a head of one logit (sigmoid) has two classes: name both, the background's first"
     first = next((key for key, value in own.items() if value.ndim == 4), None)
-    if first and state[first].ndim == 4 and own[first].shape[1] == 3 != state[first].shape[1]:
-        return f"made for images of {state[first].shape[1]} channels, and segkd's are RGB"
+    ours, theirs = (tuple(tensors[first].shape) if first else () for tensors in (own, state))
+    if len(theirs) == 4 and ours[1] != theirs[1] and ours[2:] == theirs[2:]:
+        return f"made for images of {theirs[1]} channels, where mean and std have {ours[1]} values: state one for each"
     return "check arch, encoder, options and classes"
 
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from segkd.foundation.channels import READ, RGB, name_of
 from segkd.recipe import datasets, hub, networks, strict_yaml
 from segkd.recipe.datasets import final_split
-from segkd.recipe.options import Options
+from segkd.recipe.options import Options, Wrong, refuse
 from segkd.recipe.values import (
     IMAGENET,
     SCALE_255,
@@ -100,9 +101,12 @@ class Model(Block):
         None, description="file with the weights, relative to the recipe; null or none: fresh"
     )
     mean: Channels = Field(
-        (0.5, 0.5, 0.5), description="what the network's training took from R, G, B, on the scale 0..1"
+        (0.5, 0.5, 0.5),
+        description="what the network's training took from each channel (R, G, B, or grey alone), on the scale 0..1",
     )
-    std: Spread = Field((0.5, 0.5, 0.5), description="and what it divided them by, on the same scale")
+    std: Spread = Field(
+        (0.5, 0.5, 0.5), description="and what it divided them by, on the same scale", validate_default=True
+    )
     options: Options = Field(
         {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
     )
@@ -133,15 +137,39 @@ class Model(Block):
     @classmethod
     def _of_the_same_scale(cls, std: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         mean = info.data.get("mean")  # absent: told already, with a remedy for both
+        if mean is not None and len(mean) != len(std):
+            raise ValueError(f"{len(std)} values, where mean has {len(mean)}: one for each channel of its images")
         if mean is not None and max(std) > 4:
             raise ValueError(SCALE_255)
         if mean is not None and _near(mean, IMAGENET[1]) and _near(std, IMAGENET[0]):
             raise ValueError(f"mean and std are exchanged: ImageNet's are {list(IMAGENET[0])} and {list(IMAGENET[1])}")
         return std
 
+    @field_validator("options")
+    @classmethod
+    def _of_as_many_channels(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "mean" in info.data:
+            refuse(_other_channels(options, len(info.data["mean"])))
+        return options
+
+    @property
+    def channels(self) -> int:
+        """Those of the images that the network takes."""
+        return len(self.mean)
+
 
 def _near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return all(abs(one - other) < 0.01 for one, other in zip(a, b, strict=True))
+    return len(a) == len(b) and all(abs(one - other) < 0.01 for one, other in zip(a, b, strict=True))
+
+
+def _other_channels(options: dict[str, Any], channels: int, *block: str) -> Wrong:
+    """What is wrong with `in_channels` of a network's options, which need not say it."""
+    given = options.get("in_channels")
+    if given is None or (type(given) is int and given == channels):
+        return {}
+    values = "a value" if channels == 1 else f"{channels} values"
+    why = f"mean and std have {values}, one for each channel of an image: give them as many, or leave this out"
+    return {(*block, "in_channels"): (why, given)}
 
 
 OWN = "module"
@@ -507,6 +535,23 @@ class DistillRecipe(Recipe):
     data: Data = Field(Data(), description="measuring only")
     run: Run = Field(description="length, size, place")
 
+    @model_validator(mode="after")
+    def _of_as_many_channels(self) -> DistillRecipe:
+        """The student's images are the teacher's, and files hold those of some numbers of channels only."""
+        channels, synth = self.teacher.channels, self.synth
+        wrong = _other_channels(self.student.options, channels, "student", "options")
+        if "jitter" in synth.augment and channels != RGB:
+            wrong["synth", "augment"] = (f"jitter is for RGB images, not those of {name_of(channels)}", synth.augment)
+        if channels not in READ:
+            why = f"segkd reads RGB and grey pictures, and teacher.mean says {name_of(channels)}"
+            if self.data.name is not None:
+                wrong["data", "name"] = (f"{why}: set data.name=null", self.data.name)
+            for kind, key in ((synth.kind, "kind"), *((kind, "mix") for kind in synth.mix)):
+                if kind in ("images", "folder"):
+                    wrong["synth", key] = (f"{why}: leave {kind} out", kind)
+        refuse(wrong)
+        return self
+
 
 class TeachRecipe(Recipe):
     """A teacher from labelled images."""
@@ -516,3 +561,11 @@ class TeachRecipe(Recipe):
     data: TeachData = Field(description="the labelled images")
     run: TeachRun = Field(description="length, size, place")
     output: Place | None = Field(None, description="file for the fp16 weights, relative to the recipe, with a card")
+
+    @field_validator("model")
+    @classmethod
+    def _of_pictures(cls, model: Model) -> Model:
+        if model.channels not in READ:
+            why = f"segkd reads RGB and grey pictures, and mean says {name_of(model.channels)}"
+            refuse({("mean",): (why, model.mean)})
+        return model

@@ -370,7 +370,7 @@ def _normalised(teacher: Teacher, fetch: bool) -> tuple[dict[str, Any], list[str
         ours, theirs = getattr(teacher, key), getattr(said, key)
         if key not in teacher.model_fields_set:
             values[f"teacher.{key}"] = list(theirs)
-        elif max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > 1e-3:
+        elif len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > 1e-3:
             words = f"{[round(each, 4) for each in theirs]} in {folder / pretrained.FILE}"
             lines.append(f"teacher.{key}: {list(ours)}, as the recipe says, and not {words}")
     return values, lines

@@ -10,14 +10,13 @@ from pydantic_core import PydanticCustomError
 _REFUSED = {
     "activation": "leave it out: segkd compares logits, and the weights are the same without it",
     "aux_params": "leave it out: a head that names whole images has no part in segmentation",
-    "in_channels": "segkd's images are RGB: 3 channels",
     "classes": "set `classes` of the block itself; a student has its teacher's",
     "encoder_name": "set `encoder` of the block itself",
     "encoder_weights": "leave it out: nothing is downloaded; `weights` of the block itself names a file",
     "checkpoint_path": "leave it out: `weights` of the block itself names a file",
     "pretrained": "leave it out: nothing is downloaded; `weights` of the block itself names a file",
 }
-_IDLE = {"in_channels": 3, "activation": "identity", "pretrained": False}
+_IDLE = {"activation": "identity", "pretrained": False}
 """Values that change nothing."""
 
 
@@ -42,14 +41,24 @@ def _possible(options: Any) -> Any:
     """The options, unless some are such that no network could be used: an error at the key of each."""
     if not isinstance(options, dict):
         return options
-    wrong = [
-        {"type": PydanticCustomError("option", "{why}", {"why": why}), "loc": (key,), "input": options[key]}
-        for key, why in _REFUSED.items()
+    refuse({
+        (key,): (why, options[key]) for key, why in _REFUSED.items()
         if options.get(key) is not None and not (key in _IDLE and options[key] == _IDLE[key])
-    ]
-    if wrong:
-        raise ValidationError.from_exception_data("options", wrong)
+    })  # fmt: skip
     return options
+
+
+Wrong = dict[tuple[str, ...], tuple[str, Any]]
+"""Keys within a block, why each cannot be, and what it is."""
+
+
+def refuse(wrong: Wrong) -> None:
+    """An error at each key."""
+    if wrong:
+        raise ValidationError.from_exception_data("recipe", [
+            {"type": PydanticCustomError("option", "{why}", {"why": why}), "loc": key, "input": given}
+            for key, (why, given) in wrong.items()
+        ])  # fmt: skip
 
 
 Options = Annotated[dict[str, Annotated[Any, BeforeValidator(scalar_or_list)]], BeforeValidator(_possible)]

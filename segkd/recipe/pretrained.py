@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segkd.foundation.channels import RGB
 from segkd.foundation.errors import TeacherError, one_line
 
 FILE = "preprocessor_config.json"
@@ -18,8 +19,8 @@ _BGR = ("MobileViT",)
 class Input:
     """How images in [0,1] become a network's input: less `mean`, divided by `std`, blue first; and a line on its labels."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     blue_first: bool = False
 
@@ -44,24 +45,25 @@ def input_of(folder: Path) -> Input | None:
         scale = 255 * float(rescale)
         mean, std = (0.0,) * 3, (1.0,) * 3
         if said.get("do_normalize", "image_mean" in said):
-            mean, std = (_three(said[key]) for key in ("image_mean", "image_std"))
+            mean, std = (_of_channels(said[key]) for key in ("image_mean", "image_std"))
         mean, std = (tuple(round(each / scale, 7) for each in values) for values in (mean, std))
-        found = Input(mean, std, _on_labels(said, file), bool(flips))
+        if len(mean) != len(std):
+            raise ValueError(f"{len(mean)} means and {len(std)} deviations")
+        found = Input(mean, std, _on_labels(said, file), bool(flips) and len(mean) == RGB)
     except (OSError, ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise TeacherError(
             f"{file}: says not how images were normalised ({reason}); mend it, or take it away"
         ) from error
-    if flips and len({*mean}) + len({*std}) > 2:
+    if found.blue_first and len({*mean}) + len({*std}) > 2:
         raise TeacherError(
             f"{file}: whether mean and std are of blue first (do_flip_channel_order) is not known; mend it"
         )
     return found
 
 
-def _three(value: Any) -> tuple[float, float, float]:
-    red, green, blue = value if isinstance(value, list) else [value] * 3
-    return float(red), float(green), float(blue)
+def _of_channels(value: Any) -> tuple[float, ...]:
+    return tuple(map(float, value if isinstance(value, list) else [value] * 3))
 
 
 def _on_labels(said: dict[str, Any], file: Path) -> tuple[str, ...]:

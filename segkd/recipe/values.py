@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from segkd.foundation.channels import MOST_CHANNELS
 from segkd.recipe import datasets, messages, networks
 
 MOST_CLASSES = 254
@@ -157,9 +158,9 @@ Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
 Names = Annotated[tuple[Text, ...], Field(strict=False)]
 Scale = Annotated[float, Field(ge=0.05, le=20)]
 Range = Annotated[tuple[Scale, Scale], Field(strict=False)]
-Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+Channels = Annotated[tuple[float, ...], Field(strict=False, min_length=1, max_length=MOST_CHANNELS)]
 Deviation = Annotated[float, Field(ge=0.001)]
-Spread = Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False)]
+Spread = Annotated[tuple[Deviation, ...], Field(strict=False, min_length=1, max_length=MOST_CHANNELS)]
 ClassNames = Annotated[
     str | tuple[str, ...] | int,
     BeforeValidator(_classes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from segkd.foundation.channels import name_of
 from segkd.foundation.errors import one_line
 from segkd.recipe import Data, DistillRecipe, Recipe, TeachRecipe, expand_root
 from segkd.runs.trained import seen_at
@@ -65,7 +66,7 @@ def of_file(title: str, recipe: TeachRecipe, summary: dict) -> str:
         measured = f"mIoU on {data.final}: {summary['student_miou']:.4f} ({summary['images']} images).\n\n| class | IoU |\n|---|---|\n{rows}"
     return (
         f"# {title}\n\n{model.arch}{encoder}, {summary['student_parameters'] / 1e6:.2f} M parameters, for {subject};"
-        f" input RGB, (x / 255 - mean) / std with mean {list(model.mean)} and std {list(model.std)}.\n\n"
+        f" input {name_of(model.channels)}, (x / 255 - mean) / std with mean {list(model.mean)} and std {list(model.std)}.\n\n"
         f"Made by `segkd teach {summary['recipe']}` in {summary['steps']} steps, {summary['seconds'] / 60:.0f} minutes on"
         f" {summary['machine']} ({summary['precision']}); the weights of step {summary['best_step']}"
         f"{', the best on ' + data.watch if data.watch else ''}.\n\nLicence: {licence}.\n\n{measured}"

@@ -14,7 +14,7 @@ from segkd.data import catalogue
 from segkd.data.classes import Classes
 from segkd.data.photos import Photos
 from segkd.evaluation.inspection import doubts
-from segkd.evaluation.visualize import sample_grid, save_png
+from segkd.evaluation.visualize import as_rgb, sample_grid, save_png
 from segkd.foundation import audit, terminal
 from segkd.foundation.errors import TeacherError
 from segkd.foundation.files import atomic_write, make_folder, sha256
@@ -234,9 +234,9 @@ def save_samples(path: Path, game: Distiller, teacher: Teacher, classes: Classes
     if ranks.rank():
         return
     guide, student = (list(ids.to(torch.uint8).numpy()) for ids in game.monitor.masks(images, network))
-    low, high = (value.view(1, 3, 1, 1).to(images.device) for value in input_range(teacher.mean, teacher.std))
+    low, high = (value.view(1, -1, 1, 1).to(images.device) for value in input_range(teacher.mean, teacher.std))
     pixels = (
         ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     )
     make_folder(path.parent)
-    save_png(path, sample_grid(list(pixels), guide, student, classes))
+    save_png(path, sample_grid([as_rgb(image) for image in pixels], guide, student, classes))

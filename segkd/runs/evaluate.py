@@ -20,7 +20,7 @@ from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import DataError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.recipe import expand_root
-from segkd.runs.trained import Model, Precision, check_same_classes, device_and_bf16, seen_at
+from segkd.runs.trained import Model, Precision, check_reads, check_same_classes, device_and_bf16, seen_at
 
 SIZE_NAMES = {PROTOCOL_SIDE: "protocol", None: "original"}
 WITHOUT_LABELS = "without labels: --data folder --root DIR --against TEACHER"
@@ -54,8 +54,9 @@ def evaluate(
 
     Raises:
         UsageError: no data set, neither given nor in a recipe.
-        DataError: the set cannot be read, or its classes are not as many, or not called, as the model's.
+        DataError: the set cannot be read, or not for images of the model's channels; or its classes are not as many, or not called, as the model's.
     """
+    check_reads(model, against)
     if against is not None:
         check_same_classes(against, model)
     size, size_from = model.size if size is None else (size, "as asked")

@@ -74,7 +74,7 @@ def quicker_in_fp32(game: Distiller) -> frozenset[str]:
     Measured once on a machine, and kept in the user's cache. Networks of depthwise convolutions may be among them where dense ones gain.
     """
     height, width = max(game.sampling.sizes, key=lambda size: size[0] * size[1])
-    shape = (game.sampling.batch, 3, height, width)
+    shape = (game.sampling.batch, game.teacher.channels, height, width)
     found = set()
     for name, network in (("teacher", game.teacher), ("student", game.student.network)):
         about = f"{name} {network} at {shape} on {game.device}{' in graphs' if game.networks.recording else ''}"

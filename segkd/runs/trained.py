@@ -18,6 +18,7 @@ from segkd.data.class_map import ClassMap
 from segkd.data.classes import Classes, disagreement
 from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.foundation import terminal
+from segkd.foundation.channels import FROM_PYTHON, READ, name_of
 from segkd.foundation.errors import DataError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.resize import PROTOCOL_SIDE, Size, side_of
 from segkd.foundation.rng import check_idle
@@ -43,9 +44,9 @@ class Model:
     """A trained network, ready to be measured.
 
     Attributes:
-        network: normalised images (N,3,H,W) to logits (N,C,H,W), any H and W.
+        network: normalised images (N,K,H,W) to logits (N,C,H,W), any H and W.
         classes: what its C logits stand for.
-        mean, std: normalisation of RGB in [0,1].
+        mean, std: normalisation of images in [0,1], a value for each channel.
         recipe: that which it comes from, where it comes with one: it says on what, and in which precision, it is measured.
         who: the side of the game that it played; a network that was taught from labels is a teacher.
         size: what it is shown, as it was made and measured, and where that stands.
@@ -166,6 +167,13 @@ def load_guide(source: str | Path, trust_pickle: bool = False, own: OwnNetwork |
     return load_model(source, None if alone else "teacher", trust_pickle=trust_pickle, own=None if alone else own)
 
 
+def check_reads(*models: Model | None) -> None:
+    """Raises DataError where a model takes images that segkd does not read from files."""
+    for model in models:
+        if model is not None and len(model.mean) not in READ:
+            raise DataError(f"{model.name}: takes images of {name_of(len(model.mean))}, and {FROM_PYTHON}")
+
+
 def check_same_classes(teacher: Model, model: Model) -> None:
     """Raises DataError where two models that are to be compared have other classes: their numbers, or the first name."""
     ours, theirs = model.classes, teacher.classes
@@ -273,8 +281,9 @@ def _played(path: Path, who: Who | None, overrides: Overrides, bringing: Bringin
 
 def _built(recipe: DistillRecipe | TeachRecipe, block: blocks.Model | blocks.Student) -> Adapter:
     """A network of the recipe, its weights still to be loaded."""
-    classes = len(catalogue.class_map(model_of(recipe)).student)
-    return Adapter(build.network_of(block, classes), classes)
+    model = model_of(recipe)
+    classes = len(catalogue.class_map(model).student)
+    return Adapter(build.network_of(block, classes, model.channels), classes, channels=model.channels)
 
 
 def _changed(recipe: DistillRecipe | TeachRecipe, overrides: Overrides) -> DistillRecipe | TeachRecipe:

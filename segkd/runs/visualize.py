@@ -25,7 +25,7 @@ from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import atomic_write
 from segkd.foundation.resize import Size, side_of
-from segkd.runs.trained import Model, Precision, check_same_classes, device_and_bf16
+from segkd.runs.trained import Model, Precision, check_reads, check_same_classes, device_and_bf16
 
 Kind = Literal["panel", "mask", "overlay"]
 
@@ -173,10 +173,11 @@ def visualize(
     the palette, which `read_mask` gives back; `overlay`: the image tinted by its mask. `done` is called after each.
 
     Raises:
-        DataError: teacher and student have other classes; or, at the end, images that were not drawn.
+        DataError: teacher and student have other classes, or take images that are neither RGB nor grey; or, at the end, images that were not drawn.
         NumbersError: logits that are not finite.
         StorageError: the folder or a drawing cannot be written.
     """
+    check_reads(model, teacher)
     if teacher is not None:
         check_same_classes(teacher, model)
     size = model.size[0] if size is None else size

@@ -19,23 +19,23 @@ class ToRange(nn.Module):
 
     def __init__(self, low: Tensor, high: Tensor) -> None:
         super().__init__()
-        self.register_buffer("centre", ((high + low) / 2).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("reach", ((high - low) / 2).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("centre", ((high + low) / 2).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("reach", ((high - low) / 2).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.reach + self.centre
 
 
 class GeneratorNetwork(nn.Module):
-    """Latents (N,latent) to images (N,3,H,W): a linear layer makes a small map, stages double it, the rest is cropped.
+    """Latents (N,latent) to images (N,K,H,W): a linear layer makes a small map, stages double it, the rest is cropped.
 
     Args:
         latent: numbers a latent.
         size: the largest (H,W); `forward` also makes smaller ones, whose small map is resampled from the same layer.
         stages: modules that each double height and width.
         channels: channels of the small map.
-        last: from the last stage's channels to 3 in [-1,1].
-        low, high: the teacher's input range (3,).
+        last: from the last stage's channels to K in [-1,1].
+        low, high: the teacher's input range (K,).
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class GeneratorNetwork(nn.Module):
         self.range = ToRange(low, high)
 
     def forward(self, z: Tensor, size: Size | None = None) -> Tensor:
-        """Images (N,3,H,W) of `size` (default: the largest) from latents (N,latent)."""
+        """Images (N,K,H,W) of `size` (default: the largest) from latents (N,latent)."""
         height, width = size if size is not None else self.size
         small = self.project(z).view(-1, self.channels, *self.small)
         wanted = _small((height, width), self.factor)
@@ -88,7 +88,7 @@ def dcgan(latent: int, size: Size, width: int, low: Tensor, high: Tensor) -> Gen
         )
         for before, after in zip(plan, plan[1:], strict=False)
     ]
-    last = nn.Sequential(nn.Conv2d(width, 3, 3, padding=1), nn.Tanh())
+    last = nn.Sequential(nn.Conv2d(width, len(low), 3, padding=1), nn.Tanh())
     generator = GeneratorNetwork(latent, size, stages, plan[0], last, low, high)
     for module in generator.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -115,5 +115,5 @@ def resize_convolution(latent: int, size: Size, width: int, low: Tensor, high: T
         )
         for before, after in zip(plan, plan[1:], strict=False)
     ]
-    last = nn.Sequential(nn.Conv2d(width, 3, 3, padding=1), nn.BatchNorm2d(3, affine=False), nn.Tanh())
+    last = nn.Sequential(nn.Conv2d(width, len(low), 3, padding=1), nn.BatchNorm2d(len(low), affine=False), nn.Tanh())
     return GeneratorNetwork(latent, size, stages, plan[0], last, low, high)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segkd.data.resize import reduced
 from segkd.data.samples import Sample
+from segkd.foundation.channels import in_channels
 from segkd.foundation.errors import DataError
 from segkd.machine import memory, ranks
 from segkd.synthesis.augment import Augment
@@ -23,7 +24,7 @@ class Images(Source):
 
     Args:
         data: the images, which are read once and kept, their shorter side reduced to 256 pixels.
-        low, high: values (3,) that black and white take after the teacher's normalisation.
+        low, high: values (1,) or (3,) that black and white take after the teacher's normalisation.
 
     Raises:
         DataError: an image is damaged, or they take more memory than is left.
@@ -36,9 +37,10 @@ class Images(Source):
             left -= sample.image.nbytes
             if left < 0:
                 raise DataError(f"{len(data)} images do not fit into memory; name a smaller folder or set")
-            self.images.append(torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1))
-        self.register_buffer("low", low.view(3, 1, 1), persistent=False)
-        self.register_buffer("span", (high - low).view(3, 1, 1), persistent=False)
+            image = in_channels(sample.image, len(low))
+            self.images.append(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        self.register_buffer("low", low.view(-1, 1, 1), persistent=False)
+        self.register_buffer("span", (high - low).view(-1, 1, 1), persistent=False)
 
     @property
     def real(self) -> int:

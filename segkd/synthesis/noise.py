@@ -12,7 +12,7 @@ from segkd.synthesis.source import Batch, Judge, Move, Size, Source
 
 
 class Noise(Source):
-    """Gaussian noise over the teacher's input range, `low` to `high` (3,): standard normal pixels, cut at its ends."""
+    """Gaussian noise over the teacher's input range, `low` to `high`, (K,) of K channels: standard normal pixels, cut at its ends."""
 
     def __init__(self, low: Tensor, high: Tensor, augment: Augment | None = None) -> None:
         super().__init__(augment)
@@ -21,5 +21,6 @@ class Noise(Source):
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`."""
         move.begin(ranks.stream("synthesis"))
-        pixels = torch.randn(move.share(batch), 3, *size, device=self.range.centre.device)
+        centre = self.range.centre
+        pixels = torch.randn(move.share(batch), centre.shape[1], *size, device=centre.device)
         return Batch(self.finished(self.range(pixels.clamp(-1, 1)), move))

@@ -28,14 +28,14 @@ class Pixels(Source):
         start: what they begin with; it also learns, if it can. What it makes meanwhile is not kept: students learn more
             where no raw images are among the refined ones.
         steps: how many.
-        low, high: the teacher's input range (3,).
+        low, high: the teacher's input range (K,).
     """
 
     def __init__(self, start: Source, steps: int, low: Tensor, high: Tensor) -> None:
         super().__init__()
         self.start, self.steps = start, steps
-        self.register_buffer("low", low.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("span", (high - low).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("low", low.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("span", (high - low).view(1, -1, 1, 1), persistent=False)
 
     @property
     def player(self) -> Player | None:

@@ -160,6 +160,52 @@ def test_the_lines_of_the_card_run(image, tmp_path, monkeypatch, one_thread):
             assert (shown["mask"] == wanted).mean() >= least
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_networks_of_other_channels(tmp_path, monkeypatch, one_thread, channels):
+    """A folder says of what images they are; with segkd and without the same mask, and RGB becomes grey for one channel."""
+    made = create_network("FPN", "tu-resnet10t", len(NAMES), NETWORKS["options"][2], channels=channels).eval()
+    folder = save_network(made, tmp_path / "it", names=NAMES, palette=PALETTE, mean=[0.5] * channels, std=[0.25] * channels,
+                          stride=32, shorter_side=256)  # fmt: skip
+    student, random = load_student(folder), np.random.default_rng(0)
+    assert student.channels == channels
+    assert json.loads((folder / "preprocess.json").read_text())["channels"] == ("grey" if channels == 1 else 4)
+    image = random.integers(0, 256, (300, 400, 4 if channels == 4 else 3), np.uint8)
+    if channels == 1:
+        grey = np.asarray(Image.fromarray(image).convert("L"))
+        masks = student.predict([grey, grey[..., None], grey[..., None].repeat(3, axis=2)])
+        assert all((mask == masks[0]).all() for mask in masks)
+        small = np.asarray(Image.fromarray(image).resize((341, 256), Image.Resampling.BILINEAR).convert("L"))
+    else:
+        small = np.stack([np.asarray(Image.fromarray(image[..., k]).resize((341, 256), 2)) for k in range(4)], axis=2)
+    x = torch.tensor(small.reshape(256, 341, channels)).permute(2, 0, 1)[None].float().div(255).sub(0.5).div(0.25)
+    with torch.no_grad():
+        logits = made(torch.nn.functional.pad(x, (0, 11, 0, 0), mode="replicate"))[..., :341]
+        wanted = torch.nn.functional.interpolate(logits, (300, 400), mode="bilinear").argmax(1)[0].numpy()
+    assert (student.predict(image) == wanted).mean() > 0.999
+    monkeypatch.chdir(folder)
+    Image.fromarray(image).save("photo.png")
+    for block in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL):
+        exec(block, as_they_stand := {})
+        assert as_they_stand["mask"].shape == (480, 640)
+        picture = block.replace("np.zeros((480, 640, 4), np.uint8)", "np.asarray(Image.open('photo.png'))")
+        picture = picture.replace("np.zeros((480, 640), np.uint8)", "np.asarray(Image.open('photo.png'))")
+        exec(picture.replace('Image.new("RGB", (640, 480))', "Image.open('photo.png')"), shown := {"Image": Image})
+        assert (shown["mask"] == wanted).mean() > 0.999
+    for wrong in (
+        image[..., :2],
+        image.astype(float),
+        "photo.png",
+        Image.fromarray(image),
+        torch.zeros(channels, 8, 8),
+    ):
+        with pytest.raises(ArgumentError, match=r"expected an image .*\(H,W,[14]\)"):
+            student.predict(wrong)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"in_channels": 3}))
+    with pytest.raises(TeacherError, match="images of 3 channels, but of [14] in preprocess.json"):
+        load_student(folder)
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 def test_every_file_may_be_read_by_whom_the_umask_lets(folders, tmp_path, umask):
     before = os.umask(umask)

@@ -183,7 +183,7 @@ def test_what_no_network_of_segkd_can_be(network, state):
     with pytest.raises(TeacherError, match=r"a head of one logit \(sigmoid\) has two classes: name both"):
         load_weights(network, one, "x.pth")
     grey = changed(state, "conv1.0.weight", lambda value: value[:, :1])
-    with pytest.raises(TeacherError, match="made for images of 1 channels, and segkd's are RGB"):
+    with pytest.raises(TeacherError, match="made for images of 1 channels, where mean and std have 3 values"):
         load_weights(network, grey, "x.pth")
     below = changed(state, "running_var", lambda value: value - 2)
     with pytest.raises(TeacherError, match="a variance below 0: encoder"):

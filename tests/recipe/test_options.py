@@ -10,8 +10,7 @@ from segkd.foundation.errors import RecipeError
 from segkd.recipe import Terms, load
 
 REFUSED = [
-    ("in_channels", 1, "segkd's images are RGB: 3 channels, got 1"),
-    ("in_channels", 4, "segkd's images are RGB: 3 channels, got 4"),
+    *(("in_channels", count, "mean and std have 3 values, one for each channel of an image: give them as many") for count in (1, 4, "3")),
     *(("activation", kind, "leave it out: segkd compares logits") for kind in ("softmax", "softmax2d", "Sigmoid", "logsoftmax", "argmax2d", "tanh")),
     ("encoder_weights", "imagenet", "nothing is downloaded"),
     ("checkpoint_path", "x.pth", "names a file"),
@@ -40,6 +39,39 @@ def test_values_that_change_nothing_stay(
     options = {"in_channels": 3, "activation": "identity", "pretrained": False, "aux_params": None}
     distill["teacher"]["options"] = options
     assert load(write(distill), methods=methods).teacher.options == options
+
+
+def test_channels_are_those_of_mean_and_std(
+    write: Callable[..., Path], distill: dict[str, Any], methods: dict[str, Terms]
+) -> None:
+    distill["teacher"] |= {"mean": [0.5], "std": [0.25], "options": {"in_channels": 1}}
+    assert load(write(distill), methods=methods).teacher.channels == 1
+    wrong = {"teacher.std": {"teacher": {"std": [0.5] * 3}}, "teacher.mean": {"teacher": {"mean": []}},
+             "student.options.in_channels": {"student": {"options": {"in_channels": 3}}},
+             "synth.augment": {"synth": {"augment": ["flip", "jitter"]}}}  # fmt: skip
+    for key, change in wrong.items():
+        other = distill | {block: distill[block] | values for block, values in change.items()}
+        with pytest.raises(RecipeError, match=f"recipe.yaml:[0-9]+: {key}: "):
+            load(write(other), methods=methods)
+
+
+def test_more_channels_are_for_what_reads_no_file(
+    write: Callable[..., Path], distill: dict[str, Any], teach: dict[str, Any], methods: dict[str, Terms]
+) -> None:
+    normalised = {"mean": [0.5] * 4, "std": [0.5] * 4}
+    distill["teacher"] |= normalised
+    distill["data"] = {"name": None}
+    assert load(write(distill), methods=methods).teacher.channels == 4
+    distill |= {"data": {"name": "camvid"}, "synth": distill["synth"] | {"mix": {"folder": 0.5}, "root": "."}}
+    with pytest.raises(RecipeError) as caught:
+        load(write(distill), methods=methods)
+    assert [line.split(": ")[1] for line in caught.value.errors] == ["data.name", "synth.mix"]
+    assert all(
+        "segkd reads RGB and grey pictures, and teacher.mean says 4 channels" in line for line in caught.value.errors
+    )
+    teach["model"] |= normalised
+    with pytest.raises(RecipeError, match=r"model\.mean: segkd reads RGB and grey pictures"):
+        load(write(teach), methods=methods)
 
 
 @pytest.mark.parametrize("classes", [1, ["lesion"]])

@@ -110,7 +110,7 @@ class Exported(Family):
     def architectures(self) -> Mapping[str, Builder]:
         return dict.fromkeys(NAMES, loaded)
 
-    def build_from(self, kind: Builder, folder: Path, classes: int) -> nn.Module:
+    def build_from(self, kind: Builder, folder: Path, classes: int, channels: int) -> nn.Module:
         return kind(folder)
 
     def owns(self, network: nn.Module) -> bool:

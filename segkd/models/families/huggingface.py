@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segkd.foundation.channels import RGB
 from segkd.foundation.errors import TeacherError, UsageError, one_line
 from segkd.machine.memory import out_of_memory
 from segkd.models.family import Builder, Family, Size, Sizes
@@ -57,7 +58,7 @@ def quiet() -> Iterator[Any]:
             logging.enable_progress_bar()
 
 
-def described(name: str, folder: Path, classes: int) -> nn.Module:
+def described(name: str, folder: Path, classes: int, channels: int) -> nn.Module:
     """The network that a folder's `config.json` describes, with random weights; nothing is downloaded, no code of it runs.
 
     Raises:
@@ -86,7 +87,10 @@ def described(name: str, folder: Path, classes: int) -> nn.Module:
             raise TeacherError(f"{file}: describes a {kind}: set arch: {_class_of(config)}")
         if made.num_labels == 1 and classes == 2:
             made.num_labels = 2  # a sigmoid's head, of one logit: its weights will tell
-        for key, wanted, what in (("num_labels", classes, "classes"), ("num_channels", 3, "channels of an image")):
+        for key, wanted, what in (
+            ("num_labels", classes, "classes"),
+            ("num_channels", channels, "channels of an image"),
+        ):
             if getattr(made, key, wanted) != wanted:
                 raise TeacherError(f"{file}: {getattr(made, key)} {what}, and the recipe's teacher has {wanted}")
         if hasattr(made, "use_auxiliary_head"):
@@ -119,8 +123,8 @@ class HuggingFace(Family):
     def architectures(self) -> Mapping[str, Builder]:
         return {name: partial(described, name) for name in NAMES}
 
-    def build_from(self, kind: Builder, folder: Path, classes: int) -> nn.Module:
-        return kind(folder, classes)
+    def build_from(self, kind: Builder, folder: Path, classes: int, channels: int) -> nn.Module:
+        return kind(folder, classes, channels)
 
     def owns(self, network: nn.Module) -> bool:
         transformers = sys.modules.get("transformers")  # whoever has such a network has imported it
@@ -180,7 +184,7 @@ class HuggingFace(Family):
         tensors = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
         try:
             with torch.no_grad(), quiet():
-                images = torch.empty(2, 3, *size, device="meta")
+                images = torch.empty(2, getattr(network.config, "num_channels", RGB), *size, device="meta")
                 return tuple(torch.func.functional_call(network, tensors, images)["logits"].shape[-2:])
         except Exception:  # what a network's own code may raise is anything
             return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segkd.foundation.channels import RGB
 from segkd.models.family import Builder, Family
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
@@ -30,7 +31,7 @@ def unpool(x: Tensor, indices: Tensor) -> Tensor:
 
 
 class SegNet(nn.Module):
-    """Images (N,3,H,W) to logits (N,C,H,W); H and W must be multiples of 32.
+    """Images (N,in_channels,H,W) to logits (N,C,H,W); H and W must be multiples of 32.
 
     Thirteen 3x3 convolutions with BatchNorm and ReLU in five stages, each of which ends in a 2x2 max pooling; then as
     many in reverse order, each stage beginning with the undoing of its pooling. The very last convolution has neither
@@ -40,20 +41,22 @@ class SegNet(nn.Module):
     Args:
         classes: number of classes C.
         width: channels of the first stage; the next ones have 2, 4, 8 and 8 times as many.
+        in_channels: those of the images.
         upsample: `unpool` puts each value where the maximum was; `bilinear` interpolates.
 
     Raises:
         ValueError: an option is out of range; in `forward`, 32 does not divide H and W.
     """
 
-    def __init__(self, classes: int, width: int = 64, upsample: str = "unpool") -> None:
+    def __init__(self, classes: int, width: int = 64, upsample: str = "unpool", in_channels: int = RGB) -> None:
         super().__init__()
         if type(width) is not int or not 1 <= width <= 1024:
             raise ValueError(f"width: expected a whole number 1..1024, not {width!r}")
         if upsample not in UPSAMPLES:
             raise ValueError(f"upsample: expected {' or '.join(UPSAMPLES)}, not {upsample!r}")
-        self.config = {"classes": classes, "width": width, "upsample": upsample}
-        self.encoder = Encoder(width, keep_indices=upsample == "unpool")
+        self.config: dict[str, int | str] = {"classes": classes, "width": width, "upsample": upsample}
+        self.config |= {} if in_channels == RGB else {"in_channels": in_channels}
+        self.encoder = Encoder(in_channels, width, keep_indices=upsample == "unpool")
         self.decoder = Decoder(width)
         self.segmentation_head = nn.Conv2d(width, classes, 3, padding=1)
         for module in self.modules():
@@ -72,15 +75,15 @@ class SegNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images (N,3,H,W) to maps (N,8*width,H/32,W/32), and the indices of each pooling's maxima (None: not kept)."""
+    """Images (N,in_channels,H,W) to maps (N,8*width,H/32,W/32), and the indices of each pooling's maxima (None: not kept)."""
 
     output_stride = STRIDE
 
-    def __init__(self, width: int, keep_indices: bool) -> None:
+    def __init__(self, in_channels: int, width: int, keep_indices: bool) -> None:
         super().__init__()
         self.keep_indices = keep_indices
         self.stages = nn.ModuleList()
-        channels = 3
+        channels = in_channels
         for widths, convolutions in STAGES:
             self.stages.append(stage(channels, [widths * width] * convolutions))
             channels = widths * width
