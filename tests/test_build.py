@@ -165,7 +165,7 @@ def test_names_of_teacher_and_data_are_compared(here: Path):
     data = catalogue.dataset("nyuv2", "nyu", "test", NYUV2_13)
 
     class Named:
-        classes = 13
+        classes, channels = 13, 3
         names = NYUV2_13.names
 
     student = load("quickstart").student
