@@ -72,7 +72,9 @@ def try_passes(
         key = "synth.size" if block != "model" else "train.crop"
         advice = f"it was made for {height}x{width}: set {key}=[{height}, {width}], or {block}.options={{img_size: [{size[0]}, {size[1]}]}}"
     elif block == "teacher":
-        advice += ", or say which it takes (teacher.multiple, teacher.size)"
+        advice += (
+            ", or say which it takes (teacher.multiple, teacher.size), and of how many channels (teacher.mean, std)"
+        )
     kept = {} if network.training else {key: value.clone() for key, value in network.named_buffers()}
     logits = tried(passes, network, batch, what, advice, device)
     if any(not torch.equal(kept[key], value) for key, value in network.named_buffers() if key in kept):
