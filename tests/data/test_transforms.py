@@ -42,6 +42,14 @@ def test_normalise():
     assert np.abs(output - expected).max() < 1e-6
 
 
+def test_one_value_is_for_grey_images():
+    shown = TrainTransform((24, 48), (0.5, 2.0), flip=True, colour=0.3, mean=(0.5,), std=(0.5,))(sample(), 3)[0]
+    colours = transform((24, 48), colour=0.3)(sample(), 3)[0]
+    assert shown.shape == (1, 24, 48)
+    luma = np.tensordot([0.299, 0.587, 0.114], colours, 1)
+    assert np.abs(shown[0] - luma).max() <= 1 / 127
+
+
 def test_shapes_and_types():
     image, mask = transform((24, 48))(sample(), 3)
     assert image.shape == (3, 24, 48)

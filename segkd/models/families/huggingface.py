@@ -184,7 +184,9 @@ class HuggingFace(Family):
         tensors = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
         try:
             with torch.no_grad(), quiet():
-                images = torch.empty(2, getattr(network.config, "num_channels", RGB), *size, device="meta")
+                layers = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+                channels = next((layer.in_channels for layer in layers), RGB)
+                images = torch.empty(2, channels, *size, device="meta")
                 return tuple(torch.func.functional_call(network, tensors, images)["logits"].shape[-2:])
         except Exception:  # what a network's own code may raise is anything
             return None

@@ -60,11 +60,11 @@ def folders(tmp_path_factory) -> Path:
     return root
 
 
-def loaded(folder: Path, arch: str, classes: int = 5) -> Adapter:
-    state = read_state(folder)
-    network = create_network(arch, None, classes, {}, block="teacher", megabytes=fitting_mb(state), folder=folder)
+def loaded(folder: Path, arch: str, classes: int = 5, channels: int = 3) -> Adapter:
+    state, given = read_state(folder), {"block": "teacher", "channels": channels}
+    network = create_network(arch, None, classes, {}, megabytes=fitting_mb(state), folder=folder, **given)
     load_weights(network, state, folder.name)
-    return Adapter(network, classes).eval()
+    return Adapter(network, classes, channels=channels).eval()
 
 
 def theirs(folder: Path, images: torch.Tensor) -> torch.Tensor:
@@ -184,6 +184,25 @@ def test_a_tensor_too_many_is_no_part_of_it_under_an_older_name_either(folders, 
         TeacherError, match=r"not the weights of this network: unexpected decode_head.linear_.*\.7\.proj"
     ):
         loaded(folder, SEGFORMER)
+
+
+@torch.no_grad()
+def test_networks_of_grey_images(tmp_path):
+    backbone = transformers.ResNetConfig(embedding_size=8, num_channels=1, **STAGES, **OUT)
+    others = {"num_attention_heads": [1, 2, 3, 4], "decoder_hidden_size": 32, "num_labels": 5, "num_channels": 1}
+    kinds = {
+        SEGFORMER: transformers.SegformerConfig(**STAGES, **others),
+        UPERNET: transformers.UperNetConfig(
+            backbone_config=backbone, hidden_size=16, auxiliary_channels=8, num_labels=5
+        ),
+    }
+    for arch, config in kinds.items():
+        transformers.AutoModelForSemanticSegmentation.from_config(config).save_pretrained(tmp_path / arch)
+        adapter, images = loaded(tmp_path / arch, arch, channels=1), torch.randn(2, 1, 64, 96)
+        assert adapter.head_stride == (4 if arch == SEGFORMER else 1)
+        torch.testing.assert_close(adapter(images), theirs(tmp_path / arch, images))
+    with pytest.raises(TeacherError, match="1 channels of an image, and the recipe's teacher has 3"):
+        loaded(tmp_path / SEGFORMER, SEGFORMER)
 
 
 def test_weights_without_their_folder(folders, tmp_path):
