@@ -104,9 +104,7 @@ class Model(Block):
         (0.5, 0.5, 0.5),
         description="what the network's training took from each channel (R, G, B, or grey alone), on the scale 0..1",
     )
-    std: Spread = Field(
-        (0.5, 0.5, 0.5), description="and what it divided them by, on the same scale", validate_default=True
-    )
+    std: Spread = Field((0.5, 0.5, 0.5), description="and what it divided them by, on the same scale")
     options: Options = Field(
         {}, description="further arguments of the architecture, scalars or lists; null leaves one out"
     )
@@ -137,8 +135,6 @@ class Model(Block):
     @classmethod
     def _of_the_same_scale(cls, std: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         mean = info.data.get("mean")  # absent: told already, with a remedy for both
-        if mean is not None and len(mean) != len(std):
-            raise ValueError(f"{len(std)} values, where mean has {len(mean)}: one for each channel of its images")
         if mean is not None and max(std) > 4:
             raise ValueError(SCALE_255)
         if mean is not None and _near(mean, IMAGENET[1]) and _near(std, IMAGENET[0]):
@@ -151,6 +147,13 @@ class Model(Block):
         if "mean" in info.data:
             refuse(_other_channels(options, len(info.data["mean"])))
         return options
+
+    @model_validator(mode="after")
+    def _of_equal_lengths(self) -> Model:
+        if len(self.mean) != len(self.std):
+            lengths = f"expected {len(self.std)} values, as std has: one for each channel of its images"
+            refuse({("mean",): (lengths, self.mean)})
+        return self
 
     @property
     def channels(self) -> int:

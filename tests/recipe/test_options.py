@@ -46,7 +46,7 @@ def test_channels_are_those_of_mean_and_std(
 ) -> None:
     distill["teacher"] |= {"mean": [0.5], "std": [0.25], "options": {"in_channels": 1}}
     assert load(write(distill), methods=methods).teacher.channels == 1
-    wrong = {"teacher.std": {"teacher": {"std": [0.5] * 3}}, "teacher.mean": {"teacher": {"mean": []}},
+    wrong = {"teacher.mean": {"teacher": {"std": [0.5] * 3}}, "teacher.std": {"teacher": {"std": []}},
              "student.options.in_channels": {"student": {"options": {"in_channels": 3}}},
              "synth.augment": {"synth": {"augment": ["flip", "jitter"]}}}  # fmt: skip
     for key, change in wrong.items():
