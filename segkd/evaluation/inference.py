@@ -54,7 +54,7 @@ class Sliding(nn.Module):
             total = logits.new_zeros(*logits.shape[:2], *images.shape[-2:]) if total is None else total
             total[here] += logits
             windows[here] += 1
-        return total / windows
+        return total.div_(windows)  # of a large image it is gigabytes
 
 
 def starts(length: int, window: int) -> list[int]:
