@@ -211,3 +211,23 @@ def test_no_teacher_is_refused_for_what_nobody_looks_at(tiny) -> None:
 def test_what_was_traced_stays_so() -> None:
     with pytest.raises(FrozenInstanceError):
         Traced(set(), []).looked_at = {"x"}
+
+
+@pytest.mark.parametrize("kind", ["source", "pixels"])
+def test_images_that_may_go_into_a_bank_are_refused_where_the_teacher_fails_on_them(tiny, kind) -> None:
+    """Whatever the terms say of them; those that follow the terms by themselves are judged as they are kept."""
+    game = tiny.game("ddad.segkd", "weights.adv=0", "synth.refine=2", "game.keep_moves=1")
+    teach = game.networks.teach
+
+    def failing(*given: object, **named: object) -> dict[str, object]:
+        seen = teach(*given, **named)
+        return seen | {"kept": seen["kept"] * torch.nan}
+
+    game.networks.teach = failing
+    judge = game._judge(kind, 0, 0)
+    player = game.source.player
+    judge.update(player, lambda: judge(game.source.start._painted(player.network, 2, (32, 64), judge.move)))
+    assert bool(judge.refused) is (kind == "source")
+    assert game.notes == (
+        ["step 1: source logits are not finite: update refused, nothing changed"] if kind == "source" else []
+    )
