@@ -268,8 +268,7 @@ def source_of(
     """Where the images come from, on `device`; `learns`: a generator answers to terms; `refines`: its images do, too."""
     synth = recipe.synth
     low, high = input_range(teacher.mean, teacher.std)
-    augment = Augment(synth.augment, torch.zeros(RGB), torch.ones(RGB), synth.collage_until)
-    augment.low, augment.span = (value.view(1, -1, 1, 1) for value in (low, high - low))  # of any number of channels
+    augment = Augment(synth.augment, low, high, synth.collage_until)
 
     def source(kind: str) -> Source:
         if kind == "noise":

@@ -30,6 +30,8 @@ Level = Literal["green", "amber", "red"]
 LEVELS: tuple[Level, ...] = ("green", "amber", "red")
 FIRST_SEED = 1_000_000
 """Where the seeds of street scenes begin, far from those of any set."""
+LEAST = 192, 256
+"""Height and width below which scenes are not drawn: the smaller they are, the less are their pixels like a photograph's."""
 NORMALISATIONS = {
     "ImageNet's mean and std": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "mean 0.5 and std 0.5": ((0.5,) * 3, (0.5,) * 3),
@@ -110,7 +112,12 @@ def statistics(network: nn.Module, needed: bool) -> Finding:
 
 
 def pictures(teacher: Teacher, size: Size, count: int) -> dict[str, Tensor]:
-    """Images in the teacher's input space (N,K,*size), N up to `count`: street scenes, noise, and flat ones; no file is opened."""
+    """Images in the teacher's input space (N,K,H,W), N up to `count`: street scenes, noise, and flat ones; no file is opened.
+
+    They have `size`, or more where that is small and the teacher takes it.
+    """
+    if teacher.family.made_for(teacher.network) is None:
+        size = max(size[0], LEAST[0]), max(size[1], LEAST[1])
     device = next(teacher.parameters()).device
     low, high = (value.view(1, -1, 1, 1) for value in input_range(teacher.mean, teacher.std))
     draw = torch.Generator().manual_seed(FIRST_SEED)

@@ -23,8 +23,8 @@ class Augment(nn.Module):
         import kornia.augmentation as K
 
         self.names, self.collage_until = tuple(names), collage_until
-        self.register_buffer("low", low.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("span", (high - low).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("low", low.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("span", (high - low).view(1, -1, 1, 1), persistent=False)
         parts = {
             "flip": lambda: K.RandomHorizontalFlip(p=0.5),
             "jitter": lambda: K.ColorJiggle(0.2, 0.2, 0.2, 0.0, p=0.8),

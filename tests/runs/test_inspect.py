@@ -120,6 +120,12 @@ def test_the_teachers_that_ship_are_healthy(name) -> None:
     assert report.verdict == "green", found(report)
 
 
+def test_small_images_are_no_reason_for_doubt() -> None:
+    """Scenes of 64x64 pixels vary from pixel to pixel more than photographs do."""
+    recipe = load(find("camvid_deeplab"), ("synth.size=[64, 64]",), "distill")
+    assert doubts(build.teacher_of(recipe.teacher), recipe.synth.size, False) == []
+
+
 def test_a_module_of_a_users_own_is_looked_at_alike(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.py").write_text(FUSED)
