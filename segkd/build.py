@@ -103,7 +103,7 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
     Raises:
         TeacherError: its weights are missing, damaged, or do not fit; or `own` gives no network.
     """
-    mapping = catalogue.class_map(block)
+    mapping = catalogue.class_map(*block.mapped_classes)
     classes = mapping.teacher
     state, path = None, None
     if block.weights is not None:
@@ -274,7 +274,7 @@ def source_of(
         if kind == "noise":
             return Noise(low, high, augment)
         if kind == "images":
-            mapping = catalogue.class_map(recipe.teacher)
+            mapping = catalogue.class_map(*recipe.teacher.mapped_classes)
             data = catalogue.measuring(recipe.data.name, recipe.data.root, synth.split, mapping)
             ranks.say(*data.notes)
             return Images(data, low, high, augment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from segkd.data.class_map import ClassMap, MappedSet
 from segkd.data.classes import Classes, listed, numbered
@@ -11,7 +11,7 @@ from segkd.data.definition import LabelledSet, Relabelling
 from segkd.data.samples import Dataset
 from segkd.foundation import rooms
 from segkd.foundation.errors import DataError, RecipeError
-from segkd.recipe import blocks, expand_root
+from segkd.recipe import expand_root
 from segkd.recipe.values import wrong_classes
 
 
@@ -57,16 +57,16 @@ def measuring(name: str, root: str | None, split: str, mapping: ClassMap) -> Dat
     return MappedSet(data, mapping, split) if mapping.covers(data.classes) else data
 
 
-def class_map(block: blocks.Model | blocks.Teacher) -> ClassMap:
-    """The classes of a network of a recipe, and those that a student makes of them.
+def class_map(names: str | Sequence[str], made: Sequence[Mapping[str, Sequence[str]]] | None = None) -> ClassMap:
+    """The classes of a network, as `classes_of` knows them, and those that a student makes of them (`student_classes`).
 
     Raises:
         RecipeError: a student's class is made of one that the teacher has not.
     """
-    teacher, student = classes_of(block.classes), getattr(block, "student_classes", None)
-    if student is not None and (wrong := wrong_classes(student, teacher.names)):
+    teacher = classes_of(names)
+    if made is not None and (wrong := wrong_classes(made, teacher.names)):
         raise RecipeError([f"teacher.student_classes: {wrong}"])
-    return ClassMap.of(teacher, student)
+    return ClassMap.of(teacher, made)
 
 
 def _labellings() -> dict[Classes, Relabelling | None]:

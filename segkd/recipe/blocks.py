@@ -117,6 +117,11 @@ class Model(Block):
             raise ValueError(f"{arch} can only be a teacher that was trained elsewhere: segkd trains {trained}")
         return arch
 
+    @property
+    def mapped_classes(self) -> tuple[Any, Any]:
+        """Its classes, and those that a student makes of them; None: the same."""
+        return self.classes, getattr(self, "student_classes", None)
+
     @field_validator("encoder")
     @classmethod
     def _encoder_given(cls, encoder: str | None, info: ValidationInfo) -> str | None:

@@ -223,7 +223,7 @@ class Distillation(Run[DistillRecipe]):
         return self.game.source.real or self._opened
 
     def _save_samples(self, path: Path) -> None:
-        classes = catalogue.class_map(self.recipe.teacher).student
+        classes = catalogue.class_map(*self.recipe.teacher.mapped_classes).student
         save_samples(path, self.game, self.teacher, classes, self.recipe.run.headline)
 
 

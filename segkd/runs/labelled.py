@@ -63,7 +63,9 @@ def labelled(recipe: Recipe, split: str | None) -> Labelled | None:
         return None
     terminal.doing(f"preparing: the labelled images of {recipe.data.name} {split}")
     with audit.phase("evaluation"):
-        data = catalogue.measuring(recipe.data.name, recipe.data.root, split, catalogue.class_map(model_of(recipe)))
+        data = catalogue.measuring(
+            recipe.data.name, recipe.data.root, split, catalogue.class_map(*model_of(recipe).mapped_classes)
+        )
         ranks.say(*data.notes)
         return Labelled(data, recipe.data.size)
 

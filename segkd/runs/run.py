@@ -220,7 +220,7 @@ class Run(ABC, Generic[AnyRecipe]):
     def _end(self, folder: Path, final: Labelled | None, seconds: float, rehearsed: bool = False) -> dict[str, Any]:
         """What a run leaves when it is done: the network and its card in `folder`, and the summary."""
         network, model, run = self.result(), model_of(self.recipe), self.recipe.run
-        classes, made = catalogue.class_map(model).student, folder / self.made
+        classes, made = catalogue.class_map(*model.mapped_classes).student, folder / self.made
         if not ranks.rank():
             save_network(network.network, made, names=classes.names, palette=classes.palette, mean=model.mean, std=model.std,
                          stride=network.stride, shorter_side=side_of(self.recipe.data.size))  # fmt: skip

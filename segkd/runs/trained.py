@@ -51,7 +51,6 @@ class Model:
         who: the side of the game that it played; a network that was taught from labels is a teacher.
         size: what it is shown, as it was made and measured, and where that stands.
         name: what it is called in words about it.
-        mapping: how its recipe makes its classes of a teacher's, where it comes with one.
     """
 
     network: nn.Module
@@ -62,7 +61,11 @@ class Model:
     who: Who = "student"
     size: tuple[Size, str] = ("protocol", "segkd's rule")
     name: str = "a loaded student"
-    mapping: ClassMap | None = None
+
+    @property
+    def mapping(self) -> ClassMap | None:
+        """How its recipe makes its classes of a teacher's, where it comes with one."""
+        return None if self.recipe is None else catalogue.class_map(*model_of(self.recipe).mapped_classes)
 
     @property
     def precision(self) -> Precision:
@@ -211,15 +214,14 @@ def of_student(student: LoadedStudent, recipe: DistillRecipe | TeachRecipe | Non
     if recipe is None:
         return model
     who: Who = "teacher" if isinstance(recipe, TeachRecipe) else "student"
-    size, mapping = model.size if student.size_known else _size_in(recipe), catalogue.class_map(model_of(recipe))
-    return replace(model, recipe=recipe, who=who, size=size, mapping=mapping)
+    return replace(model, recipe=recipe, who=who, size=model.size if student.size_known else _size_in(recipe))
 
 
 def _of(network: nn.Module, recipe: DistillRecipe | TeachRecipe, who: Who) -> Model:
     """A network of a recipe, with what that says of it."""
     block = model_of(recipe)
-    mapping = catalogue.class_map(block)
-    return Model(network.eval(), mapping.student, block.mean, block.std, recipe, who, _size_in(recipe), mapping=mapping)
+    classes = catalogue.class_map(*block.mapped_classes).student
+    return Model(network.eval(), classes, block.mean, block.std, recipe, who, _size_in(recipe))
 
 
 def _size_in(recipe: DistillRecipe | TeachRecipe) -> tuple[Size, str]:
@@ -282,7 +284,7 @@ def _played(path: Path, who: Who | None, overrides: Overrides, bringing: Bringin
 def _built(recipe: DistillRecipe | TeachRecipe, block: blocks.Model | blocks.Student) -> Adapter:
     """A network of the recipe, its weights still to be loaded."""
     model = model_of(recipe)
-    classes = len(catalogue.class_map(model).student)
+    classes = len(catalogue.class_map(*model.mapped_classes).student)
     return Adapter(build.network_of(block, classes, model.channels), classes, channels=model.channels)
 
 
