@@ -15,6 +15,7 @@ from segkd.methods.noise import Noise
 from segkd.models.teacher import Teacher
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks, Traced
+from segkd.training.signals import Interrupted
 from tests.methods.test_common import players
 
 RULES = Rules(steps=4, student_moves=2)
@@ -72,6 +73,39 @@ def test_each_of_two_parameters_learns_with_its_own_player(tiny) -> None:
     game = played_by(tiny.game(), Shared(RULES, {"outward": 1.0}))
     held = {name: player.optimizer.param_groups[-1]["params"] for name, player in players(game).items()}
     assert held["student"] == [game.method.scale] and held["source"] == [game.method.offset]
+
+
+def test_a_source_that_nobody_moves_moves_no_parameter(tiny) -> None:
+    with pytest.raises(
+        UsageError, match="a term of the source uses a parameter, and the source has no player to move it"
+    ):
+        played_by(tiny.game("noise"), Learned(RULES, {"scaled": 0.0, "outward": 1.0}))
+
+
+@pytest.mark.parametrize("updates", [2, 3])
+def test_of_a_move_that_a_signal_cuts_short_nothing_stays(tiny, updates) -> None:
+    game = tiny.game()
+    game.method.register_buffer("memory", torch.zeros(1))
+    game.source.updates = updates
+    before = tiny.hash([game.source.state(), game.refusals.state(), game.method.state_dict()])
+    with pytest.raises(Interrupted), game._undone_if_interrupted():
+        next(game.source.player.network.parameters()).data += 1
+        game.method.memory += 1
+        game.refusals.total = 7
+        game.notes.append("what was undone")
+        raise Interrupted
+    assert (
+        tiny.hash([game.source.state(), game.refusals.state(), game.method.state_dict()]) == before and not game.notes
+    )
+
+
+def test_a_signal_ends_a_move_between_two_updates(tiny) -> None:
+    game = tiny.game()
+    game.stopping = lambda: True
+    judge = game._judge("source", 0, 0)
+    game.source.improve(2, (32, 64), judge)
+    with pytest.raises(Interrupted):
+        game.source.improve(2, (32, 64), judge)
 
 
 def test_a_parameter_of_a_method_is_in_the_checkpoint(tiny) -> None:
@@ -199,7 +233,7 @@ def test_no_teacher_is_refused_for_what_nobody_looks_at(tiny) -> None:
     game = tiny.game("noise")
     teacher = Teacher(Plain(), [str(i) for i in range(11)], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     networks = Networks(teacher, game.student.network)
-    assert not (networks.at_head or networks.keeps_heads or networks.recording)
+    assert not (networks.at_head or networks.keeps_heads or networks.recording or networks.student_draws)
     study, asked = networks.study, []
     networks.study = lambda x, needs, *given, **named: asked.append(set(needs)) or study(x, needs, *given, **named)
     found = played_by(game, Noise(RULES, {}), networks)
