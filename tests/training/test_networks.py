@@ -205,7 +205,7 @@ def test_a_term_may_ask_the_averaged_student(tiny) -> None:
 
 
 def test_a_parameter_that_stands_still_needs_no_player(tiny) -> None:
-    method = Learned(RULES, {"scaled": 0.0})
+    method = Shared(RULES, {"scaled": 0.0, "outward": 1.0})
     method.scale.requires_grad_(False)
     game = played_by(tiny.game(), method)
     game.play(0)
