@@ -14,6 +14,7 @@ from segkd.players.player import Player
 from segkd.synthesis.source import Source
 from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
+from segkd.training.monitor import Monitor
 from segkd.training.networks import Networks
 from tests.faults.child import Memory
 from tests.faults.harness import PLAIN
@@ -93,7 +94,7 @@ PLACES = {
     "synthesis": (Source, "finished", torch_device),
     "teacher's forward": (Networks, "teach", numpy_host),
     "update": (Player, "update", torch_device),
-    "evaluation": (Distiller, "agreement", torch_cpu),
+    "evaluation": (Monitor, "agreement", torch_cpu),
     "save": (checkpoint, "_plain", plain),
 }
 

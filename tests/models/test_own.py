@@ -13,7 +13,12 @@ from segkd.cli.main import main
 from segkd.foundation.errors import TeacherError
 from segkd.models.own import OwnNetwork, digest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own_teacher.md").read_text("utf-8").partition("## Any other network")[2]
+PAGE = (
+    (Path(__file__).parents[2] / "docs" / "own_teacher.md")
+    .read_text("utf-8")
+    .partition("## Any other network")[2]
+    .partition("\n## ")[0]
+)
 [CODE] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 [RECIPE] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()

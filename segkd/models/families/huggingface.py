@@ -44,18 +44,18 @@ def quiet() -> Iterator[Any]:
             import transformers
     except ImportError as error:
         raise UsageError("networks of Hugging Face need transformers: pip install 'segkd[hf]'") from error
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    library = transformers.utils.logging
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity(library.CRITICAL)
+    library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield transformers
     finally:
-        logging.set_verbosity(level)
+        library.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()
 
 
 def described(name: str, folder: Path, classes: int, channels: int) -> nn.Module:
