@@ -110,9 +110,9 @@ CANARIES = {
         "segkd/synthesis/source.py", "self.augment(images, move.done)", "self.augment(images)",
         "tests/training/test_moves.py::test_collages_end_where_the_recipe_says",
     ),
-    "held-out images of each attempt": Canary(
-        "segkd/training/monitor.py", "move = Move(self.sampling.seed, -1, index)", "move = Move(self.seed, -1, index)",
-        "tests/training/test_moves.py::test_a_new_attempt_has_other_numbers_and_the_same_held_out_images",
+    "held-out images that a move has used": Canary(
+        "segkd/training/monitor.py", "move = Move(self.sampling.seed, -1, index)", "move = Move(self.sampling.seed, 0, index)",
+        "tests/training/test_distiller.py::test_held_out_images_are_nobody_elses",
     ),
     "a distance of NaN is no divergence": Canary(
         "segkd/training/monitor.py", "not far <= ASTRAY", "far > ASTRAY",
