@@ -45,16 +45,7 @@ normalisation is doubtful, where a common one is nearer by `BETTER`; beyond `FAR
 ImageNet, CamVid and NYUv2 with the right one were at most 0.3 off."""
 SEEN = 0.001
 """A class that fewer pixels than this share of a kind of images have was not seen in it."""
-_NORMS = (
-    "BatchNorm",
-    "SyncBatchNorm",
-    "FrozenBatchNorm",
-    "LayerNorm",
-    "GroupNorm",
-    "InstanceNorm",
-    "RMSNorm",
-    "RmsNorm",
-)
+_NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "RmsNorm")
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,11 @@ class Finding:
     what: str
     said: str
     advice: str = ""
+
+    @property
+    def told(self) -> str:
+        """What was seen, and what to do about it if anything."""
+        return f"{self.said}; {self.advice}" if self.advice else self.said
 
 
 def verdict(findings: Sequence[Finding]) -> Level:
@@ -79,17 +75,20 @@ def layers(network: nn.Module) -> Finding:
         kind = next((kind for kind in _NORMS if kind in type(module).__name__), None)
         if kind is not None:
             found[kind, name.partition(".")[0]] += 1
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, dict[str, int]] = {}
     for (kind, place), count in found.items():
-        kinds.setdefault(kind, []).append(f"{count} in {place}")
-    total = Counter({kind: sum(count for (of, _), count in found.items() if of == kind) for kind in kinds})
-    told = [f"{total[kind]} {kind} ({', '.join(places)})" for kind, places in kinds.items()]
+        kinds.setdefault(kind, {})[place] = count
+    told = [
+        f"{sum(places.values())} {kind} ({', '.join(f'{count} in {place}' for place, count in places.items())})"
+        for kind, places in kinds.items()
+    ]
     return Finding("green", "layers", ", ".join(told) or "no normalisation layer")
 
 
 def statistics(network: nn.Module, needed: bool) -> Finding:
     """Whether its BatchNorm layers remember images; `needed`: the recipe's method compares statistics with them."""
-    tracked, count = batchnorm_layers(network), len(batchnorm_layers(network))
+    tracked = batchnorm_layers(network)
+    count = len(tracked)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     biased = sum(module.bias is not None for module in convolutions)
     folded = f"{biased} of {len(convolutions)} convolutions have a bias, as where BatchNorm was folded into them"
@@ -281,4 +280,4 @@ def doubts(teacher: Teacher, size: Size, bf16: bool) -> list[str]:
     """What speaks against a teacher at a quick look at images of a size (H,W), a line each."""
     seen = answering(teacher, pictures(teacher, size, 2), bf16, False)
     found = [finding for finding in seen if finding.level != "green"]
-    return [f"warning: teacher: {finding.what}: {finding.said}; {finding.advice}" for finding in found]
+    return [f"warning: teacher: {finding.what}: {finding.told}" for finding in found]

@@ -41,7 +41,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """For people: the findings in columns, and what to do."""
-        told = [(f.level, f.what, f.said + (f"; {f.advice}" if f.advice else "")) for f in self.findings]
+        told = [(f.level, f.what, f.told) for f in self.findings]
         wide = max(len(what) for _, what, _ in told)
         return [
             self.teacher, *(f"  {level:<5}  {what:<{wide}}  {said}" for level, what, said in told), f"verdict: {self.verdict}",
