@@ -17,7 +17,7 @@ from segkd.evaluation.metrics import ConfusionMatrix, scores
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError, NumbersError
 from segkd.foundation.resize import Size
-from segkd.models.masks import class_ids, judging
+from segkd.models.masks import judging
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def compare(
     counts, done, sizes = ConfusionMatrix(len(classes), student.device), 0, set()
     with judging(student.model), judging(teacher.model):
         for group, _ in ahead(batches(_read(images, size), batch)):
-            ours, theirs = (_ids(network, group, len(classes)) for network in (student, teacher))
+            ours, theirs = (_ids(network, group, classes) for network in (student, teacher))
             counts.update(ours, theirs)
             done += len(group)
             sizes.add(group[0].shape[:2])
@@ -88,12 +88,9 @@ def _read(images: Sequence[Sample], size: Size) -> Iterator[tuple[np.ndarray, No
         yield at_size(sample, size).image, None
 
 
-def _ids(network: Shown, images: Sequence[np.ndarray], classes: int) -> Tensor:
+def _ids(network: Shown, images: Sequence[np.ndarray], classes: Classes) -> Tensor:
     """Class ids (N,H,W) of images of one size."""
-    logits = network.logits(images)
-    if logits.shape[1] != classes:
-        raise DataError(f"a network knows {logits.shape[1]} classes, where {classes} are named")
-    ids, finite = class_ids(logits, images[0].shape[:2])
+    ids, finite = network.class_ids(images, classes)
     if not finite:
         raise NumbersError(NOT_FINITE)
     return ids

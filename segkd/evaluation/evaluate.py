@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segkd.data.classes import Classes
 from segkd.data.resize import at_size
 from segkd.data.samples import Dataset, Sample, check_labels
+from segkd.evaluation.inference import Sliding
 from segkd.evaluation.metrics import ConfusionMatrix, scores
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError, NumbersError
@@ -61,13 +62,8 @@ def evaluate(
     done, sizes, stopped = 0, set(), False
     with judging(model):
         for images, masks in ahead(batches(_labelled(dataset, size), batch)):
-            logits = network.logits(images)
-            if logits.shape[1] != len(classes):
-                knows = f"the model knows {logits.shape[1]} classes"
-                raise DataError(f"{knows}, the data set {len(classes)} ({classes.name})")
-            # Not argmax, which is several times slower on the CPU; a NaN anywhere shows in the largest logit.
-            largest, predicted = logits.max(1)
-            finite &= torch.stack(largest.aminmax()).isfinite().all()
+            predicted, all_finite = network.class_ids(images, classes)
+            finite &= all_finite
             counts.update(predicted, torch.from_numpy(np.stack(masks)).to(device))
             done += len(images)
             sizes.add(masks[0].shape)
@@ -105,13 +101,11 @@ def predict(
     network, side = Shown(model, mean, std, device, precision), side_of(size)
     masks: dict[int, np.ndarray] = {}
     with judging(model):
-        for group, indices in batches(((reduced(image, side), index) for index, image in enumerate(images)), batch):
-            logits = network.logits(group)
-            for row, index in enumerate(indices):
-                ids, finite = class_ids(logits[row : row + 1], images[index].shape[:2])
-                if not finite:
-                    raise NumbersError(NOT_FINITE)
-                masks[index] = ids[0].cpu().numpy()
+        for group, indices in batches(((image, index) for index, image in enumerate(images)), batch):
+            ids, finite = network.class_ids([reduced(image, side) for image in group], size=group[0].shape[:2])
+            if not finite:
+                raise NumbersError(NOT_FINITE)
+            masks |= zip(indices, ids.cpu().numpy(), strict=True)
     return [masks[index] for index in range(len(images))]
 
 
@@ -125,15 +119,37 @@ class Shown:
     device: torch.device | str
     precision: Literal["fp32", "bf16"]
 
-    def logits(self, images: Sequence[np.ndarray]) -> Tensor:
-        """(N,C,H,W) logits; the images travel as bytes and are normalised on the device."""
-        bf16 = self.precision == "bf16"
+    def class_ids(
+        self, images: Sequence[np.ndarray], classes: Classes | None = None, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Class ids (N,H,W) uint8 of images of one size, and () bool: whether all largest logits are finite.
+
+        The images travel as bytes and are normalised on the device. Windows alone (`Sliding`) do so a band of rows at a
+        time, so that neither images nor logits are ever whole in floats. Scales and mirror images need the whole of both,
+        and so does a `size` of the masks that is not the images'.
+
+        Raises `DataError` for a model of another number of classes than `classes`.
+        """
+        (height, width), bf16 = images[0].shape[:2], self.precision == "bf16"
         dtype = torch.float32 if bf16 else number_of(self.model)
-        pixels = normalised(images, self.mean, self.std, self.device, dtype)
-        height, width = pixels.shape[-2:]
+
+        def rows(top: int, bottom: int) -> Tensor:
+            return normalised([image[top:bottom] for image in images], self.mean, self.std, self.device, dtype)
+
+        def likeliest(logits: Tensor, at: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+            if classes is not None and logits.shape[1] != len(classes):
+                raise DataError(f"the model knows {logits.shape[1]} classes, not the {len(classes)} of {classes.name}")
+            return class_ids(logits, at)
+
         what, advice = f"the network cannot compute an image of {height}x{width} pixels", "--slide HxW shows it windows"
-        with computed(what, advice), torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return self.model(pixels)
+        with computed(what, advice), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
+            if isinstance(self.model, Sliding) and size in (None, (height, width)):
+                bands = self.model.bands((height, width), rows)
+                found, dim = [likeliest(logits, tuple(logits.shape[-2:])) for _, logits in bands], 1
+            else:  # an image at a time: their masks may be larger than they
+                logits = self.model(rows(0, height)).split(1)
+                found, dim = [likeliest(one, size or (height, width)) for one in logits], 0
+        return torch.cat([ids for ids, _ in found], dim), torch.stack([finite for _, finite in found]).all()
 
 
 def _labelled(dataset: Dataset, size: Size) -> Iterator[tuple[np.ndarray, np.ndarray]]:

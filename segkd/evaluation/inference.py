@@ -6,12 +6,12 @@ takes a network takes them.
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,25 +42,51 @@ class Sliding(nn.Module):
         self.network, self.window, self.cut = network, window, False
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N,C,H,W), float32, of images (N,3,H,W)."""
-        (height, width), asked = images.shape[-2:], self.window
+        """Logits (N,C,H,W), float32, of images (N,K,H,W)."""
+        size, whole = images.shape[-2:], None
+        for top, logits in self.bands(size, lambda top, bottom: images[..., top:bottom, :]):
+            whole = logits.new_empty(*logits.shape[:2], *size) if whole is None else whole
+            whole[..., top : top + logits.shape[2], :] = logits
+        assert whole is not None
+        return whole
+
+    def bands(self, size: Sequence[int], rows: Callable[[int, int], Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """The same of images of a `size` (H,W) that need not be whole in memory, from the top to the bottom.
+
+        `rows(top, bottom)` gives these rows of the images, (N,K,bottom-top,W). Yields rows of logits (N,C,h,W), float32, that no
+        further window touches, and where they begin. What is summed is as high as one window, and the next step writes over it.
+        """
+        (height, width), asked = size, self.window
         high, wide = min(height, asked[0]), min(width, asked[1])
         self.cut |= (high, wide) != asked
-        tops, lefts = starts(height, high), starts(width, wide)
-        total, windows = None, images.new_zeros(images.shape[-2:])
-        for top, left in itertools.product(tops, lefts):
-            here = (..., slice(top, top + high), slice(left, left + wide))
-            logits = self.network(images[here]).float()
-            total = logits.new_zeros(*logits.shape[:2], *images.shape[-2:]) if total is None else total
-            total[here] += logits
-            windows[here] += 1
-        return total.div_(windows)  # of a large image it is gigabytes
+        tops, down, across, total = starts(height, high), _windows_over(height, high), _windows_over(width, wide), None
+        for top, after in zip(tops, [*tops[1:], height], strict=True):
+            shown, done = rows(top, top + high), after - top
+            for left in starts(width, wide):
+                logits = self.network(shown[..., left : left + wide]).float()
+                total = logits.new_zeros(*logits.shape[:2], high, width) if total is None else total
+                total[..., left : left + wide] += logits
+            assert total is not None
+            windows = down[top:after, None] * across
+            yield top, total[:, :, :done].div_(windows.to(total.device))
+            for row in range(done, high, done):  # up by `done` rows; as many at a time, for they must not overlap
+                moved = total[:, :, row : row + done]
+                total[:, :, row - done : row - done + moved.shape[2]] = moved
+            total[:, :, high - done :] = 0
 
 
 def starts(length: int, window: int) -> list[int]:
     """Where windows begin along a side of `length` >= `window`: two thirds of a window apart, the last at the border."""
     stride = max(2 * window // 3, 1)
     return [*range(0, length - window, stride), length - window]
+
+
+def _windows_over(length: int, window: int) -> Tensor:
+    """How many windows hold each pixel of a side, (length,)."""
+    windows = torch.zeros(length)
+    for start in starts(length, window):
+        windows[start : start + window] += 1
+    return windows
 
 
 class Averaged(nn.Module):

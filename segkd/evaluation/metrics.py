@@ -9,8 +9,9 @@ from torch import Tensor
 
 from segkd.data.classes import IGNORE
 
-# kornia returns float32 counts, which are exact up to 2**24: longer images are counted in pieces.
-_EXACT_PIXELS = 2**24
+# kornia returns float32 counts, which are exact up to 2**24, of long integers, of which a large image's would be eight times
+# its mask: longer images are counted in pieces.
+_PIECE = 2**22
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class ConfusionMatrix:
         if (least < 0) | (most >= count) | stray.any():
             raise ValueError(f"a prediction is outside 0..{count - 1}, or a target neither there nor {IGNORE}")
         # Ignored pixels have a row of their own, which is dropped.
-        prediction, target = prediction.flatten(1).long(), target.flatten(1).clamp(max=count).long()
-        for predicted, labelled in zip(prediction.split(_EXACT_PIXELS, 1), target.split(_EXACT_PIXELS, 1), strict=True):
-            counts = confusion_matrix(predicted, labelled, count + 1)
+        prediction, target = prediction.flatten(1), target.flatten(1).clamp(max=count)
+        for predicted, labelled in zip(prediction.split(_PIECE, 1), target.split(_PIECE, 1), strict=True):
+            counts = confusion_matrix(predicted.long(), labelled.long(), count + 1)
             self.matrix += counts[:, :count, :count].to(torch.int64).sum(0)
 
 

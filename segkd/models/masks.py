@@ -133,7 +133,7 @@ def normalised(
     return pixels.unflatten(2, (width, len(mean))).permute(0, 3, 1, 2).to(dtype)
 
 
-def class_ids(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def class_ids(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The most likely class of each pixel, (N,H,W) uint8 at `size`, and () bool: whether all largest logits are finite.
 
     Logits (N,C,h,w) of smaller images are brought to `size` bilinearly, a class at a time: of a large photo, those of

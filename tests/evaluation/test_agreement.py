@@ -140,7 +140,7 @@ def test_what_cannot_be_compared():
 
     with pytest.raises(NumbersError, match="not finite"):
         compare(shown(Ids()), shown(Broken()), pictures((4, 5)), THREE, size="original")
-    with pytest.raises(DataError, match="knows 4 classes, where 3"):
+    with pytest.raises(DataError, match="knows 4 classes, not the 3 of three"):
         compare(shown(Ids()), shown(Ids(classes=4)), pictures((4, 5)), THREE, size="original")
     with pytest.raises(DataError, match="no image"):
         compare(shown(Ids()), shown(Ids()), [], THREE, size="original")

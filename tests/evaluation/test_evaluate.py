@@ -192,7 +192,7 @@ def test_an_empty_set_is_an_error() -> None:
 
 
 def test_a_model_with_other_classes_is_an_error() -> None:
-    with pytest.raises(DataError, match="the model knows 5 classes, the data set 3"):
+    with pytest.raises(DataError, match="the model knows 5 classes, not the 3 of three"):
         evaluate(Reader(classes=5), Listed([sample("a")]), **NORMAL)
 
 
@@ -240,7 +240,7 @@ def test_files_opened_count_as_evaluation(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / folder / "a.png"), array)
     data = CamVid(tmp_path, "test")
     before, training = audit.count("evaluation"), audit.count("training")
-    with pytest.raises(DataError, match="the model knows 3 classes, the data set 11"):
+    with pytest.raises(DataError, match="the model knows 3 classes, not the 11 of camvid"):
         evaluate(Reader(), data, **NORMAL)
     assert audit.count("evaluation") > before
     assert audit.count("training") == training

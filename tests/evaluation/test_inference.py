@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from segkd.data.classes import Classes
+from segkd.data.classes import Classes, listed
 from segkd.data.samples import Sample
-from segkd.evaluation.evaluate import evaluate, predict
-from segkd.evaluation.inference import Averaged, Inference, Sliding
+from segkd.evaluation.evaluate import Shown, evaluate, predict
+from segkd.evaluation.inference import Averaged, Inference, Sliding, starts
 from segkd.foundation.errors import NumbersError, UsageError
+from segkd.foundation.resize import reduced
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network
+from segkd.models.masks import class_ids, normalised
+from tests.work import memory_below
 
 MIX = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
@@ -193,6 +198,80 @@ def test_logits_that_are_not_finite_do_not_hide() -> None:
     for inference in (Inference((32, 32)), Inference(scales=(0.5, 1.0)), Inference(flip=True)):
         with pytest.raises(NumbersError):
             evaluate(inference.of(Broken()), samples, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def whole(network: nn.Module, window: tuple[int, int], pictures: list[np.ndarray], bf16: bool) -> Tensor:
+    """The class ids (N,H,W) of windows whose logits are summed over whole images: the plain reference."""
+    x = normalised(pictures, *NORMAL, "cpu")
+    sides = [min(pair) for pair in zip(x.shape[-2:], window, strict=True)]
+    total, count = torch.zeros(len(pictures), 4, *x.shape[-2:]), torch.zeros(x.shape[-2:])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        for top, left in itertools.product(*map(starts, x.shape[-2:], sides)):
+            here = (..., slice(top, top + sides[0]), slice(left, left + sides[1]))
+            total[here] += network(x[here]).float()
+            count[here] += 1
+    return (total / count).argmax(1)
+
+
+NORMAL = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@given(st.integers(1, 41), st.integers(1, 41), st.integers(1, 15), st.integers(1, 15), st.integers(1, 3))
+@example(21, 40, 9, 12, 2)  # at the lower border three windows lie over a pixel, as at the right
+@example(10, 9, 9, 12, 1)  # the last band reaches one row further, and its window is cut
+@settings(max_examples=40, deadline=None)
+def test_bands_of_windows_give_the_ids_of_the_whole_sum(precision, height, width, high, wide, count) -> None:
+    draw = np.random.default_rng(height * 41 + width)
+    pictures = [draw.integers(0, 256, (height, width, 3), np.uint8) for _ in range(count)]
+    seen = Placed()
+    ids, finite = Shown(Sliding(seen, (high, wide)), *NORMAL, "cpu", precision).class_ids(pictures)
+    assert ids.dtype == torch.uint8 and finite
+    assert torch.equal(ids, whole(Placed(), (high, wide), pictures, precision == "bf16"))
+    assert set(seen.shapes) == {(min(height, high), min(width, wide))}
+
+
+def test_masks_of_reduced_images_and_of_scales_need_the_logits_of_the_whole() -> None:
+    """They are resized at once: band by band, the seams would show."""
+    (picture,) = pictures = [np.random.default_rng(3).integers(0, 256, (60, 90, 3), np.uint8)]
+    how = dict(zip(("mean", "std"), NORMAL, strict=True))
+    network = Placed()
+    (mask,) = predict(Sliding(network, (9, 12)), pictures, **how, size=21)
+    logits = Sliding(Placed(), (9, 12))(normalised([reduced(picture, 21)], *NORMAL, "cpu"))
+    assert np.array_equal(mask, class_ids(logits, (60, 90))[0][0])
+    scaled = Inference((32, 32), (0.5, 1.0), True).of(Placed())
+    (mask,) = predict(scaled, pictures, **how)
+    assert np.array_equal(mask, scaled(normalised(pictures, *NORMAL, "cpu")).argmax(1)[0])
+
+
+@pytest.mark.parametrize("window", [0, 5])
+def test_one_number_that_is_not_finite_in_any_window_is_noticed(window: int) -> None:
+    class Broken(Placed):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            logits[0, 2, -1, -1] = torch.nan if len(self.shapes) == window + 1 else 0.0
+            return logits
+
+    shown = Shown(Sliding(Broken(), (9, 12)), *NORMAL, "cpu", "fp32")
+    assert not shown.class_ids([np.zeros((20, 20, 3), np.uint8)])[1]
+
+
+class Wide(nn.Module):
+    """Twenty logits a pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :1] * torch.linspace(-1, 1, 20)[:, None, None]
+
+
+def test_forty_megapixels_by_windows_are_never_whole_in_floats() -> None:
+    """All logits would be 3.2 GB, and all normalised pixels half a gigabyte."""
+    picture = np.repeat(np.array([0, 255], np.uint8), 5000)[None, :, None] * np.ones((4000, 1, 3), np.uint8)
+    samples = Listed([Sample("a", picture, picture[..., 0] // 255 * 19)])
+    samples.classes = listed("twenty", [str(index) for index in range(20)])
+    with memory_below(800):
+        network = Inference((256, 256)).of(Wide())
+        found = evaluate(network, samples, mean=(0.5,) * 3, std=(0.5,) * 3, size="original")
+    assert found["pixel_accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_the_number_of_classes_leaves_room_for_ignore(count: int) -> None:
 
 def test_long_images_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(*maps(5), CLASSES)
-    monkeypatch.setattr(metrics, "_EXACT_PIXELS", 10)
+    monkeypatch.setattr(metrics, "_PIECE", 10)
     assert measured(*maps(5), CLASSES) == whole
 
 
