@@ -163,6 +163,7 @@ def visualize(
     teacher: Network | None = None,
     masks: str | Path | None = None,
     size: Size | None = None,
+    slide: tuple[int, int] | None = None,
     who: Who | None = None,
     device: str = "auto",
     precision: Precision | None = None,
@@ -173,7 +174,7 @@ def visualize(
     """Draw the masks that a network gives to image files, and return the drawings' paths.
 
     Args:
-        model, who, size, teacher_file, progress: as for `evaluate`; a mask has the size of its image all the same.
+        model, who, size, slide, teacher_file, progress: as for `evaluate`; a mask has the size of its image all the same.
         images: files, or folders of them, one or several.
         out: the folder for the drawings; made if it is missing.
         kind: `panel` (all side by side with a legend), `mask` (a palette PNG of class ids) or `overlay`.
@@ -181,7 +182,7 @@ def visualize(
         masks: a folder with ground truth, STEM.png.
 
     Raises:
-        SegkdError: as `load_model`, `plan_drawings` and `runs.visualize`.
+        SegkdError: as `Inference`, `load_model`, `plan_drawings` and `runs.visualize`.
     """
     _check_callable(progress)
     _one_of("kind", kind, ("panel", "mask", "overlay"))
@@ -189,7 +190,7 @@ def visualize(
     sources = [_path("images", source) for source in ([images] if alone else images)]
     if not sources:
         raise ArgumentError("images: expected the paths of files or folders, got none")
-    own = _own(teacher_file, who, teacher)
+    own, inference = _own(teacher_file, who, teacher), _inference(slide, (1.0,), False)
     loaded = _network(model, who, (), trust_pickle, own)
     guide = _guide("teacher", teacher, trust_pickle, own)
     jobs = plan_drawings(sources, _path("out", out), kind, loaded.classes, masks, mapping=loaded.mapping)
@@ -200,7 +201,9 @@ def visualize(
         if progress is not None:
             progress(len(drawn), len(jobs))
 
-    draw(loaded, jobs, kind, teacher=guide, size=size, device=str(device), precision=precision, done=done)
+    draw(
+        loaded, jobs, kind, teacher=guide, size=size, inference=inference, device=str(device), precision=precision, done=done
+    )  # fmt: skip
     return drawn
 
 

@@ -146,6 +146,7 @@ WRONG = {
     "size": lambda s: evaluate(s, data="scenes", size="full"),
     "size pair": lambda s: evaluate(s, data="scenes", size=(256, 256)),
     "slide": lambda s: evaluate(s, data="scenes", slide=256),
+    "slide of drawings": lambda s: visualize(s, s / "samples", "out", slide="256x256"),
     "slide text": lambda s: evaluate(s, data="scenes", slide="256x256"),
     "scales": lambda s: evaluate(s, data="scenes", scales=1.5),
     "scales text": lambda s: evaluate(s, data="scenes", scales="1,2"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, TEACHER_FILE, TRUST, WHO, with_debug
+from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, SLIDE, TEACHER_FILE, TRUST, WHO, with_debug
 from segkd.foundation import terminal
 
 
@@ -25,7 +25,7 @@ from segkd.foundation import terminal
     "--against", metavar="MODEL",
     help="Also the agreement with this network (a recipe's or run's teacher, or a student); needs no labels.",
 )  # fmt: skip
-@click.option("--slide", metavar="HxW", help="Show windows of this size, two thirds apart; their logits are averaged.")
+@SLIDE
 @click.option("--scales", metavar="S,S,...", help="Average over scales of the image, as 0.75,1,1.25.")
 @click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
 @WHO
@@ -158,6 +158,7 @@ def comma_separated(scores: dict[str, Any]) -> str:
 )
 @click.option("--megapixels", type=click.IntRange(1, 4000), help="The most that an image may have; default: 64.")
 @SIZE
+@SLIDE
 @WHO
 @DEVICE
 @PRECISION
@@ -165,8 +166,8 @@ def comma_separated(scores: dict[str, Any]) -> str:
 @TEACHER_FILE
 @with_debug
 def visualize(
-    model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, size: Any, who: Any,
-    value_range: str | None, megapixels: int | None, device: str, precision: Any, trust_pickle: bool, teacher_file: str | None,
+    model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, size: Any, slide: str | None,
+    who: Any, value_range: str | None, megapixels: int | None, device: str, precision: Any, trust_pickle: bool, teacher_file: str | None,
 ) -> None:  # fmt: skip
     """Draw the masks that MODEL gives to images, named one by one or by their folder, with all below it.
 
@@ -174,11 +175,12 @@ def visualize(
     """
     with terminal.Live("loading torch and the network"):
         from segkd.data.photos import Reading
-        from segkd.runs.trained import load_guide, load_model, own_teacher, seen_at
+        from segkd.evaluation.inference import Inference
+        from segkd.runs.trained import load_guide, load_model, own_teacher
         from segkd.runs.visualize import Job, plan_drawings
         from segkd.runs.visualize import visualize as draw
 
-        reading = Reading.parsed(value_range, megapixels)
+        reading, inference = Reading.parsed(value_range, megapixels), Inference.parsed(slide, None, False)
         own = own_teacher(teacher_file, who, teacher)
         loaded = load_model(model, who, trust_pickle=trust_pickle, own=own if who == "teacher" else None)
         guide = None if teacher is None else load_guide(teacher, trust_pickle, own)
@@ -194,8 +196,9 @@ def visualize(
             terminal.tell(f"{job.image} -> {job.out}")
             live.update(len(drawn), len(jobs))
 
-        draw(
-            loaded, jobs, kind, teacher=guide, size=size, device=device, precision=precision, done=done,
+        notes = draw(
+            loaded, jobs, kind, teacher=guide, size=size, inference=inference, device=device, precision=precision, done=done,
             failed=terminal.say,
         )  # fmt: skip
-    terminal.tell(seen_at(*((size, "as asked") if size else loaded.size)))
+    for note in notes:
+        terminal.tell(note)

@@ -34,6 +34,9 @@ SIZE = click.option(
     "--size", type=click.Choice(["protocol", "original"]),
     help="Show the network a shorter side of at most 256, or images as they are; default: as it was made and measured.",
 )  # fmt: skip
+SLIDE = click.option(
+    "--slide", metavar="HxW", help="Show windows of this size, two thirds apart; their logits are averaged."
+)
 PRECISION = click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of the networks; default: as in the recipe."
 )

@@ -22,10 +22,11 @@ from segkd.data.photos import Reading, images_of
 from segkd.data.samples import check_labels
 from segkd.evaluation import visualize as drawing
 from segkd.evaluation.evaluate import predict
+from segkd.evaluation.inference import Inference
 from segkd.foundation.errors import DataError, StorageError, UsageError
 from segkd.foundation.files import atomic_write
 from segkd.foundation.resize import Size, side_of
-from segkd.runs.trained import Model, Precision, check_reads, check_same_classes, device_and_bf16
+from segkd.runs.trained import Model, Precision, check_reads, check_same_classes, device_and_bf16, seen_at
 
 Kind = Literal["panel", "mask", "overlay"]
 
@@ -160,14 +161,17 @@ def read_job(job: Job, classes: Classes) -> tuple[np.ndarray, np.ndarray | None]
 
 def visualize(
     model: Model, jobs: Sequence[Job], kind: Kind = "panel", *, teacher: Model | None = None, size: Size | None = None,
-    device: str = "auto", precision: Precision | None = None, done: Callable[[Job], None] | None = None,
-    failed: Callable[[DataError], None] | None = None,
-) -> None:  # fmt: skip
+    inference: Inference | None = None, device: str = "auto", precision: Precision | None = None,
+    done: Callable[[Job], None] | None = None, failed: Callable[[DataError], None] | None = None,
+) -> list[str]:  # fmt: skip
     """Draw the masks of a model, one PNG for each job, each whole or absent, in the image's own size.
+
+    Returns lines for whoever looks at them: first what size the networks were shown, then what windows were cut.
 
     What is wrong with one image keeps no other from being drawn: `failed` is called with it, and an error ends it all.
 
-    The networks are shown the images at `size`, by default the model's own, as it is measured.
+    The networks are shown the images at `size`, by default the model's own, as it is measured; `inference` shows them
+    windows of each.
 
     `panel`: image | ground truth | teacher | student | disagreement, as far as they are there; `mask`: class ids with
     the palette, which `read_mask` gives back; `overlay`: the image tinted by its mask. `done` is called after each.
@@ -180,12 +184,11 @@ def visualize(
     check_reads(model, teacher)
     if teacher is not None:
         check_same_classes(teacher, model)
-    size = model.size[0] if size is None else size
+    inference, (size, size_from) = inference or Inference(), model.size if size is None else (size, "as asked")
     side_of(size)  # a wrong one is told before anything is drawn
     place, bf16 = device_and_bf16(device, precision or model.precision)
     players = [player for player in (model, teacher) if player is not None]
-    for player in players:
-        player.network.to(place)
+    networks = [inference.of(player.network).to(place) for player in players]
     faults: list[DataError] = []
     for job in jobs:
         try:
@@ -196,9 +199,9 @@ def visualize(
                 failed(error)
             continue
         found = [
-            predict(player.network, [image], mean=player.mean, std=player.std, device=place,
+            predict(network, [image], mean=player.mean, std=player.std, device=place,
                     precision="bf16" if bf16 else "fp32", size=size)[0]
-            for player in players
+            for player, network in zip(players, networks, strict=True)
         ]  # fmt: skip
         _make_folder(job.out.parent)
         atomic_write(job.out, drawing.as_png(_drawing(kind, image, truth, found, model)))
@@ -206,6 +209,7 @@ def visualize(
             done(job)
     if faults:
         raise _total(faults, len(jobs), failed is not None)
+    return [seen_at(size, size_from), *inference.notes(networks[0])]
 
 
 def _total(faults: Sequence[DataError], jobs: int, named: bool) -> DataError:

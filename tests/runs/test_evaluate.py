@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segkd import build, evaluate, load_student
+from segkd import visualize as draw_from_python
 from segkd.cli.main import main
 from segkd.data.classes import IGNORE, Classes, listed, numbered
 from segkd.data.images import read_image, read_mask
@@ -21,6 +22,7 @@ from segkd.data.sets.scenes import SCENES
 from segkd.delivery.folder import save_network
 from segkd.evaluation.confusion import confusion_picture
 from segkd.evaluation.evaluate import predict
+from segkd.evaluation.inference import Inference
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, NumbersError, StorageError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
@@ -489,6 +491,24 @@ def test_eval_visualize_and_predict_show_a_student_one_size(run: Path, capsys: p
         assert main(["eval", str(run), *flags]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == json.loads(Path("s.json").read_text())["notes"][0]
         assert json.loads(Path("s.json").read_text())["options"]["shorter_side"] == side
+
+
+def test_large_images_are_drawn_by_windows(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, student = photo(Path("large/0.png")), load_student(run)
+    how = {"mean": student.mean, "std": student.std}
+    (wanted,) = predict(Inference((64, 96)).of(student), [image], **how)
+    assert (wanted != student.predict(image, "original")).any()
+    seen = sizes_seen(student)
+    windows = {"kind": "mask", "size": "original", "slide": (64, 96), "device": "cpu", "precision": "fp32"}
+    (drawn,) = draw_from_python(student, "large", "python", **windows)
+    assert (read_mask(drawn) == wanted).all() and set(seen) == {(64, 96)}
+    flags = ["--kind", "mask", "--size", "original", "--device", "cpu", "--precision", "fp32"]
+    arguments = ["visualize", str(run), "large", "--out", "out", *flags]
+    assert main([*arguments, "--slide", "64x96"]) == 0
+    assert (read_mask("out/0_mask.png") == wanted).all() and "slide" not in capsys.readouterr().out
+    assert main([*arguments, "--slide", "64x512"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("slide 64x512: larger than images")
+    assert main([*arguments, "--slide", "8x8"]) == 2
 
 
 def test_the_size_that_a_recipe_measured_at_is_the_students(run: Path) -> None:
