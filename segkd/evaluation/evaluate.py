@@ -24,6 +24,8 @@ from segkd.models.trial import computed
 
 Item = TypeVar("Item")
 NOT_FINITE = "the model's logits are not finite: its masks mean nothing"
+_MOST_BYTES = 2**26
+"""Of a batch of images: eight of 2.7 megapixels, two of 11; larger ones are shown alone."""
 
 
 def evaluate(
@@ -172,15 +174,16 @@ def _check(sample: Sample, classes: Classes) -> None:
 
 
 def batches(items: Iterable[tuple[np.ndarray, Item]], batch: int) -> Iterator[tuple[list[np.ndarray], list[Item]]]:
-    """Up to `batch` images of one size with what came beside them; fewer than 4 * `batch` images wait at any time."""
+    """Up to `batch` images of one size, fewer of large ones, with what came beside them; fewer than 4 batches wait at any time."""
     waiting: dict[tuple[int, ...], tuple[list[np.ndarray], list[Item]]] = {}
     for image, companion in items:
         images, companions = waiting.setdefault(image.shape, ([], []))
         images.append(image)
         companions.append(companion)
-        if len(images) == batch:
+        held = [one.nbytes for group, _ in waiting.values() for one in group]
+        if len(images) == batch or (len(images) + 1) * image.nbytes > _MOST_BYTES:
             yield waiting.pop(image.shape)
-        elif sum(len(images) for images, _ in waiting.values()) == 4 * batch:
+        elif len(held) == 4 * batch or sum(held) > 3 * _MOST_BYTES:
             yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape][0])))
     yield from waiting.values()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from segkd.data.classes import IGNORE, Classes
 from segkd.data.samples import Sample
 from segkd.data.sets.camvid import CamVid
-from segkd.evaluation.evaluate import evaluate, predict
+from segkd.evaluation import evaluate as module
+from segkd.evaluation.evaluate import batches, evaluate, predict
 from segkd.foundation import audit
 from segkd.foundation.errors import DataError, NumbersError
 from tests.waiting import PATIENCE
@@ -128,6 +130,24 @@ def test_few_images_wait_when_all_sizes_differ() -> None:
     data = Counted(sample(str(i), (4 + i, 5)) for i in range(40))
     assert evaluate(Reader(), data, **NORMAL, batch=2, progress=progress)["images"] == 40
     assert most < 4 * 2 + 2  # one batch is read ahead
+
+
+def test_large_images_are_shown_one_by_one_and_few_of_them_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES", 3 * 200)
+    images = [np.zeros(size, np.uint8) for size in [(20, 10, 3), (9, 10, 3), (20, 11, 3), (9, 10, 3), (9, 11, 3)]]
+    shown = [(len(group), *group[0].shape[:2]) for group, _ in batches(((image, None) for image in images), 8)]
+    assert shown == [(1, 20, 10), (1, 20, 11), (2, 9, 10), (1, 9, 11)]
+    taken = [0]
+
+    def read() -> Iterator[tuple[np.ndarray, None]]:
+        for width in range(40):
+            taken[0] += 1
+            yield np.zeros((9, 5 + width % 6, 3), np.uint8), None
+
+    most, done = 0, 0
+    for group, _ in batches(read(), 8):
+        most, done = max(most, taken[0] - done), done + len(group)
+    assert done == 40 and most < 4 * 600 // (9 * 5 * 3)
 
 
 def test_protocol_reduces_large_images_only() -> None:
