@@ -103,8 +103,12 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
     Raises:
         TeacherError: its weights are missing, damaged, or do not fit; or `own` gives no network.
     """
-    mapping = catalogue.class_map(*block.mapped_classes)
-    classes = mapping.teacher
+    return teacher_around(trained_network(block, trust_pickle, own), block)
+
+
+def trained_network(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwork | None = None) -> nn.Module:
+    """The network of a teacher with its weights, as `teacher_of` takes it."""
+    classes = catalogue.class_map(*block.mapped_classes).teacher
     state, path = None, None
     if block.weights is not None:
         path = Path(expand_root(block.weights))
@@ -126,12 +130,18 @@ def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwor
             if own is None:
                 raise
             raise TeacherError(f"{error}; teacher.weights=null takes the network as {own.name} gives it") from error
-    _compare_labels(family_of(network).labels(network), classes)
+    return network
+
+
+def teacher_around(network: nn.Module, block: blocks.Teacher) -> Teacher:
+    """A trained network with what the recipe says of it: classes, normalisation, sizes, output."""
+    mapping = catalogue.class_map(*block.mapped_classes)
+    _compare_labels(family_of(network).labels(network), mapping.teacher)
     sizes = Sizes(block.multiple or 1, block.size) if block.multiple or block.size else None
     taught = dict(zip(mapping.student.names, mapping.members, strict=True)) if mapping.maps else None
     return Teacher(
-        network, classes.names, block.mean, block.std, sizes, block.features, block.output == "probabilities", taught
-    )
+        network, mapping.teacher.names, block.mean, block.std, sizes, block.features, block.output == "probabilities", taught
+    )  # fmt: skip
 
 
 def _check_program(block: blocks.Teacher, trusted: bool) -> None:

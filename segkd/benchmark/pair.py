@@ -6,14 +6,15 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from segkd import build
 from segkd.benchmark.reference import Reference
 from segkd.data import catalogue
 from segkd.foundation.errors import UsageError
-from segkd.models.teacher import Teacher
-from segkd.models.weights import load_weights, read_state, weights_file
+from segkd.models.adapters import as_logits
+from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root
 from segkd.training.distiller import Distiller
 
@@ -23,7 +24,6 @@ class Trained:
     """The teacher of a recipe before anything is changed for speed. Without a weights file its weights are random."""
 
     network: nn.Module
-    names: tuple[str, ...]
     random: bool
 
 
@@ -35,24 +35,20 @@ def has_weights(recipe: DistillRecipe) -> bool:
 
 def trained(recipe: DistillRecipe) -> Trained:
     """The recipe's teacher; where its weights are missing, one whose statistics have seen noise: as quick as another."""
-    block, classes = recipe.teacher, catalogue.classes_of(recipe.teacher.classes)
-    if block.student_classes is not None:
-        raise UsageError("teacher.student_classes: the plain loop merges no classes; bench with student_classes=null")
+    block = recipe.teacher
     torch.manual_seed(0)
-    path = expand_root(block.weights) if has_weights(recipe) else None
-    network = build.network_of(block, len(classes), folder=path)
-    if path is not None:
-        load_weights(network, read_state(path), block.weights)
-        return Trained(network, classes.names, False)
+    if has_weights(recipe):
+        return Trained(build.trained_network(block), False)
+    network = build.network_of(block, len(catalogue.class_map(*block.mapped_classes).teacher), block.channels)
     with torch.no_grad():
-        network.train()(torch.randn(2, 3, *recipe.synth.size))
-    return Trained(network, classes.names, True)
+        network.train()(torch.randn(2, block.channels, *recipe.synth.size))
+    return Trained(network, True)
 
 
 def distiller(recipe: DistillRecipe, device: torch.device, bf16: bool) -> Distiller:
     """segkd's game, its bank full as in the middle of a run."""
     found = trained(recipe)
-    teacher = Teacher(found.network, found.names, recipe.teacher.mean, recipe.teacher.std)
+    teacher = build.teacher_around(found.network, recipe.teacher)
     game = build.distiller_of(recipe, teacher.to(device, memory_format=torch.channels_last), device, bf16)
     if game.bank is not None:
         game.play(0)
@@ -67,16 +63,36 @@ def reference(recipe: DistillRecipe, device: torch.device) -> Reference:
     """The plain loop on the same networks.
 
     Raises:
-        UsageError: the recipe has no generator, or a network cannot take images of its size.
+        UsageError: the recipe has no generator, or a network cannot take images of its size or gives no logits for
+            the student's classes.
     """
+    for key, said in (("student_classes", "merges no classes"), ("size", "resamples no images")):
+        if getattr(recipe.teacher, key) is not None:
+            raise UsageError(f"teacher.{key}: the plain loop {said}; bench with {key}=null")
+    if recipe.teacher.output != "logits":
+        raise UsageError("teacher.output: the plain loop makes no logits of probabilities; bench with output=logits")
     found = trained(recipe)
-    plain = copy.deepcopy(found.network)  # a Teacher's is quickened
-    teacher = Teacher(found.network, found.names, recipe.teacher.mean, recipe.teacher.std)
+    plain = Logits(copy.deepcopy(found.network))  # a Teacher's is quickened
+    teacher = build.teacher_around(found.network, recipe.teacher)
     generator = build.generator_network_of(recipe, teacher)
     if any(side % teacher.stride for side in recipe.synth.size):
         raise UsageError(f"synth.size: {list(recipe.synth.size)} must be a multiple of {teacher.stride} to be compared")
-    student = build.network_of(recipe.student, len(found.names))
+    student = build.network_of(recipe.student, len(teacher.names), teacher.channels)
     return Reference(
         plain.to(device), student.to(device), generator.to(device),
         latent=recipe.synth.latent, size=recipe.synth.size, batch=recipe.run.batch, device=device,
     )  # fmt: skip
+
+
+class Logits(nn.Module):
+    """A network whose logits may lie in a dict, and have a stride of their own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = as_logits(self.network(images))
+        return (
+            logits if logits.shape[2:] == images.shape[2:] else F.interpolate(logits, images.shape[2:], mode="bilinear")
+        )

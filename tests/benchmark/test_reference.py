@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from segkd.benchmark import pair
@@ -82,7 +83,7 @@ def test_it_plays_a_recipes_own_networks(tiny, case):
     plain, game = pair.reference(recipe, CPU), pair.distiller(recipe, CPU, bf16=False)
     plain.play()
     game.play(1)
-    for own, ours in ((plain.teacher, game.teacher.network), (plain.student, game.student.network.network)):
+    for own, ours in ((plain.teacher.network, game.teacher.network), (plain.student, game.student.network.network)):
         assert {k: v.shape for k, v in own.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
     assert not any(type(module).__name__.startswith("Quick") for module in plain.teacher.modules())
     assert (game.bank is None) == (case == "dfad") and (game.bank is None or len(game.bank) == game.bank.capacity)
@@ -94,6 +95,8 @@ def test_it_plays_a_recipes_own_networks(tiny, case):
         ("noise", "run.steps=2", "synth.kind: noise"),
         ("dfad", "synth.size=[30, 62]", "must be a multiple of 16"),
         ("dfad", "teacher.student_classes={sky: sky, road: road}", "the plain loop merges no classes"),
+        ("dfad", "teacher.size=[32, 64]", "the plain loop resamples no images"),
+        ("dfad", "teacher.output=probabilities", "the plain loop makes no logits"),
     ],
 )
 def test_what_cannot_be_compared_is_said(tiny, case, override, said):
@@ -107,3 +110,29 @@ def test_a_missing_teacher_is_a_random_one(tiny):
     assert any(
         (layer.running_mean != 0).any() for layer in found.network.modules() if isinstance(layer, nn.BatchNorm2d)
     )
+
+
+def test_a_teacher_is_benched_as_it_is_distilled(tiny, tmp_path):
+    recipe = tiny.recipe("dfad", "teacher.multiple=32")
+    state = load_file(recipe.teacher.weights)
+    torch.save({"live": {key: value + 1 for key, value in state.items()}, "averaged": state}, tmp_path / "two.pt")
+    recipe = tiny.recipe(
+        "dfad", "teacher.multiple=32", f"teacher.weights={tmp_path / 'two.pt'}", "teacher.weights_key=averaged"
+    )
+    found = pair.trained(recipe).network.state_dict()
+    assert not pair.trained(recipe).random and all(torch.equal(found[key], value) for key, value in state.items())
+    assert pair.distiller(recipe, CPU, bf16=False).teacher.stride == 32
+    with pytest.raises(UsageError, match="must be a multiple of 32"):
+        pair.reference(tiny.recipe("dfad", "teacher.multiple=32", "synth.size=[16, 48]"), CPU)
+
+
+class Ahead(nn.Module):
+    """Logits of half the size, in a dict."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": images[..., ::2, ::2]}
+
+
+def test_the_plain_loop_compares_logits_at_the_images_size():
+    images = torch.ones(2, 3, 4, 6)
+    assert torch.equal(pair.Logits(Ahead())(images), images)
