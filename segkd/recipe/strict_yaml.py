@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NoReturn
 
 from ruamel.yaml import YAML, MappingNode, SafeLoader, SafeRepresenter, ScalarNode, SequenceNode, VersionedResolver
 from ruamel.yaml.docinfo import DocInfo
+from ruamel.yaml.emitter import Emitter
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, MappingEndEvent
 from ruamel.yaml.reader import ReaderError
@@ -90,10 +91,18 @@ def dump(data: dict[str, Any], width: float = 120) -> str:
     """YAML text that `parse` reads back as `data`; keys keep their order. Lines are folded after `width` characters."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver, yaml.Representer, yaml.width, yaml.default_flow_style = _Core, _Representer, width, False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.Emitter, yaml.sort_base_mapping_type_on_output = _Emitter, False
     text = StringIO()
     yaml.dump(data, text)
     return text.getvalue()
+
+
+class _Emitter(Emitter):
+    def write_plain(self, text: Any, split: Any = True) -> None:
+        """Without breaks in a key, which ruamel folds before a long word all the same, and could not read again."""
+        width, self.best_width = self.best_width, self.best_width if split else float("inf")
+        super().write_plain(text, split)
+        self.best_width = width
 
 
 def _height(node: Node) -> int:

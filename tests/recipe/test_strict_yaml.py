@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -169,6 +169,7 @@ TEXT_KEYS = st.sampled_from(["?0", "0?", ":b", "a:", ",c", "no", "1"]) | st.text
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(TEXT_KEYS, st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3)
                        | st.dictionaries(TEXT_KEYS, inner, max_size=3), max_leaves=8), max_size=4))  # fmt: skip
+@example({"a": [None, {"b" * 60: None, "c" * 39: None}, {"d" * 8: 0, "a word": None}]})  # a key where a line is full
 def test_dump_and_parse_are_inverse(data: dict[str, Any]) -> None:
     text = dump(data)
     assert read(text) == data
