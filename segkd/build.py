@@ -45,8 +45,10 @@ from segkd.synthesis.generator import Generator
 from segkd.synthesis.images import Images
 from segkd.synthesis.mixed import Mixed
 from segkd.synthesis.noise import Noise
+from segkd.synthesis.pictures import Pictures
 from segkd.synthesis.pixels import Pixels
 from segkd.synthesis.source import Move, Sampling, Source
+from segkd.synthesis.translator import Translator, Unet
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
 from segkd.training.teaching import Objective, Teaching, class_weights
@@ -265,11 +267,28 @@ def generator_network_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
         RecipeError: its images come from elsewhere.
     """
     synth = recipe.synth
+    if synth.kind == "unet":
+        return Unet(synth.width, *input_range(teacher.mean, teacher.std))
     make = {"dcgan": architectures.dcgan, "resize": architectures.resize_convolution}.get(synth.kind)
     if make is None:
-        raise RecipeError([f"synth.kind: {synth.kind} has nothing to learn; set dcgan or resize"])
+        raise RecipeError([f"synth.kind: {synth.kind} has nothing to learn; set dcgan, resize or unet"])
     largest = max((synth.size, *synth.sizes), key=lambda size: size[0] * size[1])
     return make(synth.latent, largest, synth.width, *input_range(teacher.mean, teacher.std))
+
+
+def generator_of(
+    recipe: DistillRecipe, teacher: Teacher, augment: Augment | None = None, passes: Passes | None = None
+) -> Generator:
+    """The generator of a recipe as a source that does not learn yet.
+
+    Raises:
+        RecipeError: its images come from elsewhere.
+    """
+    network, synth = generator_network_of(recipe, teacher), recipe.synth
+    if isinstance(network, Unet):
+        pictures = Pictures(synth.pictures, *input_range(teacher.mean, teacher.std))
+        return Translator(network, pictures, augment=augment, passes=passes)
+    return Generator(network, synth.latent, augment=augment, passes=passes)
 
 
 def source_of(
@@ -292,11 +311,14 @@ def source_of(
             photos = Photos(expand_root(synth.root))
             ranks.say(*photos.notes)
             return Images(photos, low, high, augment)
-        network = generator_network_of(recipe, teacher).to(device, memory_format=torch.channels_last)
-        player = None
+        if kind == "pictures":
+            return Pictures(synth.pictures, low, high, augment)
+        generator = generator_of(recipe, teacher, augment, passes)
+        generator.network.to(device, memory_format=torch.channels_last)
         if learns:
-            player = player_of("source", network, synth.optimizer, synth.schedule, recipe.run.steps, synth.ema)
-        return Generator(network, synth.latent, player, augment, passes)
+            rule = synth.optimizer, synth.schedule, recipe.run.steps, synth.ema
+            generator.player = player_of("source", generator.network, *rule)
+        return generator
 
     main = source(synth.kind)
     if refines:
@@ -331,7 +353,7 @@ def distiller_of(
         source = method.source_around(source).to(device)
     if method.terms("source") and not source.learns:
         raise RecipeError(
-            [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan or resize"]
+            [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan, resize or unet"]
         )
     if run.sync_bn:
         try:

@@ -313,13 +313,16 @@ def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
 class Synth(Block):
     """Where the synthetic images come from."""
 
-    kind: Literal["dcgan", "resize", "noise", "images", "folder"] = Field(
-        description="two generators, noise, a data set, or a folder of images without labels"
+    kind: Literal["dcgan", "resize", "unet", "pictures", "noise", "images", "folder"] = Field(
+        description="generators, procedural pictures, noise, a data set, or a folder"
     )
     mix: Annotated[
-        dict[Literal["noise", "images", "folder"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)
+        dict[Literal["pictures", "noise", "images", "folder"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)
     ] = Field({}, description="further sources, each with its share of a batch: {noise: 0.25}")
-    latent: Annotated[int, Field(ge=1, le=65536)] = Field(256, description="numbers in a generator's input")
+    pictures: Annotated[tuple[Literal["leaves", "streets", "rooms"], ...], Field(strict=False, min_length=1)] = Field(
+        ("leaves",), description="kinds of procedural pictures, for unet and pictures"
+    )
+    latent: Annotated[int, Field(ge=1, le=65536)] = Field(256, description="numbers in the input of dcgan and resize")
     size: Size = Field(description="[height, width] of the images")
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field((), description="further sizes, drawn in turn")
     width: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="channels of a generator's last stage")
@@ -352,6 +355,13 @@ class Synth(Block):
             raise ValueError("the shares leave nothing of a batch to the main source")
         return mix
 
+    @field_validator("pictures")
+    @classmethod
+    def _once(cls, pictures: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(pictures)) < len(pictures):
+            raise ValueError("each kind once")
+        return pictures
+
     @field_validator("root")
     @classmethod
     def _where(cls, root: str | None, info: ValidationInfo) -> str | None:
@@ -376,7 +386,7 @@ class Synth(Block):
     @classmethod
     def _trained(cls, optimizer: Optimizer | None, info: ValidationInfo) -> Optimizer | None:
         kind = info.data.get("kind")
-        if optimizer is None and kind in ("dcgan", "resize"):
+        if optimizer is None and kind in ("dcgan", "resize", "unet"):
             raise ValueError(f"missing: {kind} is trained, and needs one")
         return optimizer
 
@@ -555,7 +565,7 @@ class DistillRecipe(Recipe):
             if self.data.name is not None:
                 wrong["data", "name"] = (f"{why}: set data.name=null", self.data.name)
             for kind, key in ((synth.kind, "kind"), *((kind, "mix") for kind in synth.mix)):
-                if kind in ("images", "folder"):
+                if kind in ("images", "folder", "pictures", "unet"):
                     wrong["synth", key] = (f"{why}: leave {kind} out", kind)
         refuse(wrong)
         return self

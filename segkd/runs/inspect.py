@@ -21,6 +21,7 @@ from segkd.runs.costs import table
 from segkd.runs.distill import Distillation
 from segkd.runs.options import Options
 from segkd.runs.place import place_of
+from segkd.synthesis.source import Move
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,9 @@ def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
     """What the recipe's generator paints before it has learnt anything."""
     with torch.random.fork_rng([]), suppress(RecipeError):  # another kind of source has none
         torch.manual_seed(seed_for(recipe.run.seed, 0, 0, "weights"))
-        network = build.generator_network_of(recipe, run.teacher).to(run.place.device)
-        latents = torch.randn(4, recipe.synth.latent).to(run.place.device)
-        with torch.no_grad():
-            return {"an untrained generator's images": network.train()(latents, recipe.synth.size).float()}
+        generator = build.generator_of(recipe, run.teacher).to(run.place.device)
+        move = Move(recipe.run.seed, -2, 0)
+        return {"an untrained generator's images": generator.draw(4, recipe.synth.size, move).images}
     return {}
 
 

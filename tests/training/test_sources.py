@@ -96,7 +96,11 @@ def kinds(game):
 
 
 def played(tiny, kind, *overrides) -> Distiller:
+    if kind == "unet":
+        overrides = ("synth.kind=unet", "synth.pictures=[leaves, streets, rooms]", *overrides)
     game = tiny.game("ddad.segkd", "synth.replay=6", "run.batch=4", "game.keep_moves=1", *overrides)
+    if kind == "unet":
+        return game
     if kind == "pixels":
         game.method.pixels = ("bn", "adv")  # adversarial, as adaptive DeepInversion is (arXiv:1912.08795)
     source = kinds(game)[kind]()
@@ -105,7 +109,7 @@ def played(tiny, kind, *overrides) -> Distiller:
     )
 
 
-KINDS = ("conditional", "pixels", "restarts", "meta")
+KINDS = ("conditional", "pixels", "restarts", "meta", "unet")
 
 
 @pytest.mark.parametrize("kind", KINDS)
