@@ -69,6 +69,7 @@ setup(
         "segkd.recipes": [
             "*.yaml",
             "base/*.yaml",
+            "panel/*.yaml",
             "published/*.yaml",
             "teachers/*.yaml",
             "teachers/*.safetensors",

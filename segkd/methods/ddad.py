@@ -20,7 +20,8 @@ class DDAD(Method):
     Differs: the full text was not at hand, so the exact sums are inferred from it and from DFAD (arXiv:1912.11006);
     `balance` and `one_hot` (arXiv:1904.01186) are ours and 0 by default; so is `synth.refine`, by which images follow the
     first judge themselves before they are kept (arXiv:1912.08795 makes whole images so, and `tv` is its prior for them).
-    `variant: paper` is the plain form, `segkd` the tuned one: both are presets in recipes/base/ddad.yaml.
+    `variant: paper` is the plain form, `segkd` the tuned one, `pictures` the one whose generator changes procedural pictures:
+    all are presets in recipes/base/ddad.yaml.
 
     Options:
         discrepancy: how student and teacher are compared.
@@ -37,7 +38,7 @@ class DDAD(Method):
     allowed = {
         "discrepancy": ("l1", "kl", "l1+kl"), "temperature": "> 0", "bn": ("mean", "sum", "scaled"), "ramp": ">= 0, <= 1",
     }  # fmt: skip
-    variants = ("segkd", "paper")
+    variants = ("segkd", "pictures", "paper")
 
     def weight(self, name: str, step: int) -> float:
         """The adversary's rises linearly over the first `options.ramp` of the run."""

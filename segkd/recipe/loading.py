@@ -35,7 +35,7 @@ from segkd.recipe.versions import with_new_names
 Kind = Literal["distill", "teach"]
 Source = str | Path | Mapping[str, Any]
 _MODELS: dict[Kind, type[DistillRecipe] | type[TeachRecipe]] = {"distill": DistillRecipe, "teach": TeachRecipe}
-_VARIANTS = ("segkd", "paper")
+_VARIANTS = ("segkd", "pictures", "paper")
 WEIGHT = Option(0.0, ">= 0", "weight; 0: off")
 
 

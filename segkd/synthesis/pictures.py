@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -42,7 +42,7 @@ class Pictures(Source):
     """Pictures of a pool, in the teacher's input range.
 
     Args:
-        kinds: of KINDS, each as likely as the others.
+        kinds: of KINDS, each as likely as the others where nobody says otherwise.
         low, high: values (1,) or (3,) that black and white take after the teacher's normalisation.
     """
 
@@ -54,12 +54,17 @@ class Pictures(Source):
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`."""
+        return Batch(self.finished(self.shown(batch, size, move, [1.0] * len(self.kinds)), move))
+
+    def shown(self, batch: int, size: Size, move: Move, shares: Sequence[float]) -> Tensor:
+        """This process's part of `batch` images (N,K,H,W) of `size`, as they are, of the kinds in such shares."""
         move.begin(ranks.stream("synthesis"))
-        share, channels = move.share(batch), self.low.shape[1]
-        seeds, kinds = torch.randint(POOL, (share,)).tolist(), torch.randint(len(self.kinds), (share,)).tolist()
-        shown = [_rendered(self.kinds[kind], seed, size, channels) for kind, seed in zip(kinds, seeds, strict=True)]
-        pixels = torch.from_numpy(np.stack(shown)).to(self.low.device).permute(0, 3, 1, 2).float() / 255
-        return Batch(self.finished(pixels * self.span + self.low, move))
+        count, channels = move.share(batch), self.low.shape[1]
+        kinds = torch.multinomial(torch.tensor(shares), count, replacement=True).tolist()
+        seeds = torch.randint(POOL, (count,)).tolist()
+        drawn = [_rendered(self.kinds[kind], seed, size, channels) for kind, seed in zip(kinds, seeds, strict=True)]
+        pixels = torch.from_numpy(np.stack(drawn)).to(self.low.device).permute(0, 3, 1, 2).float() / 255
+        return pixels * self.span + self.low
 
 
 @lru_cache(maxsize=POOL)  # of a kind, or as many of several

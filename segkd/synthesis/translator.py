@@ -13,7 +13,12 @@ from segkd.players.player import Player
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.pictures import Pictures
-from segkd.synthesis.source import Batch, Move, Size
+from segkd.synthesis.source import Batch, Judge, Move, Size
+
+SHARPNESS = 0.05
+"""Of the choice between kinds: where one's loss is greater by so much, it is shown a third as often."""
+PACE = 0.2
+"""How soon a kind's loss follows the last one."""
 
 
 class Unet(nn.Module):
@@ -67,7 +72,8 @@ class Translator(Generator):
 
     What a picture shows, and where, is the picture's; how it looks is learnt. A network on simulated pictures, moved by
     BatchNorm statistics: arXiv:2208.12464 (depth), and by an adversary: arXiv:1612.07828. Differs: the judge is any that a
-    generator has.
+    generator has; and of several kinds of pictures, each update is of one, the others in turn, and the student is shown those
+    most that come nearest to the judge: no recipe has to know what its teacher was trained on.
 
     Args:
         network: pictures (N,K,H,W) to images (N,K,H,W), both in the teacher's input range.
@@ -81,9 +87,38 @@ class Translator(Generator):
     ) -> None:  # fmt: skip
         super().__init__(network, 0, player, augment, passes)
         self.pictures = pictures
+        self.register_buffer("losses", torch.zeros(len(pictures.kinds)))  # of each kind, lately
+        self.register_buffer("judged", torch.zeros(len(pictures.kinds)))  # how often each was
+
+    @property
+    def shares(self) -> Tensor:
+        """Of the kinds (K,) in what is drawn: the nearer to the judge, the larger."""
+        return (-self.losses / SHARPNESS).softmax(0)
+
+    def improve(self, batch: int, size: Size, judge: Judge) -> Batch:
+        """One update down the judge's loss, on pictures of the kind that was judged least often so far."""
+        kind = int(self.judged.argmin())
+        only = F.one_hot(torch.tensor(kind), len(self.judged)).float()
+        said: list[Tensor] = []
+
+        def loss() -> Tensor:
+            total = judge(self._changed(self.network, batch, size, judge.move, only))
+            said.append(total.detach())
+            return total
+
+        judge.update(self.player, loss)
+        loss_now = ranks.all_reduce(said[0].float().clone()) / ranks.size()
+        first = self.judged[kind] == 0
+        moved = torch.where(first, loss_now, torch.lerp(self.losses[kind], loss_now, PACE))
+        self.losses[kind] = torch.where(moved.isfinite(), moved, self.losses[kind])
+        self.judged[kind] += 1
+        return judge.batch
 
     def _painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
-        pictures = self.pictures.draw(batch, size, move).images
+        return self._changed(painter, batch, size, move, self.shares)
+
+    def _changed(self, painter: nn.Module, batch: int, size: Size, move: Move, shares: Tensor) -> Batch:
+        pictures = self.pictures.shown(batch, size, move, shares.tolist())
         move.begin(ranks.stream("synthesis"))
         with self.passes.through(painter):
             images = painter.train()(pictures)

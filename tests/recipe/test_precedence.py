@@ -199,7 +199,7 @@ def test_a_preset_of_ones_own_is_checked(write: Write, capsys: pytest.CaptureFix
     )
     write(OWN + "presets: {ddad: {run: {keep: 3}}}\n")
     assert main(["recipes", "validate", "recipe.yaml"]) == 0
-    assert "also with ddad.paper; teacher not there yet: " in capsys.readouterr().out
+    assert "also with ddad.paper, ddad.pictures; teacher not there yet: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_the_last_of_two_overrides_wins(write: Write, distill: dict[str, Any], m
         ("method=3", "command line: method: expected text, got 3"),
         (
             "variant=papr",
-            "command line: variant: unknown variant \"papr\", did you mean 'paper'? (known: segkd, paper)",
+            "command line: variant: unknown variant \"papr\", did you mean 'paper'? (known: segkd, pictures, paper)",
         ),
         ("weights.adw=1", "command line: weights.adw: unknown term of ddad, did you mean 'adv'? (known: kd, adv, bn, "),
         ("terms.stkd=1", "command line: terms.stkd: unknown further term (known: cwd)"),
