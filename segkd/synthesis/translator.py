@@ -107,7 +107,7 @@ class Translator(Generator):
             return total
 
         judge.update(self.player, loss)
-        loss_now = ranks.all_reduce(said[0].float().clone()) / ranks.size()
+        [loss_now] = ranks.all_mean([said[0].float()])
         first = self.judged[kind] == 0
         moved = torch.where(first, loss_now, torch.lerp(self.losses[kind], loss_now, PACE))
         self.losses[kind] = torch.where(moved.isfinite(), moved, self.losses[kind])
