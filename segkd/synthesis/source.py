@@ -96,6 +96,8 @@ class Judge(Protocol):
     move: Move
     batch: Batch | None
     """The one judged last."""
+    refused: Tensor | None
+    """() bool: whether an update was; None before the first."""
 
     def __call__(self, batch: Batch) -> Tensor: ...
     def update(self, player: Player, loss: Callable[[], Tensor]) -> None: ...

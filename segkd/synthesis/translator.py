@@ -108,10 +108,10 @@ class Translator(Generator):
 
         judge.update(self.player, loss)
         [loss_now] = ranks.all_mean([said[0].float()])
-        first = self.judged[kind] == 0
-        moved = torch.where(first, loss_now, torch.lerp(self.losses[kind], loss_now, PACE))
-        self.losses[kind] = torch.where(moved.isfinite(), moved, self.losses[kind])
-        self.judged[kind] += 1
+        before, first = self.losses[kind], self.judged[kind] == 0
+        followed = torch.where(first, loss_now, torch.lerp(before, loss_now, PACE))
+        self.losses[kind] = torch.where(judge.refused, before, followed)
+        self.judged[kind] += ~judge.refused
         return judge.batch
 
     def _painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:

@@ -21,6 +21,7 @@ from segkd.players.player import Optimizer, Player, Schedule
 from segkd.players.refusals import Refusals
 from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.source import Move, Source
+from segkd.synthesis.translator import Translator
 from segkd.training.teaching import Objective, Teaching
 from tests.methods.conftest import tiers
 
@@ -87,12 +88,20 @@ def bad_gradient(player: Any, value: float) -> Iterator[None]:
         handle.remove()
 
 
+def given(game: Any, value: float) -> Any:
+    """What a generator makes its images of: latents, or pictures."""
+    source = getattr(game.source, "start", game.source)
+    if isinstance(source, Translator):
+        return patched(source.pictures, "shown", lambda f: result(f, math.nan))  # an infinity is cut to the range's end
+    return patched(Move, "latents", lambda f: result(f, value))
+
+
 Fault = Callable[[Any, float], Any]
 PLACES: dict[str, Fault] = {
     "teacher out": lambda game, value: patched(game.networks, "teach", lambda f: seen("t", "kept")(f, value)),
     "student out": lambda game, value: patched(game.networks, "study", lambda f: seen("s")(f, value)),
     "statistics": lambda game, value: patched(game.networks, "teach", lambda f: seen("statistics")(f, value)),
-    "z": lambda game, value: patched(Move, "latents", lambda f: result(f, value)),
+    "z": given,
     "images": lambda game, value: patched(Source, "finished", lambda f: result(f, value)),
     "student gradient": lambda game, value: bad_gradient(game.student, value),
     "source gradient": lambda game, value: bad_gradient(game.source.player, value),
@@ -212,7 +221,9 @@ def test_a_number_that_is_none_changes_nothing_and_is_named(row, tiny, case: str
 @pytest.mark.row("N1")
 def test_more_than_max_bad_of_one_player_end_the_run(row, tiny, case: str):
     """Also where the other player's moves go well: a player that is always refused learns nothing."""
-    game = tiny.game(case, *weighed(case), "synth.replay=0", "game.keep_moves=0", "game.student_moves=1")
+    game = tiny.game(
+        case, *weighed(case), "synth.replay=0", "game.keep_moves=0", "game.student_moves=1", "game.synth_moves=1"
+    )
     assert game.refusals.max_bad == 5
     for player in ("student", "source") if game.source.player is not None else ("student",):
         with term(game.method.terms(player)[0])(game, math.nan), pytest.raises(NumbersError) as caught:

@@ -23,7 +23,7 @@ TOYS = {
     DistillRecipe: (
         "synth.size=[32,64]", "synth.width=4", "game.student_moves=1", "synth.refine=0", "data.watch=null", "data.final=null",
     ),
-    TeachRecipe: ("train.crop=[32,64]", "output=null", "data.watch=null", "data.final=null"),
+    TeachRecipe: ("train.crop=[32,64]", "model.weights=null", "output=null", "data.watch=null", "data.final=null"),
 }  # fmt: skip
 SHORT = ("run.budget=null", "run.steps=2", "run.batch=2", "run.threads=1", "run.device=cpu", "run.sample_every=2")
 

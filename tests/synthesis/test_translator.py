@@ -80,7 +80,7 @@ def test_it_leaves_the_range_nowhere_and_every_weight_has_a_gradient():
 class Judge:
     """Wants dark images, without any red."""
 
-    move, batch = Move(5, 3, 1, 0.5), None
+    move, batch, refused = Move(5, 3, 1, 0.5), None, torch.tensor(False)
 
     def __call__(self, batch):
         self.batch = batch
@@ -153,7 +153,7 @@ class Preferring:
         return batch.images[:, 0].mean() if self.seen[-1] > 0 else batch.images.mean() * float("nan")
 
     def update(self, player, loss):
-        loss()
+        self.refused = ~loss().isfinite()
         self.index += 1
 
 
@@ -179,16 +179,16 @@ def test_kinds_take_turns_and_the_student_is_shown_what_the_judge_likes(kinds):
     assert source.draw(32, (4, 6), Move(0, 0, 0)).images[:, 0, 0, 0].tolist() == pytest.approx([0.2] * 32)
 
 
-def test_a_loss_follows_and_what_cannot_be_judged_changes_none(kinds):
+def test_a_loss_follows_and_what_is_refused_changes_none(kinds):
     source, judge = kinds("red"), Preferring()
     source.improve(4, (4, 6), judge)
     source.losses[0] = 0.3
     source.improve(4, (4, 6), judge)
     assert float(source.losses[0]) == pytest.approx(0.3 + 0.2 * 0.5)
     source = kinds("black", "dull")
-    for _ in range(4):
+    for _ in range(3):
         source.improve(4, (4, 6), judge)
-    assert source.losses.tolist() == [0.0, pytest.approx(0.2)] and source.judged.tolist() == [2, 2]
+    assert source.losses.tolist() == [0.0, 0.0] and source.judged.tolist() == [0, 0]
 
 
 def test_what_it_knows_of_kinds_goes_on_with_a_run(kinds):
