@@ -110,6 +110,6 @@ def _advice(findings: list[Finding]) -> list[str]:
     if level.get("gradients", "green") != "green":
         return ["method: noise, or kd on photos of your own (synth.kind=folder synth.root=DIR): it gives no gradient"]
     if level.get("statistics") == "green":
-        return ["method: ddad, whose generator follows its BatchNorm statistics"]
+        return ["method: ddad with variant=pictures, whose generator follows its BatchNorm statistics"]
     return ["method: dfad, or ddad with weights.bn=0: it has no statistics to follow; better, kd on photos of your own"
             " (synth.kind=folder synth.root=DIR)"]  # fmt: skip

@@ -109,7 +109,7 @@ IMAGENET = ["teacher.mean=[0.5, 0.5, 0.5]", "teacher.std=[0.229, 0.224, 0.225]"]
 def test_a_healthy_teacher_is_green(state, tmp_path, change, overrides) -> None:
     report = looked(saved(change(state), tmp_path), *overrides)
     assert report.verdict == "green" and not found(report) and report.plan == []
-    assert report.advice == ["method: ddad, whose generator follows its BatchNorm statistics"]
+    assert report.advice == ["method: ddad with variant=pictures, whose generator follows its BatchNorm statistics"]
     assert said(report, "layers") == "23 BatchNorm (14 in encoder, 9 in decoder)"
     assert said(report, "classes").startswith("9 of 9 classes (9 on street scenes, ")
 
