@@ -29,7 +29,7 @@ from segkd.procedural.scenes import render
 Level = Literal["green", "amber", "red"]
 LEVELS: tuple[Level, ...] = ("green", "amber", "red")
 FIRST_SEED = 1_000_000
-"""Where the seeds of street scenes begin, far from those of any set."""
+"""Where the seeds of street scenes begin: with those of the val images of the data set `scenes`, which train nobody."""
 LEAST = 192, 256
 """Height and width below which scenes are not drawn: the smaller they are, the less are their pixels like a photograph's."""
 NORMALISATIONS = {

@@ -22,6 +22,8 @@ NEAR = 0.15
 """Metres in front of the camera, where things are cut off."""
 
 Point = tuple[float, float, float]
+Face = tuple[float, list[tuple[np.ndarray, tuple[float, ...]]]]
+"""Metres to the camera; pixels (n,2) of polygons, and what they are filled with."""
 
 
 class Surface(IntEnum):
@@ -40,7 +42,10 @@ TIMBERS = ("wood", "cream", "dark", "stone")
 
 @dataclass
 class Room:
-    """A box of `width` x, `height` y and `depth` z metres, and the camera in it; `faces` are drawn far ones first."""
+    """A box of `width` x, `height` y and `depth` z metres, and the camera in it.
+
+    `faces` are drawn far ones first, and before them the `shell`'s, behind all that stands in it.
+    """
 
     rng: np.random.Generator
     size: tuple[int, int]
@@ -52,7 +57,8 @@ class Room:
     pitch: float
     focal: float
     light: Point
-    faces: list[tuple[float, list[tuple[np.ndarray, tuple[float, ...]]]]] = field(default_factory=list)
+    faces: list[Face] = field(default_factory=list)
+    shell: list[Face] = field(default_factory=list)
 
     def seen(self, points: np.ndarray) -> np.ndarray:
         """Pixels (n,2) of a flat polygon (N,3) of world points, cut at NEAR."""
@@ -109,7 +115,8 @@ class Room:
     def painted(self) -> np.ndarray:
         """The canvas (H,W,4): red, green, blue, surface."""
         canvas = np.zeros((*self.size, 4), np.uint8)
-        for _, inks in sorted(self.faces, key=lambda face: -face[0]):
+        shell, faces = (sorted(drawn, key=lambda face: -face[0]) for drawn in (self.shell, self.faces))
+        for _, inks in (*shell, *faces):
             for pixels, ink in inks:
                 if len(pixels) > 2:
                     points = (pixels.clip(-4000, 4000) * (1 << SHIFT)).astype(np.int32)
@@ -134,17 +141,15 @@ def render(seed: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np
         rng, size, width, height, depth, eye, yaw=rng.normal(0, 0.35), pitch=rng.normal(-0.15, 0.12),
         focal=size[1] * rng.uniform(0.6, 1.1), light=(rng.uniform(0, width), height - 0.2, rng.uniform(0, depth)),
     )  # fmt: skip
-    shell(room)
-    shell_faces = len(room.faces)
+    enclose(room)
+    room.shell, room.faces = room.faces, []
     for z in sorted(rng.uniform(0.35, 0.98, rng.integers(5, 15)))[::-1]:
         rng.choice([cupboard, shelf, table, sofa, bed, chair])(room, z * depth)
-    for index in range(shell_faces):  # the room itself lies behind all that stands in it
-        room.faces[index] = (1e3 + room.faces[index][0], room.faces[index][1])
     gain = rng.uniform(0.55, 1.25) * (1 + rng.normal(0, 0.06, 3))
     return expose(room.painted(), rng, TEXTURE, gain)
 
 
-def shell(room: Room) -> None:
+def enclose(room: Room) -> None:
     """Floor with boards or tiles, ceiling, four walls with what hangs on them."""
     rng, w, h, d = room.rng, room.width, room.height, room.depth
     floor, wall = (
