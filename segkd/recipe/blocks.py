@@ -319,7 +319,7 @@ class Synth(Block):
     mix: Annotated[
         dict[Literal["pictures", "noise", "images", "folder"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)
     ] = Field({}, description="further sources, each with its share of a batch: {noise: 0.25}")
-    pictures: Annotated[tuple[Literal["leaves", "streets", "rooms"], ...], Field(strict=False, min_length=1)] = Field(
+    pictures: Annotated[tuple[Literal["leaves", "streets", "rooms"], ...], Field(strict=False)] = Field(
         ("leaves",), description="kinds of procedural pictures, for unet and pictures"
     )
     latent: Annotated[int, Field(ge=1, le=65536)] = Field(256, description="numbers in the input of dcgan and resize")
@@ -358,6 +358,8 @@ class Synth(Block):
     @field_validator("pictures")
     @classmethod
     def _once(cls, pictures: tuple[str, ...]) -> tuple[str, ...]:
+        if not pictures:
+            raise ValueError("name one kind or more")
         if len(set(pictures)) < len(pictures):
             raise ValueError("each kind once")
         return pictures

@@ -367,6 +367,8 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
         ("dfad", ["synth.kind=images", "data.name=camvid"], "synth.kind: images cannot learn"),
         ("ddad.segkd", ["synth.kind=pictures"], "synth.kind: pictures cannot learn, and ddad needs a generator"),
         ("noise", ["synth.kind=pictures", "synth.pictures=[rooms, rooms]"], "synth.pictures: each kind once"),
+        ("noise", ["synth.pictures=[]"], "synth.pictures: name one kind or more"),
+        ("noise", ["synth.pictures=[street]"], "synth.pictures.0.: unknown value .street., did you mean 'streets'"),
         ("kd", ["weights.kd=0"], "no student term of kd has weight; set weights.kd=1"),
         ("ddad.segkd", ["game.keep_moves=0", "synth.refine=2"], "synth.refine: .*nothing is kept; set game.keep_moves"),
         (
