@@ -10,7 +10,8 @@ from segkd.foundation.errors import UsageError
 from segkd.recipe import Recipe, differences, load
 from segkd.runs.folder import free_keys
 from segkd.training import checkpoint, loop
-from tests.faults.harness import JOBS, TEACH
+from tests.faults.harness import TEACH
+from tests.methods.conftest import tiers
 
 FREE = ("data.", "run.dir", "run.save_every", "run.eval_every")
 """What the matrix lets change; a recipe whose images or labels train may hold on to more."""
@@ -55,7 +56,7 @@ def changed(recipe: dict, key: str) -> dict:
 
 
 @pytest.mark.row("R9")
-@pytest.mark.parametrize("kind", JOBS)
+@pytest.mark.parametrize("kind", [*(case for case in tiers(variants=True) if "+" not in case.values[0]), "teach"])
 def test_each_key_that_changes_is_named(row, tiny, tmp_path, kind):
     recipe = recipe_of(tiny, kind)
     before, held = recipe.as_dict(), free_keys(recipe)

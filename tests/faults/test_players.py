@@ -9,7 +9,7 @@ from segkd.foundation.files import sha256
 from segkd.players.refusals import Verdict
 from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.pixels import Pixels
-from tests.methods.conftest import cases, tiers
+from tests.methods.conftest import tiers
 from tests.methods.test_common import modules, only, players
 
 KEEPING = ("synth.replay=2", "game.keep_moves=1")
@@ -90,7 +90,7 @@ def test_each_term_reaches_only_its_own_player(row, tiny, case):
             row.count()
 
 
-@pytest.mark.parametrize("case", [case for case in cases() if refines(case)])
+@pytest.mark.parametrize("case", [case for case in tiers(variants=True) if refines(case.values[0])])
 @pytest.mark.row("T1-3", 1)
 def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
     names = method_terms()[case.partition(".")[0]].pixels

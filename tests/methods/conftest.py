@@ -6,6 +6,8 @@ import pytest
 
 from segkd.recipe import method_terms, presets
 
+FIRST = ("ddad", "dfad", "noise", "kd")
+"""The methods that each commit's tests put into the rows of the fault matrix; all are under the common suite."""
 BASE = Path(__file__).parents[2] / "recipes" / "base" / "ddad.yaml"
 
 
@@ -16,10 +18,14 @@ def cases() -> list[str]:
     return [*(case for method, found in variants.items() for case in found or [method]), "ddad.segkd+SegNet"]
 
 
-def tiers() -> list[object]:
-    """The cases of a row of the fault matrix: every method by one variant in each commit's tests, the others in T1."""
-    one = {case.partition(".")[0]: case for case in cases() if "+" not in case}
-    return [pytest.param(case, marks=() if case in one.values() else pytest.mark.faults) for case in cases()]
+def tiers(variants: bool = False) -> list[object]:
+    """The cases of a row of the fault matrix: `FIRST` in each commit's tests, by one variant each or by all `variants`.
+
+    The others are in T1.
+    """
+    first = {method: case for case in cases() if "+" not in case and (method := case.partition(".")[0]) in FIRST}
+    chosen = [case for case in cases() if case.partition(".")[0] in FIRST] if variants else first.values()
+    return [pytest.param(case, marks=() if case in chosen else pytest.mark.faults) for case in cases()]
 
 
 @pytest.fixture(params=cases())

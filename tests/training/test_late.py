@@ -10,7 +10,7 @@ from segkd.foundation.errors import NumbersError
 from segkd.machine.snapshot import Snapshot
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.source import Batch
-from tests.methods.conftest import cases
+from tests.methods.conftest import tiers
 
 REFUSED = {"student": (1, 3), "source": (0, 2, 3), "keep": (2, 3)}
 """The steps at which a player's moves are spoilt."""
@@ -101,7 +101,7 @@ def test_the_guard_of_this_test_sees_a_look():
 @pytest.mark.parametrize(
     "overrides", [("synth.replay=0", "game.keep_moves=0"), ("synth.replay=2", "game.keep_moves=1")]
 )
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", tiers(variants=True))
 def test_no_move_looks_at_a_number(tiny, far, case, overrides):
     far()
     # Of kornia's changes to images, crop and jitter look at the numbers that they have drawn.
