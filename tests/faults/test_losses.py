@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segkd import build, losses
 from segkd.data.classes import IGNORE
-from segkd.losses import discrepancy, priors, reduce, statistics
+from segkd.losses import discrepancy, features, priors, reduce, statistics
 from segkd.methods.base import View
 from segkd.methods.finding import term_class
 from segkd.recipe import further_terms, load, method_terms
@@ -81,6 +81,8 @@ LOSSES: dict[str, Loss] = {
     "balance": lambda s, t: priors.balance(s),
     "one_hot": lambda s, t: priors.one_hot(s),
     "smoothness": lambda s, t: priors.smoothness(s),
+    "attention": lambda s, t: (features.attention(s) * torch.arange(s.shape[2] * s.shape[3]).view(s.shape[2:])).sum(),
+    "attention_distance": lambda s, t: features.attention_distance([s], [t]),
     **{f"batchnorm_distance {kind}": lambda s, t, kind=kind: statistics.batchnorm_distance(layers(s, t), kind)
        for kind in ("mean", "sum", "scaled")},
     "mean_over_ranks": lambda s, t: reduce.mean_over_ranks(s).float().mean(),

@@ -256,7 +256,7 @@ def test_the_last_of_two_overrides_wins(write: Write, distill: dict[str, Any], m
             "command line: variant: unknown variant \"papr\", did you mean 'paper'? (known: segkd, pictures, paper)",
         ),
         ("weights.adw=1", "command line: weights.adw: unknown term of ddad, did you mean 'adv'? (known: kd, adv, bn, "),
-        ("terms.stkd=1", "command line: terms.stkd: unknown further term (known: cwd)"),
+        ("terms.mixup=1", "command line: terms.mixup: unknown further term (known: attention, c"),
     ],
 )
 def test_wrong_overrides(errors_of: Errors, distill: dict[str, Any], override: str, message: str) -> None:
