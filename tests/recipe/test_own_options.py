@@ -191,7 +191,10 @@ def test_a_weight_of_a_further_term_or_a_weight_and_its_options(write: Write, di
 @pytest.mark.parametrize(
     ("terms", "line"),
     [
-        ({"cwdd": 1.0}, "terms.cwdd: unknown further term, did you mean 'cwd'? (known: cwd)"),
+        (
+            {"cwdd": 1.0},
+            "terms.cwdd: unknown further term, did you mean 'cwd'? (known: {})".format(", ".join(further_terms())),
+        ),
         ({"cwd": -1}, "terms.cwd.weight: must be at least 0.0, got -1"),
         ({"cwd": {"temperature": 2.0}}, "terms.cwd: missing: terms.cwd.weight"),
         ({"cwd": {"weight": 1.0, "temperature": 0}}, "terms.cwd.temperature: must be more than 0.0, got 0"),
