@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from segkd.machine.precision import wide
 
 KINDS = ("l1", "kl", "l1+kl")
+STEEPEST = 1e3
+"""The gap of two logits from which on `l2` rises in a straight line: squares of larger ones may not be finite."""
 
 
 def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference of logits (N,C,H,W), over N, C, H and W. Source: arXiv:1912.11006."""
     return (wide(student) - wide(teacher)).abs().mean()
+
+
+def l2(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of logits (N,C,H,W), over N, C, H and W. Source: arXiv:1312.6184."""
+    return 2 * huber_loss(wide(student), wide(teacher), delta=STEEPEST)
 
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

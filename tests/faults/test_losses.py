@@ -74,6 +74,7 @@ def layers(student: Tensor, teacher: Tensor) -> list[Layer]:
 Loss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, Loss] = {
     "l1": discrepancy.l1,
+    "l2": discrepancy.l2,
     "kl": discrepancy.kl,
     **{f"kl at {t}": lambda s, t, tau=t: discrepancy.kl(s, t, tau) for t in (0.1, 20.0)},
     "channel_wise": discrepancy.channel_wise,
@@ -123,7 +124,7 @@ def view_of(student: Tensor, teacher: Tensor) -> View:
         "z": student.flatten(1), "x": student, "s": student, "t": teacher, "s_features": [student], "t_features": [teacher],
         "statistics": layers(student, teacher), "labels": teacher.argmax(1),
     }  # fmt: skip
-    return View(values, lambda images: teacher, lambda images: student)
+    return View(values, lambda images: teacher, lambda images: student, lambda images: teacher.detach())
 
 
 def test_no_loss_is_left_out():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.losses.discrepancy import channel_wise, discrepancy, kl, l1
+from segkd.losses.discrepancy import channel_wise, discrepancy, kl, l1, l2
 
 SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (3, 2, 5, 7), (1, 11, 3, 5)]
 
@@ -67,6 +67,14 @@ def test_l1(shape):
     wanted, wanted_gradient = l1_reference(student, teacher)
     assert value == pytest.approx(wanted, rel=1e-6)
     np.testing.assert_allclose(gradient, wanted_gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_l2(shape):
+    student, teacher = pair(shape)
+    value, gradient = value_and_gradient(l2, student, teacher)
+    assert value == pytest.approx(sum(gap**2 for gap in (student - teacher).ravel()) / student.size, rel=1e-5)
+    np.testing.assert_allclose(gradient, 2 * (student - teacher) / student.size, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.5, 4.0])
