@@ -22,12 +22,17 @@ FIRST_SEED = 3_000_000
 """Of the pool: the data set `scenes` has the pictures of smaller seeds, and its test images teach nobody."""
 
 
-def dead_leaves(seed: int, size: Size) -> np.ndarray:
-    """Random shapes that hide each other, each of a colour and texture of its own."""
+def leaf_shapes(seed: int, size: Size) -> np.ndarray:
+    """Which of random shapes that hide each other lies on top, (H,W) numbers up to `collage.LEAVES`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         [shapes] = collage.leaves(1, *size).numpy()
-    return leaves.painted(np.random.default_rng(seed), shapes)
+    return shapes
+
+
+def dead_leaves(seed: int, size: Size) -> np.ndarray:
+    """Such shapes, each of a colour and texture of its own."""
+    return leaves.painted(np.random.default_rng(seed), leaf_shapes(seed, size))
 
 
 KINDS: Mapping[str, Callable[[int, Size], np.ndarray]] = {

@@ -70,8 +70,11 @@ class Move:
     def latents(self, batch: int, numbers: int) -> Tensor:
         """(N,numbers) normal numbers: this process's share of those of `batch` images."""
         self.begin("latent")
-        z = torch.randn(batch, numbers)
-        return z if self.done is None else ranks.shard(z)
+        return self.shared(torch.randn(batch, numbers))
+
+    def shared(self, drawn: Tensor) -> Tensor:
+        """This process's share of what is drawn (N,...) for the images of all."""
+        return drawn if self.done is None else ranks.shard(drawn)
 
     def share(self, batch: int) -> int:
         """How many of a batch's images this process makes."""
@@ -96,6 +99,8 @@ class Judge(Protocol):
     move: Move
     batch: Batch | None
     """The one judged last."""
+    logits: Tensor | None
+    """The teacher's answer to it, (N,C,h,w), maybe at the resolution of its head."""
     refused: Tensor | None
     """() bool: whether an update was; None before the first."""
 
