@@ -41,8 +41,10 @@ from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
 from segkd.synthesis import architectures
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
+from segkd.synthesis.conditional import Conditional, ConditionalNetwork
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.images import Images
+from segkd.synthesis.label_maps import LabelMaps
 from segkd.synthesis.mixed import Mixed
 from segkd.synthesis.noise import Noise
 from segkd.synthesis.pictures import Pictures
@@ -52,6 +54,8 @@ from segkd.synthesis.translator import Translator, Unet
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
 from segkd.training.teaching import Objective, Teaching, class_weights
+
+GENERATORS = "dcgan, resize, unet or conditional"
 
 
 def network_of(
@@ -266,14 +270,16 @@ def generator_network_of(recipe: DistillRecipe, teacher: Teacher) -> nn.Module:
     Raises:
         RecipeError: its images come from elsewhere.
     """
-    synth = recipe.synth
+    synth, ends = recipe.synth, input_range(teacher.mean, teacher.std)
+    largest = max((synth.size, *synth.sizes), key=lambda size: size[0] * size[1])
     if synth.kind == "unet":
-        return Unet(synth.width, *input_range(teacher.mean, teacher.std))
+        return Unet(synth.width, *ends)
+    if synth.kind == "conditional":
+        return ConditionalNetwork(len(teacher.names), synth.latent, largest, synth.width, *ends)
     make = {"dcgan": architectures.dcgan, "resize": architectures.resize_convolution}.get(synth.kind)
     if make is None:
-        raise RecipeError([f"synth.kind: {synth.kind} has nothing to learn; set dcgan, resize or unet"])
-    largest = max((synth.size, *synth.sizes), key=lambda size: size[0] * size[1])
-    return make(synth.latent, largest, synth.width, *input_range(teacher.mean, teacher.std))
+        raise RecipeError([f"synth.kind: {synth.kind} has nothing to learn; set {GENERATORS}"])
+    return make(synth.latent, largest, synth.width, *ends)
 
 
 def generator_of(
@@ -288,6 +294,9 @@ def generator_of(
     if isinstance(network, Unet):
         pictures = Pictures(synth.pictures, *input_range(teacher.mean, teacher.std))
         return Translator(network, pictures, augment=augment, passes=passes)
+    if isinstance(network, ConditionalNetwork):
+        maps = LabelMaps(synth.labels, len(teacher.names), synth.size)
+        return Conditional(network, synth.latent, maps, augment=augment, passes=passes)
     return Generator(network, synth.latent, augment=augment, passes=passes)
 
 
@@ -353,7 +362,7 @@ def distiller_of(
         source = method.source_around(source).to(device)
     if method.terms("source") and not source.learns:
         raise RecipeError(
-            [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: dcgan, resize or unet"]
+            [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: {GENERATORS}"]
         )
     if run.sync_bn:
         try:

@@ -69,10 +69,11 @@ def reference(recipe: DistillRecipe, device: torch.device) -> Reference:
     for key, said in (("student_classes", "merges no classes"), ("size", "resamples no images")):
         if getattr(recipe.teacher, key) is not None:
             raise UsageError(f"teacher.{key}: the plain loop {said}; bench with {key}=null")
-    if recipe.synth.kind == "unet":
-        raise UsageError(
-            "synth.kind: unet changes pictures, and the plain loop's generator paints latents; bench with synth.kind=resize"
-        )
+    if (
+        takes := {"unet": "changes pictures", "conditional": "paints maps of classes"}.get(recipe.synth.kind)
+    ) is not None:
+        why = f"{recipe.synth.kind} {takes}, and the plain loop's generator paints latents"
+        raise UsageError(f"synth.kind: {why}; bench with synth.kind=resize")
     if recipe.teacher.output != "logits":
         raise UsageError("teacher.output: the plain loop makes no logits of probabilities; bench with output=logits")
     found = trained(recipe)

@@ -62,6 +62,10 @@ class View:
     def __getattr__(self, name: str):  # noqa: ANN204 - tensors and lists
         if name in FIELDS:
             if name not in self._values:
+                if name == "labels":
+                    raise UsageError(
+                        "a term looks at v.labels, and the source draws no maps of classes; set synth.kind=conditional"
+                    )
                 raise AttributeError(f"a term looks at v.{name}, which this move does not make")
             self.touched.add(name)
             return self._values[name]

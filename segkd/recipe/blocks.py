@@ -313,8 +313,8 @@ def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
 class Synth(Block):
     """Where the synthetic images come from."""
 
-    kind: Literal["dcgan", "resize", "unet", "pictures", "noise", "images", "folder"] = Field(
-        description="generators, procedural pictures, noise, a data set, or a folder"
+    kind: Literal["dcgan", "resize", "unet", "conditional", "pictures", "noise", "images", "folder"] = Field(
+        description="generators, pictures, noise, a data set, or a folder"
     )
     mix: Annotated[
         dict[Literal["pictures", "noise", "images", "folder"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)
@@ -322,7 +322,12 @@ class Synth(Block):
     pictures: Annotated[tuple[Literal["leaves", "streets", "rooms"], ...], Field(strict=False)] = Field(
         ("leaves",), description="kinds of procedural pictures, for unet and pictures"
     )
-    latent: Annotated[int, Field(ge=1, le=65536)] = Field(256, description="numbers in the input of dcgan and resize")
+    labels: Annotated[tuple[Literal["noise", "teacher", "scenes"], ...], Field(strict=False)] = Field(
+        ("noise",), description="conditional: maps of classes to be painted, of each kind as many"
+    )
+    latent: Annotated[int, Field(ge=1, le=65536)] = Field(
+        256, description="numbers in the input of dcgan, resize and conditional"
+    )
     size: Size = Field(description="[height, width] of the images")
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field((), description="further sizes, drawn in turn")
     width: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="channels of a generator's last stage")
@@ -353,16 +358,27 @@ class Synth(Block):
             raise ValueError(f"{info.data['kind']} is the main source already: name others")
         if sum(mix.values()) >= 1:
             raise ValueError("the shares leave nothing of a batch to the main source")
+        if mix and info.data.get("kind") == "conditional":
+            raise ValueError("images of others have no map of classes, as those of conditional have: leave it out")
         return mix
 
-    @field_validator("pictures")
+    @field_validator("pictures", "labels")
     @classmethod
-    def _once(cls, pictures: tuple[str, ...]) -> tuple[str, ...]:
-        if not pictures:
+    def _once(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if not kinds:
             raise ValueError("name one kind or more")
-        if len(set(pictures)) < len(pictures):
+        if len(set(kinds)) < len(kinds):
             raise ValueError("each kind once")
-        return pictures
+        return kinds
+
+    @field_validator("augment")
+    @classmethod
+    def _with_maps(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("kind") == "conditional" and (lost := [name for name in names if name in ("crop", "erase")]):
+            raise ValueError(
+                f"a map of classes cannot follow {lost[0]}; of conditional's images: flip, jitter, noise, collage"
+            )
+        return names
 
     @field_validator("root")
     @classmethod
@@ -388,7 +404,7 @@ class Synth(Block):
     @classmethod
     def _trained(cls, optimizer: Optimizer | None, info: ValidationInfo) -> Optimizer | None:
         kind = info.data.get("kind")
-        if optimizer is None and kind in ("dcgan", "resize", "unet"):
+        if optimizer is None and kind in ("dcgan", "resize", "unet", "conditional"):
             raise ValueError(f"missing: {kind} is trained, and needs one")
         return optimizer
 

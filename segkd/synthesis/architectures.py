@@ -61,12 +61,16 @@ class GeneratorNetwork(nn.Module):
     def forward(self, z: Tensor, size: Size | None = None) -> Tensor:
         """Images (N,K,H,W) of `size` (default: the largest) from latents (N,latent)."""
         height, width = size if size is not None else self.size
+        x = self.stages(self.begun(z, (height, width)))
+        return self.range(wide(self.last(x)[..., :height, :width]))
+
+    def begun(self, z: Tensor, size: Size) -> Tensor:
+        """The small map (N,channels,h,w) of images of `size`."""
         small = self.project(z).view(-1, self.channels, *self.small)
-        wanted = _small((height, width), self.factor)
+        wanted = _small(size, self.factor)
         if wanted != self.small:
             small = F.interpolate(small, wanted, mode="bilinear", align_corners=False)
-        x = self.stages(self.first(small.contiguous(memory_format=torch.channels_last)))
-        return self.range(wide(self.last(x)[..., :height, :width]))
+        return self.first(small.contiguous(memory_format=torch.channels_last))
 
 
 def _small(size: Size, factor: int) -> Size:

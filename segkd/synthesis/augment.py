@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from segkd.synthesis.collage import collage
@@ -37,14 +38,26 @@ class Augment(nn.Module):
 
     def forward(self, images: Tensor, done: float = 0.0) -> Tensor:
         """Changed images of the same shape and range, by torch's global generator; `done` is the run's fraction so far."""
+        return self.alike(images, None, done)[0]
+
+    def alike(self, images: Tensor, labels: Tensor | None, done: float = 0.0) -> tuple[Tensor, Tensor | None]:
+        """Changed images, and the maps of class ids (N,H,W) that they show: each id goes where its pixel goes.
+
+        Not of use where ids have no place to go to, as in `LABELLED` they have.
+        """
         if not self.names:
-            return images
+            return images, labels
         import kornia.augmentation as K
 
         unit = (images - self.low) / self.span
         if self.zoom:
             unit = K.RandomResizedCrop(images.shape[2:], scale=(0.6, 1.0), ratio=(0.9, 1.1))(unit)
-        unit = self.rest(unit)
+        ids = None if labels is None else labels.unsqueeze(1).to(unit.dtype)
+        if ids is None:
+            unit = self.rest(unit)
+        elif len(self.rest):
+            unit, ids = self.rest(unit, ids, data_keys=["input", "mask"])
         if "collage" in self.names and done < self.collage_until:
-            unit = collage(unit)
-        return unit.clamp(0, 1) * self.span + self.low
+            cut = collage(unit if ids is None else torch.cat([unit, ids], 1))
+            unit, ids = (cut, None) if ids is None else (cut[:, :-1], cut[:, -1:])
+        return unit.clamp(0, 1) * self.span + self.low, None if ids is None else ids.squeeze(1).round().to(labels.dtype)

@@ -96,6 +96,7 @@ def test_it_plays_a_recipes_own_networks(tiny, case):
         ("dfad", "synth.size=[30, 62]", "must be a multiple of 16"),
         ("dfad", "teacher.student_classes={sky: sky, road: road}", "the plain loop merges no classes"),
         ("dfad", "synth.kind=unet", "unet changes pictures"),
+        ("dfad", "synth.kind=conditional", "conditional paints maps of classes"),
         ("dfad", "teacher.size=[32, 64]", "the plain loop resamples no images"),
         ("dfad", "teacher.output=probabilities", "the plain loop makes no logits"),
     ],

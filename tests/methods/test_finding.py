@@ -113,7 +113,7 @@ WRONG = {
     "no number": (("v.s.mean()", "v.s"), r"own.py:7: term more returns a tensor \(\d+, .*\), and not one number"),
     "None": (("return v.s.mean()", "v.s.mean()"), "own.py:7: term more returns an object of type NoneType"),
     "raises": (("v.s.mean()", "v.s.mean() / 0 + [][1]"), "own.py:8: IndexError: list index out of range"),
-    "no labels": (("v.s.mean()", "v.labels.float().mean()"), "own.py:8: AttributeError: a term looks at v.labels, which"),
+    "no labels": (("v.s.mean()", "v.labels.float().mean()"), "own.py:8: a term looks at v.labels, and the source draws no maps of classes; set synth.kind=conditional"),
     "no average": (("v.s.mean()", "v.average(v.x).mean()"), "own.py:8: a term asks for v.average, and the student has no average"),
     "no latents": (("v.s.mean()", "v.z.mean()"), "own.py:8: AttributeError: a term looks at v.z, which this move does not"),
     "another option": (("v.s.mean()", "v.s.mean() * self.options['a']"), "own.py:8: Own: no option 'a' in its `options`"),

@@ -157,3 +157,24 @@ def test_crop_zooms_every_image_in():
     y = unit(x)
     assert y.shape == SHAPE and (y - x).abs().mean((1, 2, 3)).max() > 0.05
     assert torch.allclose(y, y[:, :, :1], atol=1e-4)  # rows stay alike: a zoom, no rotation
+
+
+CARRYING = ("flip", "jitter", "noise", "collage")
+
+
+@pytest.mark.parametrize("names", [[], *([name] for name in CARRYING), CARRYING], ids="+".join)
+def test_maps_of_classes_change_with_their_images(names):
+    """Images that are bright where their id is 1."""
+    ids = torch.randint(2, SHAPE[:1] + SHAPE[2:], generator=torch.Generator().manual_seed(0))
+    x = (LOW.view(1, 3, 1, 1) + (0.3 + 0.5 * ids[:, None]) * (HIGH - LOW).view(1, 3, 1, 1)).expand(SHAPE)
+    augment = Augment(names, LOW, HIGH)
+    torch.manual_seed(1)
+    images, labels = augment.alike(x, ids)
+    torch.manual_seed(1)
+    assert torch.equal(images, augment(x)), "and images as they would without"
+    assert labels.dtype == torch.int64 and labels.shape == ids.shape
+    unit = ((images - LOW.view(1, 3, 1, 1)) / (HIGH - LOW).view(1, 3, 1, 1)).mean(1)
+    shown = unit > unit.mean((1, 2), keepdim=True)
+    same = (shown.long() == labels).float().mean()
+    assert same > (0.95 if names is CARRYING else 0.999), "leaves of a collage may be darker than others"
+    assert torch.equal(labels, ids) == (names in ([], ["jitter"], ["noise"]))

@@ -16,18 +16,7 @@ from segkd.synthesis.source import Batch, Source
 from segkd.training.distiller import Distiller
 from segkd.training.signals import Interrupted
 
-CLASSES = 11
 STILL = "student.options.decoder_aspp_dropout=0"
-
-
-class Conditional(Generator):
-    """Images for maps of classes: the map is painted into the image, so that it can be found again."""
-
-    def _painted(self, painter, batch, size, move):
-        made = super()._painted(painter, batch, size, move)
-        move.begin("labels")
-        labels = torch.randint(CLASSES, (len(made.images), *size))
-        return Batch(made.images + labels[:, None] * 0.01, labels, made.latents)
 
 
 class Restarts(Source):
@@ -83,12 +72,17 @@ class Meta(Source):
         return made[-1]
 
 
+BUILT = {
+    "unet": ("synth.kind=unet", "synth.pictures=[leaves, streets, rooms]"),
+    "conditional": ("synth.kind=conditional", "synth.labels=[noise, teacher, scenes]"),
+}
+
+
 def kinds(game):
-    """A source of each kind, around the generator of `game`."""
+    """A source of each further kind, around the generator of `game`."""
     start = game.source
     low, high = start.network.range(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)).view(3, 2).unbind(1)
     return {
-        "conditional": lambda: Conditional(start.network, start.latent, start.player, start.augment),
         "pixels": lambda: Pixels(start, 3, low, high),
         "restarts": lambda: Restarts(start),
         "meta": lambda: Meta(start, Optimizer("adam", 0.01)),
@@ -96,10 +90,9 @@ def kinds(game):
 
 
 def played(tiny, kind, *overrides) -> Distiller:
-    if kind == "unet":
-        overrides = ("synth.kind=unet", "synth.pictures=[leaves, streets, rooms]", *overrides)
+    overrides = (*BUILT.get(kind, ()), *overrides)
     game = tiny.game("ddad.segkd", "synth.replay=6", "run.batch=4", "game.keep_moves=1", *overrides)
-    if kind == "unet":
+    if kind in BUILT:
         return game
     if kind == "pixels":
         game.method.pixels = ("bn", "adv")  # adversarial, as adaptive DeepInversion is (arXiv:1912.08795)
@@ -109,7 +102,7 @@ def played(tiny, kind, *overrides) -> Distiller:
     )
 
 
-KINDS = ("conditional", "pixels", "restarts", "meta", "unet")
+KINDS = ("pixels", "restarts", "meta", *BUILT)
 
 
 @pytest.mark.parametrize("kind", KINDS)
