@@ -50,7 +50,7 @@ class DDAD(Method):
         return discrepancy(v.s, v.t, self.options["discrepancy"], self.options["temperature"])
 
     def adv(self, v: View) -> Tensor:
-        """Generator against the student: -log(1 + MAE), or -MAE without `options.log`; natural logarithm."""
+        """Generator against the student: -log(1 + MAE), natural, or -MAE without `options.log`."""
         gap = mean_over_ranks(l1(v.s, v.t))
         return -torch.log1p(gap) if self.options["log"] else -gap
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segkd import build, losses
 from segkd.data.classes import IGNORE
-from segkd.losses import discrepancy, features, priors, reduce, statistics
+from segkd.losses import discrepancy, features, labels, priors, reduce, statistics
 from segkd.methods.base import View
 from segkd.methods.finding import term_class
 from segkd.recipe import further_terms, load, method_terms
@@ -82,6 +82,8 @@ LOSSES: dict[str, Loss] = {
     "balance": lambda s, t: priors.balance(s),
     "one_hot": lambda s, t: priors.one_hot(s),
     "smoothness": lambda s, t: priors.smoothness(s),
+    "softened": lambda s, t: (s.float() * labels.softened(s.shape[1], 0.8)[0].view(1, -1, 1, 1)).mean(),
+    "cross_entropy": lambda s, t: labels.cross_entropy(s, t.float().argmax(1), labels.softened(s.shape[1], 0.8), 20.0),
     "attention": lambda s, t: (features.attention(s) * torch.arange(s.shape[2] * s.shape[3]).view(s.shape[2:])).sum(),
     "attention_distance": lambda s, t: features.attention_distance([s], [t]),
     **{f"batchnorm_distance {kind}": lambda s, t, kind=kind: statistics.batchnorm_distance(layers(s, t), kind)

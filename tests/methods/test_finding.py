@@ -12,6 +12,7 @@ import pytest
 
 import segkd
 from segkd.cli.main import main
+from segkd.recipe import method_terms
 from segkd.training import checkpoint
 from tests.conftest import Tiny, hash_of
 
@@ -47,7 +48,8 @@ def test_the_page_is_what_happens(here: Path, capsys: pytest.CaptureFixture[str]
     assert main([*more, "--accept", "method"]) == 0
     capsys.readouterr()
     assert main([*more[:2], *more[4:]]) == 2
-    assert 'unknown method "shifted" (known: ddad, dfad, kd, noise); one of your own: segkd' in capsys.readouterr().err
+    known = ", ".join(method_terms())
+    assert f'unknown method "shifted" (known: {known}); one of your own: segkd' in capsys.readouterr().err
     assert main(["visualize", "run", "run/samples", "--out", "drawn", "--device", "cpu"]) == 0
 
 
