@@ -72,7 +72,7 @@ def result(original: Callable[..., Tensor], value: float) -> Callable[..., Tenso
 def drawn(original: Callable[..., tuple], value: float) -> Callable[..., tuple]:
     def wrapped(*given: Any) -> tuple:
         batch, logits = original(*given)
-        return batch, spoilt(logits, value)
+        return dataclasses.replace(batch, images=spoilt(batch.images, value)), spoilt(logits, value)
 
     return wrapped
 
