@@ -30,6 +30,7 @@ from segkd.models.adapters import Adapter
 from segkd.models.building import create_network, fitting_mb, is_whole
 from segkd.models.family import Sizes, family_of
 from segkd.models.own import OwnNetwork
+from segkd.models.recorded import RecordedStatistics, read_recorded
 from segkd.models.selection import select_weights
 from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
@@ -148,6 +149,15 @@ def teacher_around(network: nn.Module, block: blocks.Teacher) -> Teacher:
     return Teacher(
         network, mapping.teacher.names, block.mean, block.std, sizes, block.features, block.output == "probabilities", taught
     )  # fmt: skip
+
+
+def recorded_of(block: blocks.Teacher, teacher: Teacher) -> RecordedStatistics | None:
+    """The statistics that take the place of those that the teacher's BatchNorm layers remember; None: nothing does.
+
+    Raises:
+        TeacherError: their file is missing or damaged, or does not fit the teacher.
+    """
+    return None if block.statistics is None else read_recorded(Path(expand_root(block.statistics)), teacher)
 
 
 def _check_program(block: blocks.Teacher, trusted: bool) -> None:
@@ -369,7 +379,8 @@ def distiller_of(
             synced(student), synced(source)
         except ValueError as error:
             raise RecipeError([f"run.sync_bn: {error}"]) from error
-    if method.terms("source") and method.chosen.get("bn", 0) > 0:
+    recorded = recorded_of(recipe.teacher, teacher)
+    if recorded is None and method.terms("source") and method.chosen.get("bn", 0) > 0:
         check_statistics(teacher.network, recipe.teacher.weights or "teacher")
     sizes = (synth.size, *synth.sizes)
     if recipe.game.logits == "head":
@@ -377,7 +388,7 @@ def distiller_of(
     moves = bool(method.terms("source") or (synth.refine and method.terms("pixels")))
     _try_networks(recipe, teacher, student, source, device, bf16, moves)
     return Distiller(
-        method, _networks_of(recipe, teacher, student, device, passes),
+        method, _networks_of(recipe, teacher, student, device, passes, recorded),
         player_of("student", student, recipe.student.optimizer, recipe.student.schedule, run.steps, recipe.student.ema),
         source, bank=_bank_of(synth, bf16) if synth.replay else None, sampling=Sampling(run.batch, sizes, run.seed),
         refusals=Refusals(run.max_bad),
@@ -395,14 +406,16 @@ def _student_network(student: blocks.Student, teacher: Teacher) -> nn.Module:
 
 
 def _networks_of(
-    recipe: DistillRecipe, teacher: Teacher, student: Adapter, device: torch.device, passes: Passes
-) -> Networks:
+    recipe: DistillRecipe, teacher: Teacher, student: Adapter, device: torch.device, passes: Passes,
+    recorded: RecordedStatistics | None,
+) -> Networks:  # fmt: skip
     run, synth, at_head = recipe.run, recipe.synth, recipe.game.logits == "head"
     # Not where images are padded: a mirrored image's padding would be on its other side.
     unpadded = all(map(teacher.keeps_head, (synth.size, *synth.sizes)))
     return Networks(
         teacher, student, passes=passes, at_head=at_head, keeps_heads=at_head or (synth.replay > 0 and unpadded),
         recording=run.cuda_graphs and device.type == "cuda" and ranks.size() == 1 and not run.checkpointing,
+        statistics=recorded,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ extends: {ROOT}/recipes/base/ddad.yaml
 presets:
   ddad.segkd: {{weights: {{balance: 0.3}}, terms: {{cwd: null}}, game: {{student_moves: 9}}, synth: {{collage_until: 1.0, refine: 0}}}}
   noise: {{terms: {{cwd: null}}}}
+  mskd: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
 teacher: {{{NETWORK}, classes: camvid, weights: teacher.safetensors, recipe: teachers/tiny, mean: [0.5, 0.45, 0.4], std: [0.25, 0.25, 0.2]}}
 student: {{{NETWORK}, ema: 0.9}}

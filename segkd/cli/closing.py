@@ -134,7 +134,8 @@ def audited(recipe: Recipe, summary: dict[str, Any]) -> str:
     free = (
         f"not data-free: {trained} real images trained" if trained else "data-free: no real image was opened to train"
     )
-    return f"{free}; {measured}"
+    recorded = summary.get("statistics_recorded_from")
+    return f"{free}; {measured}" + (f"; statistics recorded from {recorded} images" if recorded else "")
 
 
 def following(recipe: Recipe, made: str, measured: bool) -> list[str]:

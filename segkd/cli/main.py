@@ -17,6 +17,7 @@ from segkd.cli.inspect import inspect
 from segkd.cli.measure import evaluate, visualize
 from segkd.cli.options import Session, with_debug
 from segkd.cli.recipes import recipes
+from segkd.cli.record import record
 from segkd.cli.run import distill, teach
 from segkd.foundation import terminal
 
@@ -52,5 +53,5 @@ def cli() -> None:
     """
 
 
-for verb in (distill, teach, inspect, evaluate, visualize, bench, data, recipes):
+for verb in (distill, teach, inspect, record, evaluate, visualize, bench, data, recipes):
     cli.add_command(verb)

@@ -21,7 +21,8 @@ from segkd.foundation import audit
 from segkd.foundation.channels import GREY, RGB, in_channels
 from segkd.foundation.errors import UsageError
 from segkd.models.family import Size
-from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers, untrained
+from segkd.models.recorded import RecordedStatistics
+from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers, norm_of, untrained
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import computed
 from segkd.procedural.scenes import render
@@ -45,7 +46,6 @@ normalisation is doubtful, where a common one is nearer by `BETTER`; beyond `FAR
 ImageNet, CamVid and NYUv2 with the right one were at most 0.3 off."""
 SEEN = 0.001
 """A class that fewer pixels than this share of a kind of images have was not seen in it."""
-_NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "RmsNorm")
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def layers(network: nn.Module) -> Finding:
     """Its normalisation layers, by kind and by the part of the network in which they are."""
     found: Counter[tuple[str, str]] = Counter()
     for name, module in network.named_modules():
-        kind = next((kind for kind in _NORMS if kind in type(module).__name__), None)
-        if kind is not None:
+        if (kind := norm_of(module)) is not None:
             found[kind, name.partition(".")[0]] += 1
     kinds: dict[str, dict[str, int]] = {}
     for (kind, place), count in found.items():
@@ -85,8 +84,15 @@ def layers(network: nn.Module) -> Finding:
     return Finding("green", "layers", ", ".join(told) or "no normalisation layer")
 
 
-def statistics(network: nn.Module, needed: bool) -> Finding:
-    """Whether its BatchNorm layers remember images; `needed`: the recipe's method compares statistics with them."""
+def statistics(network: nn.Module, needed: bool, recorded: RecordedStatistics | None = None) -> Finding:
+    """Whether its BatchNorm layers remember images; `needed`: the recipe's method compares statistics with them.
+
+    Those that were recorded stand for them.
+    """
+    if recorded is not None:
+        return Finding(
+            "green", "statistics", f"of {len(recorded.layers)} layers, recorded from {recorded.images} images"
+        )
     tracked = batchnorm_layers(network)
     count = len(tracked)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
@@ -94,7 +100,7 @@ def statistics(network: nn.Module, needed: bool) -> Finding:
     folded = f"{biased} of {len(convolutions)} convolutions have a bias, as where BatchNorm was folded into them"
     fresh = untrained(tracked)
     level: Level = "red" if needed else "amber"
-    advice = "set weights.bn=0, or bring a teacher that has them" if needed else "a method without weights.bn"
+    advice = "set weights.bn=0, or record those of images: segkd record" if needed else "a method without weights.bn"
     if not tracked:
         said = f"none: no BatchNorm layer has any{f'; {folded}' if 2 * biased > len(convolutions) else ''}"
         return Finding(level, "statistics", said, advice)

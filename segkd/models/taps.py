@@ -1,4 +1,4 @@
-"""Listening posts: hooks that read a network's BatchNorm statistics and features while it runs."""
+"""Listening posts: hooks that read the statistics of a network's layers, and its features, while it runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.hooks import RemovableHandle
 
 from segkd.foundation.errors import TeacherError
+
+NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "RmsNorm")
+"""In the names of the classes of normalisation layers."""
+Moments = tuple[Tensor, Tensor]
+"""Mean and variance (C,)."""
 
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """Per-channel statistics (C,) of one BatchNorm's input: of this batch, and those that training left behind."""
+    """Per-channel statistics (C,) of one layer: of this batch, and those that training left behind, or recorded images did."""
 
     name: str
     mean: Tensor
@@ -52,7 +58,8 @@ def check_statistics(network: nn.Module, source: str) -> int:
     layers = batchnorm_layers(network)
     if not layers:
         seen = "the teacher has no BatchNorm layer (in an exported program none is seen)"
-        raise TeacherError(f"{source}: {seen}; set weights.bn=0 and synth.refine=0, or bring another teacher")
+        advice = "set weights.bn=0 and synth.refine=0, or record those of images (segkd record; teacher.statistics)"
+        raise TeacherError(f"{source}: {seen}; {advice}")
     if 2 * len(fresh := untrained(layers)) > len(layers):
         raise TeacherError(
             f"{source}: {len(fresh)} of {len(layers)} BatchNorm layers were never trained or are folded;"
@@ -64,10 +71,19 @@ def check_statistics(network: nn.Module, source: str) -> int:
 def few_statistics(network: nn.Module) -> list[str]:
     """A line where most normalisation layers are no BatchNorm, and a comparison of statistics says little; else none."""
     kept = len(batchnorm_layers(network))
-    others = ("LayerNorm", "GroupNorm", "InstanceNorm", "RmsNorm", "RMSNorm")
-    layers = kept + sum(type(module).__name__.startswith(others) for module in network.modules())
+    layers = kept + sum(type(module).__name__.startswith(NORMS[1:]) for module in network.modules())
     said = f"teacher: statistics are kept by {kept} of {layers} normalisation layers: what they say of its images is little"
     return [said] if kept < layers / 2 else []
+
+
+def norm_of(module: nn.Module) -> str | None:
+    """Which of NORMS a layer is; None: none."""
+    return next((kind for kind in NORMS if kind in type(module).__name__), None)
+
+
+def normalisations(network: nn.Module) -> dict[str, nn.Module]:
+    """Every normalisation layer, of any kind; those of a TorchScript program take no hook, and are left out."""
+    return {name: module for name, module in network.named_modules() if norm_of(module) is not None}
 
 
 class BatchNormTap:
@@ -75,31 +91,52 @@ class BatchNormTap:
 
     Layers whose input is 1x1 pixel (image pooling of an ASPP) are skipped: their variance would come from the few
     images of the batch alone. The statistics keep their graph, so that a generator can be moved by them.
+
+    Args:
+        recorded: statistics by layer that take the place of running ones. Then these layers are listened to: to the input of
+            one that normalises, of whatever kind, and to the output of any other.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.layers = batchnorm_layers(network)
+    def __init__(self, network: nn.Module, recorded: Mapping[str, Moments] | None = None) -> None:
+        self.recorded = recorded or {}
+        self.layers = {name: network.get_submodule(name) for name in self.recorded} or batchnorm_layers(network)
 
     @contextmanager
     def open(self) -> Iterator[list[BatchStatistics]]:
         """Listen to the forwards inside the block; yields the list that fills, in the order of execution."""
         found: list[BatchStatistics] = []
-        handles = [m.register_forward_pre_hook(self._listener(name, found)) for name, m in self.layers.items()]
+        handles = [self._hooked(module, self._listener(name, found)) for name, module in self.layers.items()]
         try:
             yield found
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _listener(self, name: str, found: list[BatchStatistics]):  # noqa: ANN202 - a hook
-        def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0]
+    def _hooked(self, module: nn.Module, listen: Callable[[nn.Module, Tensor], None]) -> RemovableHandle:
+        if norm_of(module) is not None:
+            return module.register_forward_pre_hook(lambda m, inputs: listen(m, channel_maps(m, inputs[0])))
+        return module.register_forward_hook(lambda m, inputs, output: listen(m, list(_maps_in(output))[-1]))
+
+    def _listener(self, name: str, found: list[BatchStatistics]) -> Callable[[nn.Module, Tensor], None]:
+        def listen(module: nn.Module, x: Tensor) -> None:
             if x.shape[-1] * x.shape[-2] == 1:
                 return
             mean, var = _Moments.apply(x)
-            found.append(BatchStatistics(name, mean, var, module.running_mean, module.running_var))
+            of_training = self.recorded.get(name) or (module.running_mean, module.running_var)
+            found.append(BatchStatistics(name, mean, var, *of_training))
 
         return listen
+
+
+def channel_maps(norm: nn.Module, x: Tensor) -> Tensor:
+    """The input of a normalisation layer as maps (N,C,h,w), or (N,C,L,1) of L tokens.
+
+    LayerNorm and RMSNorm have the channels last, but for those made for maps (`LayerNorm2d`, `channels_first`).
+    """
+    last = norm_of(norm) in ("LayerNorm", "RMSNorm", "RmsNorm")
+    if last and "2d" not in type(norm).__name__ and getattr(norm, "data_format", "") != "channels_first":
+        x = x.movedim(-1, 1)
+    return x if x.dim() == 4 else x.reshape(*x.shape[:2], -1, 1)
 
 
 class _Moments(torch.autograd.Function):

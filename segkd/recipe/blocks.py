@@ -208,6 +208,9 @@ class Teacher(Model):
         description="[height, width] of the only images that it takes; others are resampled",
     )
 
+    statistics: Text | None = Field(
+        None, description="file of segkd record that takes the place of BatchNorm's statistics, relative to the recipe"
+    )
     output: Literal["logits", "probabilities"] = Field(
         "logits", description="what it gives; of the probabilities of a softmax or sigmoid, logits are made"
     )

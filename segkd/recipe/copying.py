@@ -13,10 +13,8 @@ from ruamel.yaml import YAML, MappingNode, ScalarNode
 
 from segkd.foundation.errors import RecipeError
 from segkd.recipe import hub
-from segkd.recipe.sources import named, no_file, read_text, shown_path
+from segkd.recipe.sources import READ, named, no_file, read_text, shown_path
 from segkd.recipe.strict_yaml import parse
-
-_WEIGHTS = (("teacher", "weights"), ("student", "weights"), ("model", "weights"))
 
 
 def anchored(source: Path) -> str:
@@ -38,7 +36,7 @@ def anchored(source: Path) -> str:
         path = node.value
         block = key[2:] if key[:1] == ("presets",) else key
         if (
-            not (key == ("extends",) or block in _WEIGHTS)
+            not (key == ("extends",) or block in READ)
             or no_file(block, path)
             or path.startswith(("/", "~", "${", hub.SCHEME))
         ):

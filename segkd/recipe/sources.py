@@ -27,7 +27,9 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 _SUFFIXES = (".yaml", ".yml")
 _PARTIAL = "base"  # recipes that others extend, incomplete on their own
-_PATHS = (("teacher", "weights"), ("student", "weights"), ("model", "weights"), ("output",))
+READ = (("teacher", "weights"), ("teacher", "statistics"), ("student", "weights"), ("model", "weights"))
+"""The keys of the files that a recipe's run reads."""
+_PATHS = (*READ, ("output",))
 
 
 def find(name: str | Path) -> Path:

@@ -19,6 +19,9 @@ def of_distilled(recipe: DistillRecipe, summary: dict[str, Any], images: int | N
         f" by segkd: {summary['method']}{variant}, {_length(recipe, summary)}, weights: {_headline(recipe)}. Real images"
         f" that it trained on: {trained or 'none'}."
     ]
+    if summary["statistics_recorded_from"] is not None:
+        count = summary["statistics_recorded_from"]
+        lines.append(f"In the place of its teacher's own, statistics recorded from {count} images.")
     if teacher.student_classes is not None:
         made = (f"{name} of {', '.join(names)}" for entry in teacher.student_classes for name, names in entry.items())
         lines.append(one_line(f"Its classes are made of its teacher's: {'; '.join(made)}.", 4096))

@@ -29,7 +29,7 @@ from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root, with_values
 from segkd.runs import card
 from segkd.runs.costs import FirstSteps, forecast, table
-from segkd.runs.folder import METHOD, PHOTOS, TEACHER, TEACHER_FILE
+from segkd.runs.folder import METHOD, PHOTOS, STATISTICS, TEACHER, TEACHER_FILE
 from segkd.runs.labelled import Labelled, unmeasured
 from segkd.runs.options import Options
 from segkd.runs.place import choose_precision, place_of
@@ -111,7 +111,11 @@ class Distillation(Run[DistillRecipe]):
             raise TeacherError(
                 f"{self.recipe.teacher.weights or self.brought.name}: the processes have different teachers"
             )
-        synth = self.recipe.synth
+        synth, statistics = self.recipe.synth, self.recipe.teacher.statistics
+        if (
+            statistics is not None and (file := Path(expand_root(statistics))).is_file()
+        ):  # else the game's building says so
+            self.about[STATISTICS] = sha256(file)
         if synth.shows_folder:
             self.about[PHOTOS] = Photos(expand_root(synth.root)).listing()
         self.read_labelled()
@@ -137,7 +141,10 @@ class Distillation(Run[DistillRecipe]):
         for data in (self.watch, self.final):
             for who, network in networks.items() if data is not None else ():
                 try_measured(network, who, data[0].image.shape[:2], self.place.device)
-        if any("statistics" in needs for needs in self.game.needs.values()):
+        recorded = self.game.networks.images_recorded
+        if recorded is not None:
+            ranks.say(f"teacher: statistics recorded from {recorded} images")
+        elif any("statistics" in needs for needs in self.game.needs.values()):
             ranks.say(*few_statistics(self.teacher.network))
         if real := self.game.source.real:
             ranks.say(
@@ -201,6 +208,7 @@ class Distillation(Run[DistillRecipe]):
             "teacher_miou": judged, "recovery": best / judged if best is not None and judged else None,
             "per_class": headline.get("per_class"), "teacher_per_class": scores["teacher"].get("per_class"),
             "agreement": self.game.monitor.agreement(self.result(), 1 if rehearsed else 4), **self.sizes,
+            "statistics_recorded_from": self.game.networks.images_recorded,
         }  # fmt: skip
 
     def card(self, summary: dict[str, Any], images: int | None) -> list[str]:

@@ -76,11 +76,12 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
         terminal.doing("looking at the teacher")
         findings = [
             inspection.layers(teacher.network),
-            inspection.statistics(teacher.network, compares),
             inspection.shape(teacher),
         ]
         plan: list[str] = []
         try:
+            recorded = build.recorded_of(recipe.teacher, teacher)
+            findings.insert(1, inspection.statistics(teacher.network, compares, recorded))
             shown = {**inspection.pictures(teacher, recipe.synth.size, 6), **_generated(recipe, run)}
             findings += inspection.answering(teacher, shown, run.place.bf16, moves)
             if not quick and inspection.verdict(findings) != "red":
@@ -112,4 +113,4 @@ def _advice(findings: list[Finding]) -> list[str]:
     if level.get("statistics") == "green":
         return ["method: ddad with variant=pictures, whose generator follows its BatchNorm statistics"]
     return ["method: dfad, or ddad with weights.bn=0: it has no statistics to follow; better, kd on photos of your own"
-            " (synth.kind=folder synth.root=DIR)"]  # fmt: skip
+            " (synth.kind=folder synth.root=DIR), or mskd on statistics recorded from them (segkd record)"]  # fmt: skip

@@ -35,6 +35,7 @@ from segkd.runs.folder import (
     METHOD,
     PHOTOS,
     RECIPE_HASH,
+    STATISTICS,
     TEACHER,
     TEACHER_FILE,
     about_run,
@@ -288,6 +289,12 @@ class Run(ABC, Generic[AnyRecipe]):
             raise UsageError(
                 f"{folder}: synth.root: the folder holds other images than the run has begun with; bring those back, name another"
                 " run.dir, or --accept synth.root"
+            )
+        known, given = before.get(STATISTICS), self.about.get(STATISTICS)
+        if start.step and None not in (known, given) and known != given and "teacher.statistics" not in accept:
+            raise UsageError(
+                f"{folder}: teacher.statistics: another file than the run has begun with; bring that one back, name another"
+                " run.dir, or --accept teacher.statistics"
             )
         for key, kind in ((METHOD, "method"), (TEACHER_FILE, "teacher")):
             own, other = before.get(key), self.about.get(key)

@@ -15,6 +15,7 @@ from segkd.machine.passes import Passes
 from segkd.machine.snapshot import Snapshot
 from segkd.methods.base import Method, OnDemand, View
 from segkd.models.adapters import Adapter
+from segkd.models.recorded import RecordedStatistics
 from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
 from segkd.models.teacher import Teacher
 from segkd.players.player import Player
@@ -40,11 +41,12 @@ class Networks:
         at_head: logits are compared at the resolution of the heads, which both networks must share.
         keeps_heads: the teacher's logits are kept at its head's resolution, a sixteenth of the memory at stride 4.
         recording: on a GPU the first pass of a move is replayed as CUDA graphs: the same values sooner.
+        statistics: recorded ones, which take the place of those that the teacher's BatchNorm layers remember.
     """
 
     def __init__(
         self, teacher: Teacher, student: Adapter, *, passes: Passes | None = None, at_head: bool = False,
-        keeps_heads: bool = False, recording: bool = False,
+        keeps_heads: bool = False, recording: bool = False, statistics: RecordedStatistics | None = None,
     ) -> None:  # fmt: skip
         self.teacher, self.student = teacher, student
         self.passes, self.at_head, self.keeps_heads, self.recording = (
@@ -58,7 +60,8 @@ class Networks:
         self.student_draws = False
         """Whether the student draws random numbers, as dropout does; known once terms have been traced."""
         self.recorded = {"teacher": Recorded(teacher), "student": Recorded(student)}
-        self.statistics = BatchNormTap(teacher.network)
+        self.images_recorded = None if statistics is None else statistics.images
+        self.statistics = BatchNormTap(teacher.network, None if statistics is None else statistics.layers)
 
     @property
     def precision(self) -> str:

@@ -31,7 +31,7 @@ SUMMARY = {
     "recipe", "method", "variant", "seed", "steps", "batch", "seconds", "student_miou", "student_miou_ema", "student_miou_last",
     "teacher_miou", "recovery", "agreement", "real_images_for_training", "real_images_for_evaluation", "peak_memory_mb",
     "student_parameters", "teacher_parameters", "student_flops", "teacher_flops", "refused_moves", "rollbacks", "machine", "torch",
-    "precision", "per_class", "teacher_per_class",
+    "precision", "per_class", "teacher_per_class", "statistics_recorded_from",
 }  # fmt: skip
 MEASURED = ["data.name=camvid", "data.watch=val"]
 
@@ -224,7 +224,7 @@ def test_without_labels_the_scores_are_null(distil, tmp_path):
     assert "mIoU is not known" in card and f"Agreement {summary['agreement']:.4f}" in card
 
 
-@pytest.mark.parametrize("case", ["ddad.paper", "ddad.segkd", "dfad", "noise", "kd"])
+@pytest.mark.parametrize("case", ["ddad.paper", "ddad.segkd", "dfad", "noise", "kd", "mskd"])
 def test_every_variant_runs(distil, tiny, case):
     summary = distil("run.steps=2", case=case)
     assert (summary["method"], summary["steps"], summary["refused_moves"]) == (case.partition(".")[0], 2, 0)
