@@ -38,6 +38,7 @@ presets:
   noise: {{terms: {{cwd: null}}}}
   mskd: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
+  rdskd: {{options: {{ahead: 0.0}}}}
 teacher: {{{NETWORK}, classes: camvid, weights: teacher.safetensors, recipe: teachers/tiny, mean: [0.5, 0.45, 0.4], std: [0.25, 0.25, 0.2]}}
 student: {{{NETWORK}, ema: 0.9}}
 synth: {{latent: 8, size: [32, 64]}}

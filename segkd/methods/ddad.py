@@ -50,12 +50,12 @@ class DDAD(Method):
         return discrepancy(v.s, v.t, self.options["discrepancy"], self.options["temperature"])
 
     def adv(self, v: View) -> Tensor:
-        """Generator against the student: -log(1 + MAE), natural, or -MAE without `options.log`."""
+        """Generator: -log(1 + MAE) to the student, natural, or -MAE without `options.log`."""
         gap = mean_over_ranks(l1(v.s, v.t))
         return -torch.log1p(gap) if self.options["log"] else -gap
 
     def bn(self, v: View) -> Tensor:
-        """Generator against the teacher's memory: distance to its running statistics, as `options.bn` says."""
+        """Generator: distance to the teacher's running statistics, as `options.bn` says."""
         return batchnorm_distance(v.statistics, self.options["bn"])
 
     def balance(self, v: View) -> Tensor:

@@ -22,5 +22,5 @@ class KD(Method):
     allowed = {"discrepancy": ("l1", "kl", "l1+kl"), "temperature": "> 0"}
 
     def kd(self, v: View) -> Tensor:
-        """Distance to the teacher's logits, as `options.discrepancy` says."""
+        """Student: distance to the teacher's logits, as `options.discrepancy` says."""
         return discrepancy(v.s, v.t, self.options["discrepancy"], self.options["temperature"])

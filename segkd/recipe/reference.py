@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,12 +93,16 @@ def _of_field(name: str, field: FieldInfo, schema: dict[str, Any], whole: dict[s
 
 
 def _method_weights(methods: dict[str, Terms]) -> Iterator[Key]:
-    """The terms of all methods; a term that several have is told once, with each one's weight."""
-    for term in dict.fromkeys(term for terms in methods.values() for term in terms.names):
-        having = {name: terms for name, terms in methods.items() if term in terms.names}
-        defaults = dict.fromkeys(str(terms.weights.get(term, 0.0)) for terms in having.values())
-        said = next((terms.docs[term] for terms in having.values() if term in terms.docs), "")
-        yield Key(f"weights.{term}", "number ≥ 0", " or ".join(defaults), f"{', '.join(having)}: {said}")
+    """The terms of all methods; one of which several say the same is told once, with each one's weight."""
+    having: dict[tuple[str, str], list[str]] = {}
+    for method, terms in methods.items():
+        for term in terms.names:
+            having.setdefault((term, terms.docs.get(term, "")), []).append(method)
+    names = dict.fromkeys(term for term, _ in having)
+    for term, said in sorted(having, key=lambda key: list(names).index(key[0])):
+        found = having[term, said]
+        defaults = dict.fromkeys(str(methods[method].weights.get(term, 0.0)) for method in found)
+        yield Key(f"weights.{term}", "number ≥ 0", " or ".join(defaults), f"{_whose(found, methods)}: {said}")
 
 
 def _method_options(methods: dict[str, Terms]) -> Iterator[Key]:
@@ -109,7 +113,16 @@ def _method_options(methods: dict[str, Terms]) -> Iterator[Key]:
             having.setdefault((name, repr((option.default, option.allowed))), []).append((method, option))
     for (name, _), found in having.items():
         option = found[0][1]
-        yield _of_option(f"options.{name}", option, f"{', '.join(method for method, _ in found)}: {option.doc}")
+        whose = _whose([method for method, _ in found], methods)
+        yield _of_option(f"options.{name}", option, f"{whose}: {option.doc}")
+
+
+def _whose(found: Sequence[str], methods: Iterable[str]) -> str:
+    """Some of the methods by name, or where they are most of them, the others."""
+    others = [method for method in methods if method not in found]
+    if len(found) <= len(others) or not others:
+        return ", ".join(found) if others else "all"
+    return f"all but {', '.join(others)}"
 
 
 def _of_option(name: str, option: Option, doc: str) -> Key:

@@ -22,6 +22,8 @@ from segkd.recipe import DistillRecipe
 from segkd.runs.place import Place
 from segkd.training.distiller import Distiller
 
+TRIALS = 3
+"""Steps that tell how many fit into a budget, after one that warms up: with it a run, so that both of a method's stages are seen."""
 SPARE = 0.9
 """Share of the memory that is left which a larger batch may fill: evaluating and saving need some too."""
 LIBRARIES_MB = 1024
@@ -63,6 +65,9 @@ def _length_and_memory(recipe: DistillRecipe, place: Place, game: Distiller, cos
     learning = sides.pop("student", 0.0)
     step = max(learning, sum(sides.values())) if game.in_threads else learning + sum(sides.values())
     lines = [f"{_steps(recipe, step)}, evaluations and checkpoints not counted"]
+    last = game.method.rules.steps - 1
+    if later := {WORDS[name] for name in game.method.moves(last)} - {WORDS[name] for name in costs}:
+        lines[0] += f"; nor is a later stage, of each {' and '.join(sorted(later))}"
     left, batch, bank = _left_mb(place), recipe.run.batch, bank_mb(game)
     if costs and left is not None and ranks.size() == 1:
         fixed = held_mb(game) + (0 if place.device.type == "cuda" else LIBRARIES_MB)
@@ -101,7 +106,7 @@ def _left_mb(place: Place) -> float | None:
     return None if left is None or own is None else left + own
 
 
-def steps_for(seconds: float, play: Callable[[int], object], trials: int = 3) -> int:
+def steps_for(seconds: float, play: Callable[[int], object], trials: int = TRIALS) -> int:
     """How many steps fit into `seconds`: the median of `trials` played steps, after one that warms up; at least 1."""
     play(0)
     times = []

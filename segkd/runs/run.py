@@ -29,7 +29,7 @@ from segkd.machine.device import machine
 from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, filled, with_values
 from segkd.recipe.values import seconds_of
-from segkd.runs.costs import steps_for
+from segkd.runs.costs import TRIALS, steps_for
 from segkd.runs.finished import finished
 from segkd.runs.folder import (
     METHOD,
@@ -181,7 +181,7 @@ class Run(ABC, Generic[AnyRecipe]):
                 if steps.get("budget") == run.budget:
                     self.recipe = with_values(self.recipe, {"run.steps": steps["steps"]})
                 else:
-                    game = self.build(with_values(self.recipe, {"run.steps": 10}))
+                    game = self.build(with_values(self.recipe, {"run.steps": TRIALS + 1}))
                     fit = ranks.broadcast(steps_for(run.budget, game.play))
                     self.recipe = with_values(self.recipe, {"run.steps": fit})
             self.game = self.build(self.recipe)

@@ -48,3 +48,17 @@ class Generator(Source):
         with self.passes.through(painter):
             images = painter.train()(z, size)
         return Batch(self.finished(wide(images), move), latents=z)
+
+
+class Live(Source):
+    """Images of another source's generator as it is now, where that source's own are those of its average."""
+
+    def __init__(self, start: Generator) -> None:
+        super().__init__()
+        self.start = start
+
+    @torch.no_grad()
+    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
+        """`batch` images of `size`; no buffer moves."""
+        with untouched_statistics(self.start.network):
+            return self.start._painted(self.start.network, batch, size, move)

@@ -85,6 +85,7 @@ LOSSES: dict[str, Loss] = {
     "softened": lambda s, t: (s.float() * labels.softened(s.shape[1], 0.8)[0].view(1, -1, 1, 1)).mean(),
     "cross_entropy": lambda s, t: labels.cross_entropy(s, t.float().argmax(1), labels.softened(s.shape[1], 0.8), 20.0),
     "attention": lambda s, t: (features.attention(s) * torch.arange(s.shape[2] * s.shape[3]).view(s.shape[2:])).sum(),
+    "sameness": lambda s, t: features.sameness(s, t),
     "attention_distance": lambda s, t: features.attention_distance([s], [t]),
     **{f"batchnorm_distance {kind}": lambda s, t, kind=kind: statistics.batchnorm_distance(layers(s, t), kind)
        for kind in ("mean", "sum", "scaled")},

@@ -1,10 +1,10 @@
-"""Maps of attention against loops in float64: value and gradient."""
+"""Maps of attention, and how unlike images are, against loops in float64: value and gradient."""
 
 import numpy as np
 import pytest
 import torch
 
-from segkd.losses.features import attention, attention_distance
+from segkd.losses.features import attention, attention_distance, sameness
 
 SHAPES = [((2, 3, 4, 5), (2, 7, 4, 5)), ((1, 1, 2, 3), (1, 4, 2, 3)), ((3, 2, 1, 6), (3, 2, 1, 6))]
 
@@ -79,3 +79,51 @@ def test_bf16_is_judged_in_fp32():
 def test_no_maps_are_an_error(lists):
     with pytest.raises(ValueError, match="none to compare"):
         attention_distance(*lists)
+
+
+def pooled(maps: np.ndarray) -> np.ndarray:
+    """Means over windows of an eighth of each side, as one vector of length 1."""
+    channels, height, width = maps.shape
+    down, right = max(1, height // 8), max(1, width // 8)
+    cells = [
+        maps[c, i * down : (i + 1) * down, j * right : (j + 1) * right].mean()
+        for c in range(channels) for i in range(height // down) for j in range(width // right)
+    ]  # fmt: skip
+    return np.array(cells) / np.sqrt(np.square(cells).sum())
+
+
+def sameness_reference(maps: np.ndarray, logits: np.ndarray) -> float:
+    total, pairs = 0.0, len(maps) // 2
+    for pair in range(pairs):
+        one, other = 2 * pair, 2 * pair + 1
+        p, q = (np.exp(x) / np.exp(x).sum(axis=0) for x in (logits[one], logits[other]))
+        unlike = np.sqrt(sum(((p - q)[:, i, j] ** 2).sum() for i, j in np.ndindex(p.shape[1:])) / p[0].size)
+        gap = pooled(maps[one]) - pooled(maps[other])
+        total += unlike / (np.sqrt(gap @ gap) + 1e-3)
+    return total / pairs
+
+
+@pytest.mark.parametrize(("maps", "logits"), [((4, 2, 3, 5), (4, 3, 4, 2)), ((3, 1, 17, 8), (3, 2, 2, 2))])
+def test_sameness_and_its_gradient(maps, logits):
+    x, y = drawn(maps, logits)
+    f, t = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (x, y))
+    value = sameness(f, t)
+    assert value.item() == pytest.approx(sameness_reference(x, y), rel=1e-9)
+    for index, gradient in enumerate(torch.autograd.grad(value, [f, t])):
+        for place in list(np.ndindex(gradient.shape))[::7]:
+            around = []
+            for step in (1e-6, -1e-6):
+                moved = [x.copy(), y.copy()]
+                moved[index][place] += step
+                around.append(sameness_reference(*moved))
+            assert gradient[place].item() == pytest.approx((around[0] - around[1]) / 2e-6, abs=1e-5)
+
+
+def test_images_that_look_the_same_to_the_teacher_are_the_worst():
+    maps, logits = (torch.tensor(x).float() for x in drawn((2, 3, 8, 8), (2, 4, 8, 8)))
+    assert sameness(maps[:1].repeat(2, 1, 1, 1), logits) > 100 * sameness(maps, logits) > 0
+    assert sameness(maps, logits[:1].repeat(2, 1, 1, 1)) == 0
+    noise = torch.tensor(drawn((2, 3, 64, 64))[0]).float()
+    assert sameness(maps[:1].repeat(2, 1, 8, 8) + 0.1 * noise, logits) > 5 * sameness(maps, logits), (
+        "noise is no difference"
+    )
