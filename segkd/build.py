@@ -49,7 +49,7 @@ from segkd.synthesis.label_maps import LabelMaps
 from segkd.synthesis.mixed import Mixed
 from segkd.synthesis.noise import Noise
 from segkd.synthesis.pictures import Pictures
-from segkd.synthesis.pixels import Pixels
+from segkd.synthesis.pixels import Descent, Pixels
 from segkd.synthesis.source import Move, Sampling, Source
 from segkd.synthesis.translator import Translator, Unet
 from segkd.training.distiller import Distiller
@@ -341,7 +341,7 @@ def source_of(
 
     main = source(synth.kind)
     if refines:
-        main = Pixels(main, synth.refine, low, high)
+        main = Pixels(main, Descent(synth.refine), low, high)
     if synth.mix:
         main = Mixed(main, {kind: (source(kind), share) for kind, share in synth.mix.items()})
         for kind, count in main.counts(recipe.run.batch).items():
@@ -369,7 +369,12 @@ def distiller_of(
     _check_method(recipe, method)
     source = source_of(recipe, teacher, device, passes, bool(method.terms("source")), synth.refine > 0)
     with nullcontext() if own is None else own.blamed():
-        source = method.source_around(source).to(device)
+        method.meet(teacher)
+        source = method.source_around(made := source).to(device)
+    if synth.refine and isinstance(source, Pixels) and source is not made:
+        raise RecipeError(
+            [f"synth.refine: images follow the terms of {recipe.method} as its options say; set synth.refine=0"]
+        )
     if method.terms("source") and not source.learns:
         raise RecipeError(
             [f"synth.kind: {synth.kind} cannot learn, and {recipe.method} needs a generator: {GENERATORS}"]
@@ -380,12 +385,13 @@ def distiller_of(
         except ValueError as error:
             raise RecipeError([f"run.sync_bn: {error}"]) from error
     recorded = recorded_of(recipe.teacher, teacher)
-    if recorded is None and method.terms("source") and method.chosen.get("bn", 0) > 0:
+    refines = synth.refine > 0 or isinstance(source, Pixels)
+    moves = bool(method.terms("source") or (refines and method.terms("pixels")))
+    if recorded is None and moves and method.chosen.get("bn", 0) > 0:
         check_statistics(teacher.network, recipe.teacher.weights or "teacher")
     sizes = (synth.size, *synth.sizes)
     if recipe.game.logits == "head":
         _check_heads(teacher, student, sizes)
-    moves = bool(method.terms("source") or (synth.refine and method.terms("pixels")))
     _try_networks(recipe, teacher, student, source, device, bf16, moves)
     return Distiller(
         method, _networks_of(recipe, teacher, student, device, passes, recorded),

@@ -166,8 +166,11 @@ def recipe_of(path: Path, *overrides: str) -> DistillRecipe:
 
 def little_of(path: Path, *overrides: str) -> list[str]:
     """Overrides that make a method's game small."""
-    synth = recipe_of(path, *overrides).synth
+    recipe = recipe_of(path, *overrides)
+    synth = recipe.synth
     values = SMALL | ({"synth.replay": 3} if synth.replay else {})
+    if "updates" in recipe.options:
+        values |= {"options.updates": 2}
     if synth.kind == "images":
         values |= {"data.name": "camvid", "data.final": None}
     return [f"{key}={value if value is not None else 'null'}" for key, value in values.items()]

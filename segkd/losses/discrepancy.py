@@ -44,6 +44,17 @@ def channel_wise(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> 
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=2).mean()
 
 
+def jensen_shannon(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """Jensen-Shannon divergence of logits (N,C,H,W) over C, in nats, averaged over N, H and W: how far they disagree.
+
+    Of their softmax at `temperature`, cut to [0.01, 0.99] as in the authors' code: so it is 0 to log 2 of two classes, and
+    more or less than that of many. Source: arXiv:1912.08795 (R_compete), at every pixel.
+    """
+    p, q = (torch.softmax(wide(logits) / temperature, dim=1).clamp(0.01, 0.99) for logits in (teacher, student))
+    middle = torch.log((p + q) / 2)
+    return ((p * (p.log() - middle) + q * (q.log() - middle)) / 2).sum(dim=1).mean()
+
+
 def discrepancy(student: Tensor, teacher: Tensor, kind: str = "l1", temperature: float = 1.0) -> Tensor:
     """`l1`, `kl` or their sum of logits (N,C,H,W): a scalar >= 0, and 0 for equal logits."""
     if kind not in KINDS:

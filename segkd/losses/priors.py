@@ -32,3 +32,15 @@ def smoothness(images: Tensor) -> Tensor:
     so that a weight carries over between sizes, and no diagonal neighbours.
     """
     return total_variation(wide(images), reduction="mean").mean()
+
+
+def magnitude(images: Tensor) -> Tensor:
+    """The root of the mean square of each image (N,C,H,W), averaged over N: how far pixels are from 0, the mean of training.
+
+    Source: arXiv:1912.08795 (a_l2), without the square, as in the authors' code. Differs: a mean in place of a sum over pixels.
+    """
+    images = wide(images).flatten(1)
+    # Exact, since the root takes the scale out again, and the squares of large numbers stay finite.
+    scale = images.detach().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(images.dtype).tiny)
+    length = torch.linalg.vector_norm(images / scale, dim=1) / images.shape[1] ** 0.5
+    return (scale.squeeze(1) * length).mean()

@@ -24,14 +24,14 @@ class Statistics(Protocol):
     running_var: Tensor
 
 
-def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean") -> Tensor:
+def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean", first: float = 1.0) -> Tensor:
     """Distance of batch statistics to running statistics; norms are not squared.
 
     `sum`: the sum over layers l of |mu_l - rm_l|_2 + |v_l - rv_l|_2, the published plain form (arXiv:1912.08795 with
     unsquared norms; arXiv:2104.05382 names the judge). `mean`: the mean over layers of the same, divided by sqrt(C_l),
     so that one weight serves teachers of any depth and width. `scaled`: as `mean`, but every channel's differences are
     in units of its own running standard deviation and variance, so that loud layers do not drown quiet ones. The
-    batch is that of all processes.
+    batch is that of all processes. `first` is the weight of the first layer, by which nothing else grows lighter.
     Differs: `mean` and `scaled` are ours.
 
     Raises:
@@ -53,4 +53,5 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
             mean, var = mean / unit.sqrt(), var / unit
         share = 1.0 if reduction == "sum" else len(layers) * mean.numel() ** 0.5
         distances.append((vector_norm(mean) + vector_norm(var)) / share)
+    distances[0] = first * distances[0]
     return torch.stack(distances).sum()

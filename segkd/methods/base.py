@@ -159,6 +159,9 @@ class Method(nn.Module):
         self.chosen[name] = weight
         self.further += (name,)
 
+    def meet(self, teacher: nn.Module) -> None:
+        """Look at the teacher (`segkd.models.teacher.Teacher`) once, before the source is made and anything is played."""
+
     def source_around(self, source: nn.Module) -> nn.Module:
         """What draws the images: the recipe's source, or one of the method's own around it (`segkd.synthesis.source.Source`)."""
         return source

@@ -20,7 +20,7 @@ class CGDD(DDAD):
     preset gives weight. Its weights are ours.
 
     Options:
-        sure: probability of a map's class in what the teacher is to answer; the other classes share the rest.
+        sure: probability of a map's class in what the teacher is to answer.
     """
 
     student, source, pixels = ("kd",), ("ce", "bn", "balance", "adv"), ("ce", "bn")

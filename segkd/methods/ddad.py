@@ -46,7 +46,7 @@ class DDAD(Method):
         return super().weight(name, step) * (min(1.0, (step + 1) / ramp) if ramp > 0 else 1.0)
 
     def kd(self, v: View) -> Tensor:
-        """Student: distance to the teacher's logits, as `options.discrepancy` says."""
+        """Student: distance to the teacher's logits (`options.discrepancy`)."""
         return discrepancy(v.s, v.t, self.options["discrepancy"], self.options["temperature"])
 
     def adv(self, v: View) -> Tensor:
@@ -59,7 +59,7 @@ class DDAD(Method):
         return batchnorm_distance(v.statistics, self.options["bn"])
 
     def balance(self, v: View) -> Tensor:
-        """Generator: all classes should appear, over batch and pixels."""
+        """Generator: all classes should appear."""
         return balance(v.t)
 
     def one_hot(self, v: View) -> Tensor:
@@ -67,5 +67,5 @@ class DDAD(Method):
         return one_hot(v.t)
 
     def tv(self, v: View) -> Tensor:
-        """Refined images: areas should stay as smooth as in photographs, which steps of single pixels roughen."""
+        """Refined images: areas should stay as smooth as in photographs."""
         return smoothness(v.x)

@@ -78,10 +78,12 @@ LOSSES: dict[str, Loss] = {
     "kl": discrepancy.kl,
     **{f"kl at {t}": lambda s, t, tau=t: discrepancy.kl(s, t, tau) for t in (0.1, 20.0)},
     "channel_wise": discrepancy.channel_wise,
+    "jensen_shannon": discrepancy.jensen_shannon,
     **{f"discrepancy {kind}": lambda s, t, kind=kind: discrepancy.discrepancy(s, t, kind, 2.0) for kind in discrepancy.KINDS},
     "balance": lambda s, t: priors.balance(s),
     "one_hot": lambda s, t: priors.one_hot(s),
     "smoothness": lambda s, t: priors.smoothness(s),
+    "magnitude": lambda s, t: priors.magnitude(s),
     "softened": lambda s, t: (s.float() * labels.softened(s.shape[1], 0.8)[0].view(1, -1, 1, 1)).mean(),
     "cross_entropy": lambda s, t: labels.cross_entropy(s, t.float().argmax(1), labels.softened(s.shape[1], 0.8), 20.0),
     "attention": lambda s, t: (features.attention(s) * torch.arange(s.shape[2] * s.shape[3]).view(s.shape[2:])).sum(),
@@ -124,7 +126,7 @@ def terms() -> dict[str, Loss]:
 
 def view_of(student: Tensor, teacher: Tensor) -> View:
     values = {
-        "z": student.flatten(1), "x": student, "s": student, "t": teacher, "s_features": [student], "t_features": [teacher],
+        "z": student.float().clamp(-9, 9).mean((2, 3))[:, None].repeat(1, student.shape[1], 1).softmax(2), "x": student, "s": student, "t": teacher, "s_features": [student], "t_features": [teacher],
         "statistics": layers(student, teacher), "labels": teacher.argmax(1),
     }  # fmt: skip
     return View(values, lambda images: teacher, lambda images: student, lambda images: teacher.detach())

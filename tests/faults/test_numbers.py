@@ -23,7 +23,7 @@ from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.source import Move, Source
 from segkd.synthesis.translator import Translator
 from segkd.training.teaching import Objective, Teaching
-from tests.methods.conftest import tiers
+from tests.methods.conftest import inverts, tiers
 
 BAD = (math.nan, math.inf, -math.inf)
 
@@ -162,11 +162,28 @@ def refined(game: Any) -> Iterator[Injection]:
         yield "keep", name, term(name), [f"term {name}"]
 
 
+def inverted(game: Any) -> Iterator[Injection]:
+    """Where nothing else follows a judge, and all that the student learns from is kept."""
+    terms = [f"term {name}" for name in game.method.terms("student")]
+    yield "student", "bank", PLACES["bank"], terms
+    yield from (("student", name, term(name), [f"term {name}"]) for name in game.method.terms("student"))
+    judges = game.method.terms("pixels")
+    spoils = PLACES["images"]  # by a NaN: an infinity is cut to the range's end
+    places = {"teacher out": PLACES["teacher out"], "images": lambda game, value: spoils(game, math.nan)}
+    places |= {"statistics": PLACES["statistics"]} if "statistics" in game.needs["pixels"] else {}
+    for place, inject in places.items():
+        yield "keep", place, inject, ["images", "logits", *(f"term {name}" for name in judges)]
+    for name in judges:
+        yield "keep", name, term(name), [f"term {name}"]
+
+
 Way = tuple[tuple[str, ...], Callable[[Any], Iterator[Injection]]]
 
 
 def ways(case: str) -> list[Way]:
     """How a method may be played: overrides, and what is injected then."""
+    if inverts(case):
+        return [((), inverted)]
     plain: list[Way] = [
         (("synth.replay=0", "game.keep_moves=0"), live),
         (("synth.replay=3", "game.keep_moves=1"), kept),
@@ -221,9 +238,8 @@ def test_a_number_that_is_none_changes_nothing_and_is_named(row, tiny, case: str
 @pytest.mark.row("N1")
 def test_more_than_max_bad_of_one_player_end_the_run(row, tiny, case: str):
     """Also where the other player's moves go well: a player that is always refused learns nothing."""
-    game = tiny.game(
-        case, *weighed(case), "synth.replay=0", "game.keep_moves=0", "game.student_moves=1", "game.synth_moves=1"
-    )
+    bank = () if inverts(case) else ("synth.replay=0", "game.keep_moves=0")
+    game = tiny.game(case, *weighed(case), *bank, "game.student_moves=1", "game.synth_moves=1")
     assert game.refusals.max_bad == 5
     for player in ("student", "source") if game.source.player is not None else ("student",):
         with term(game.method.terms(player)[0])(game, math.nan), pytest.raises(NumbersError) as caught:

@@ -9,14 +9,14 @@ from segkd.foundation.files import sha256
 from segkd.players.refusals import Verdict
 from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.pixels import Pixels
-from tests.methods.conftest import tiers
+from tests.methods.conftest import inverts, tiers
 from tests.methods.test_common import modules, only, players
 
 KEEPING = ("synth.replay=2", "game.keep_moves=1")
 
 
 def refines(case):
-    return ("synth.refine=1",) if method_terms()[case.partition(".")[0]].pixels else ()
+    return ("synth.refine=1",) if method_terms()[case.partition(".")[0]].pixels and not inverts(case) else ()
 
 
 def spoil(game):

@@ -93,6 +93,9 @@ def toy(name: str, choice: str, folder: Path) -> DistillRecipe | TeachRecipe:
     overrides = [f"method={method}", f"variant={variant or 'null'}"] if choice else []
     overrides += [*TOYS[type(load(name, overrides))], *SHORT, f"run.dir={folder}/run"]
     recipe = load(name, overrides)
+    if "updates" in getattr(recipe, "options", ()):
+        overrides.append("options.updates=2")
+        recipe = load(name, overrides)
     if isinstance(recipe, DistillRecipe) and not Path(recipe.teacher.weights).is_file():  # it is still to be taught
         return load(name, [*overrides, f"teacher.weights={made(recipe, folder / 'teacher.safetensors')}"])
     return recipe

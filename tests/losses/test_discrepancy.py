@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.losses.discrepancy import channel_wise, discrepancy, kl, l1, l2
+from segkd.losses.discrepancy import channel_wise, discrepancy, jensen_shannon, kl, l1, l2
 
 SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (3, 2, 5, 7), (1, 11, 3, 5)]
 
@@ -186,3 +186,37 @@ def test_a_mean_over_pixels_does_not_know_the_size():
 def test_unknown_kind():
     with pytest.raises(ValueError, match="'l2': expected one of l1, kl, l1"):
         discrepancy(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), "l2")
+
+
+def jensen_shannon_reference(student: np.ndarray, teacher: np.ndarray, tau: float) -> float:
+    total, places = 0.0, 0
+    for index in np.ndindex(student.shape[0], *student.shape[2:]):
+        place = (index[0], slice(None), *index[1:])
+        p, q = (np.clip(np.exp(log_softmax(logits[place] / tau)), 0.01, 0.99) for logits in (teacher, student))
+        total += (
+            sum(a * math.log(2 * a / (a + b)) + b * math.log(2 * b / (a + b)) for a, b in zip(p, q, strict=True)) / 2
+        )
+        places += 1
+    return total / places
+
+
+@pytest.mark.parametrize("tau", [3.0, 1.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_jensen_shannon(shape, tau):
+    student, teacher = pair(shape)
+    value, gradient = value_and_gradient(jensen_shannon, student, teacher, tau)
+    assert value == pytest.approx(jensen_shannon_reference(student, teacher, tau), rel=1e-4, abs=1e-7)
+    for index in list(np.ndindex(shape))[:: max(1, student.size // 20)]:
+        up, down = student.copy(), student.copy()
+        up[index] += 1e-5
+        down[index] -= 1e-5
+        slope = (jensen_shannon_reference(up, teacher, tau) - jensen_shannon_reference(down, teacher, tau)) / 2e-5
+        assert gradient[index] == pytest.approx(slope, rel=1e-3, abs=1e-6)
+
+
+def test_jensen_shannon_goes_both_ways_up_to_log_2():
+    student, teacher = (torch.tensor(a, dtype=torch.float32) for a in pair((2, 2, 4, 5)))
+    assert jensen_shannon(student, teacher).item() == pytest.approx(jensen_shannon(teacher, student).item(), rel=1e-5)
+    assert jensen_shannon(teacher, teacher).item() == pytest.approx(0, abs=1e-7)
+    sure = torch.tensor([99.0, -99.0]).view(1, 2, 1, 1)
+    assert 0.9 * math.log(2) < jensen_shannon(sure, -sure).item() < math.log(2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.losses.priors import balance, one_hot, smoothness
+from segkd.losses.priors import balance, magnitude, one_hot, smoothness
 
 SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (1, 11, 3, 5), (3, 2, 5, 7)]
 
@@ -58,7 +58,22 @@ def smoothness_reference(images: np.ndarray) -> tuple[float, np.ndarray]:
     return value, gradient
 
 
-LOSSES = [(balance, balance_reference), (one_hot, one_hot_reference), (smoothness, smoothness_reference)]
+def magnitude_reference(images: np.ndarray) -> tuple[float, np.ndarray]:
+    """The value, and its gradient x / (n * pixels * length)."""
+    value, gradient, numbers = 0.0, np.zeros_like(images), images[0].size
+    for n, image in enumerate(images):
+        length = math.sqrt(sum(x * x for x in image.ravel()) / numbers)
+        value += length / len(images)
+        gradient[n] = image / length / numbers / len(images)
+    return value, gradient
+
+
+LOSSES = [
+    (magnitude, magnitude_reference),
+    (balance, balance_reference),
+    (one_hot, one_hot_reference),
+    (smoothness, smoothness_reference),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -145,3 +160,15 @@ def test_a_slope_is_as_smooth_as_a_step_and_noise_is_not():
     assert smoothness(slope).item() == pytest.approx(2 / 8) == smoothness(step).item()
     assert smoothness(torch.randn(2, 3, 5, 9)) > 1
     assert smoothness(torch.full((2, 3, 5, 9), 7.0)).item() == 0
+
+
+def test_the_magnitude_of_nothing_is_0_with_a_gradient_and_does_not_know_the_size():
+    x = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    magnitude(x).backward()
+    assert magnitude(x).item() == 0 and torch.isfinite(x.grad).all()
+    assert (
+        magnitude(torch.full((2, 3, 5, 9), -2.0)).item()
+        == pytest.approx(2)
+        == magnitude(torch.full((1, 3, 2, 2), 2.0)).item()
+    )
+    assert magnitude(torch.full((2, 3, 5, 9), 1e30)).item() == pytest.approx(1e30)

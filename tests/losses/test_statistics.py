@@ -66,6 +66,14 @@ def test_gradient(reduction):
             np.testing.assert_allclose(found_.numpy(), (share * gap / gap.norm() / scale).numpy(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "scaled"])
+def test_the_first_layer_may_weigh_more(reduction):
+    found = layers((3, 5, 2))
+    share = 1 if reduction == "sum" else 1 / 3
+    wanted = reference(found, reduction) + 9 * share * reference(found[:1], reduction)
+    assert batchnorm_distance(found, reduction, 10.0).item() == pytest.approx(wanted, rel=1e-6)
+
+
 def test_the_mean_is_what_is_meant_unless_another_is_named():
     found = layers((4, 7))
     assert batchnorm_distance(found).item() == batchnorm_distance(found, "mean").item()

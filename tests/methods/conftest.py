@@ -18,6 +18,12 @@ def cases() -> list[str]:
     return [*(case for method, found in variants.items() for case in found or [method]), "ddad.segkd+SegNet"]
 
 
+def inverts(case: str) -> bool:
+    """Whether nothing but the images themselves follows judges: they are made as they are kept."""
+    terms = method_terms()[case.partition(".")[0]]
+    return bool(terms.pixels) and not terms.source
+
+
 def tiers(variants: bool = False) -> list[object]:
     """The cases of a row of the fault matrix: `FIRST` in each commit's tests, by one variant each or by all `variants`.
 

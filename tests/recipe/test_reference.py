@@ -51,7 +51,7 @@ def test_the_defaults_are_those_that_hold() -> None:
     [
         ("game.student_moves", ["game.student_moves"]),
         ("student.optim", [f"student.optimizer.{key}" for key in ("name", "lr", "momentum", "weight_decay", "betas", "clip")]),
-        ("lr", ["student.optimizer.lr", "synth.optimizer.lr", "train.optimizer.lr"]),
+        ("lr", ["options.lr", "student.optimizer.lr", "synth.optimizer.lr", "train.optimizer.lr"]),
         ("output", ["teacher.output", "output"]),
     ],
 )  # fmt: skip

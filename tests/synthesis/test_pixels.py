@@ -6,7 +6,7 @@ import torch
 
 from segkd.machine.snapshot import Snapshot
 from segkd.synthesis.noise import Noise
-from segkd.synthesis.pixels import PACE, Pixels
+from segkd.synthesis.pixels import PACE, Descent, Pixels
 from segkd.synthesis.source import Batch, Move
 
 LOW, HIGH = torch.tensor([-1.0, -2.0, 0.0]), torch.tensor([1.0, 2.0, 4.0])
@@ -27,7 +27,7 @@ class Judge:
 
 
 def refined(steps, x, loss):
-    return Pixels(Noise(LOW, HIGH), steps, LOW, HIGH).refined(Batch(x), Judge(loss)).images
+    return Pixels(Noise(LOW, HIGH), Descent(steps), LOW, HIGH).refined(Batch(x), Judge(loss)).images
 
 
 def images():
@@ -66,7 +66,7 @@ def test_each_process_moves_its_own_images_at_one_pace():
             super().update(player, loss)
 
     judge = Watching(lambda x: x.sum())
-    Pixels(Noise(LOW, HIGH), 2, LOW, HIGH).refined(Batch(images()), judge)
+    Pixels(Noise(LOW, HIGH), Descent(2), LOW, HIGH).refined(Batch(images()), judge)
     player = judge.player
     assert (player.name, player.schedule.name, player.shared, player.average) == ("pixels", "constant", False, None)
 
@@ -77,15 +77,19 @@ def test_what_they_begin_with_learns():
             self.given = given
 
     start = Learning(LOW, HIGH)
-    assert Pixels(start, 2, LOW, HIGH).improve(4, (5, 7), "judge") is None and start.given == (4, (5, 7), "judge")
+    assert Pixels(start, Descent(2), LOW, HIGH).improve(4, (5, 7), "judge") is None and start.given == (
+        4,
+        (5, 7),
+        "judge",
+    )
 
 
 def test_it_has_no_state():
-    assert not Pixels(Noise(LOW, HIGH), 3, LOW, HIGH).state()
+    assert not Pixels(Noise(LOW, HIGH), Descent(3), LOW, HIGH).state()
 
 
 def test_only_what_is_to_be_kept_follows_its_judge():
-    source, move = Pixels(Noise(LOW, HIGH), 2, LOW, HIGH), Move(0, 3, 1)
+    source, move = Pixels(Noise(LOW, HIGH), Descent(2), LOW, HIGH), Move(0, 3, 1)
     raw = source.draw(2, (5, 7), move).images
     assert torch.equal(raw, Noise(LOW, HIGH).draw(2, (5, 7), move).images)
     kept = source.draw(2, (5, 7), move, Judge(lambda x: x.square().sum())).images
@@ -107,7 +111,7 @@ def test_images_stay_in_their_range():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_step_whose_gradient_is_not_finite_is_refused(bad):
     x, judge = images(), Judge(lambda x: (x * bad).sum())
-    found = Pixels(Noise(LOW, HIGH), 2, LOW, HIGH).refined(Batch(x), judge).images
+    found = Pixels(Noise(LOW, HIGH), Descent(2), LOW, HIGH).refined(Batch(x), judge).images
     assert [bool(verdict.refused) for verdict in judge.verdicts] == [True, True]
     torch.testing.assert_close(
         found, x.clamp(LOW.view(1, 3, 1, 1) + 0.01 * REACH, HIGH.view(1, 3, 1, 1) - 0.01 * REACH)
@@ -124,7 +128,7 @@ def test_what_an_image_was_made_from_stays_with_it():
             return super().__call__(batch)
 
     judge = Seeing(lambda x: x.sum())
-    found = Pixels(Noise(LOW, HIGH), 1, LOW, HIGH).refined(drawn, judge)
+    found = Pixels(Noise(LOW, HIGH), Descent(1), LOW, HIGH).refined(drawn, judge)
     assert all(b.labels is drawn.labels and b.latents is drawn.latents for b in (*seen, found))
 
 
@@ -133,3 +137,81 @@ def test_it_works_where_gradients_are_off_and_leaves_none_behind():
     with torch.no_grad():
         found = refined(2, x, lambda x: x.square().sum())
     assert not found.requires_grad and x.grad is None and not torch.equal(found, x)
+
+
+class Placed(Judge):
+    """One whose moves have a place, and which keeps what it is shown."""
+
+    def __init__(self, loss):
+        super().__init__(loss)
+        self.move, self.seen = Move(3, 5, 1, 0.5), []
+
+    def __call__(self, batch):
+        self.seen.append(batch)
+        return super().__call__(batch)
+
+    def update(self, player, loss):
+        self.lr, self.betas = player.optimizer_spec.lr, player.optimizer_spec.betas
+        super().update(player, loss)
+        self.move = self.move.next()
+
+
+def labelled(count=2, size=(8, 12)):
+    """Images whose first channel shows their ids."""
+    ids = torch.randint(2, (count, *size), generator=torch.Generator().manual_seed(1))
+    return Batch((0.3 + 0.4 * ids)[:, None] * REACH + LOW.view(1, 3, 1, 1), ids, torch.zeros(count, 4))
+
+
+def followed(how, drawn, loss=lambda x: x.square().mean()):
+    judge = Placed(loss)
+    return Pixels(Noise(LOW, HIGH), how, LOW, HIGH).refined(drawn, judge), judge
+
+
+def test_a_share_of_the_steps_is_made_at_half_the_size():
+    drawn = labelled(size=(9, 13))
+    found, judge = followed(Descent(10, half=0.66), drawn)
+    sizes = [tuple(seen.images.shape[2:]) for seen in judge.seen]
+    assert sizes == [(4, 6)] * 7 + [(9, 13)] * 3 and all(
+        seen.labels.shape[1:] == seen.images.shape[2:] for seen in judge.seen
+    )
+    assert found.images.shape == drawn.images.shape and found.labels is drawn.labels and found.latents is drawn.latents
+    assert found.images.square().mean() < drawn.images.square().mean() and not found.images.requires_grad
+    assert torch.equal(judge.seen[0].labels, drawn.labels[:, [0, 2, 4, 6]][..., [0, 2, 4, 6, 8, 10]])
+
+
+@pytest.mark.parametrize(("half", "size"), [(1.0, (4, 6)), (0.0, (8, 12))])
+def test_all_or_none_of_them_may_be(half, size):
+    found, judge = followed(Descent(3, half=half), labelled())
+    assert {tuple(seen.images.shape[2:]) for seen in judge.seen} == {size} and found.images.shape[2:] == (8, 12)
+
+
+def test_images_are_rolled_and_mirrored_with_their_maps_and_kept_as_they_were():
+    drawn = labelled()
+    found, judge = followed(Descent(24, pace=1e-6, jitter=5, flip=True), drawn)
+    ways = [(mirrored, down, right) for mirrored in (False, True) for down in range(-5, 6) for right in range(-5, 6)]
+    told = []
+    for seen in judge.seen:
+        unit = (seen.images[:, 0] - LOW[0]) / (HIGH - LOW)[0]
+        assert torch.equal((unit > 0.5).long(), seen.labels)
+        for mirrored, *by in ways:
+            rolled = drawn.labels.roll(by, (1, 2))
+            if torch.equal(seen.labels, rolled.flip(-1) if mirrored else rolled):
+                told.append((mirrored, *by))
+                break
+    assert len(told) == 24 and len(set(told)) > 15 and {mirrored for mirrored, *_ in told} == {False, True}
+    assert found.labels is drawn.labels
+    torch.testing.assert_close(found.images, drawn.images, rtol=1e-3, atol=1e-3)
+
+
+def test_how_they_are_shaken_follows_the_move_and_half_size_is_shaken_half_as_far():
+    drawn = labelled(size=(16, 24))
+    first, again = (followed(Descent(8, half=0.5, jitter=3, flip=True), drawn)[1] for _ in range(2))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(first.seen, again.seen, strict=True))
+    still = followed(Descent(8, half=0.5, jitter=1), drawn)[1]
+    assert len({tuple(s.labels.flatten().tolist()) for s in still.seen[:4]}) == 1, "half of 1 is none"
+    assert len({tuple(s.labels.flatten().tolist()) for s in still.seen[4:]}) > 1
+
+
+def test_pace_and_momentum_are_as_asked():
+    assert [followed(how, labelled())[1].__dict__[key] for how in (Descent(1, 0.2, (0.5, 0.9)), Descent(1)) for key in ("lr", "betas")] == [
+        0.2, (0.5, 0.9), PACE, (0.9, 0.999)]  # fmt: skip

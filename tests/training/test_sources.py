@@ -11,7 +11,7 @@ from segkd.foundation.errors import NumbersError
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.synthesis.architectures import dcgan
 from segkd.synthesis.generator import Generator
-from segkd.synthesis.pixels import Pixels
+from segkd.synthesis.pixels import Descent, Pixels
 from segkd.synthesis.source import Batch, Source
 from segkd.training.distiller import Distiller
 from segkd.training.signals import Interrupted
@@ -83,7 +83,7 @@ def kinds(game):
     start = game.source
     low, high = start.network.range(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)).view(3, 2).unbind(1)
     return {
-        "pixels": lambda: Pixels(start, 3, low, high),
+        "pixels": lambda: Pixels(start, Descent(3), low, high),
         "restarts": lambda: Restarts(start),
         "meta": lambda: Meta(start, Optimizer("adam", 0.01)),
     }
