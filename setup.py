@@ -44,6 +44,8 @@ setup(
         "ruamel.yaml>=0.19",
         "filelock>=4.3.1",
         "tqdm>=4.66",
+        "matplotlib>=3.8",  # curves
+        "jinja2>=3.1",
         "safetensors>=0.4.3",
         "huggingface_hub>=0.24",
         "h5py>=3.10",  # with scipy, for NYUv2's official files
@@ -65,7 +67,7 @@ setup(
     packages=[*find_packages(include=["segkd", "segkd.*"]), "segkd.recipes"],
     package_dir={"segkd.recipes": "recipes"},
     package_data={
-        "segkd": ["py.typed"],
+        "segkd": ["py.typed", "reporting/*.html"],
         "segkd.recipes": [
             "*.yaml",
             "base/*.yaml",

@@ -19,10 +19,9 @@ from segkd.foundation.errors import ArgumentError, SegkdError
 from segkd.foundation.files import check_target
 from segkd.foundation.resize import Size
 from segkd.models.own import OwnNetwork
-from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, find, load
-from segkd.recipe.given import RECIPE
+from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, load
 from segkd.recipe.loading import Source
-from segkd.recipe.sources import CHECKOUT, PACKAGED, Overrides
+from segkd.recipe.sources import Overrides, recipe_name
 from segkd.runs.evaluate import evaluate as measure
 from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student, own_teacher
 from segkd.runs.visualize import Job, Kind, plan_drawings
@@ -205,17 +204,6 @@ def visualize(
         loaded, jobs, kind, teacher=guide, size=size, inference=inference, device=str(device), precision=precision, done=done
     )  # fmt: skip
     return drawn
-
-
-def recipe_name(source: Source) -> str:
-    """What a run's summary calls its recipe: the name of a shipped one, which any command takes, or the file's stem."""
-    if isinstance(source, Mapping):
-        return RECIPE
-    path = find(source).resolve()
-    for folder in (PACKAGED, CHECKOUT):
-        if path.is_relative_to(folder.resolve()):
-            return path.relative_to(folder.resolve()).with_suffix("").as_posix()
-    return path.stem
 
 
 def _brought(teacher_file: str | None, teacher: object) -> OwnNetwork | None:

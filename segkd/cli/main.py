@@ -11,6 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from segkd import __version__
 from segkd.cli.bench import bench
+from segkd.cli.compare import compare
 from segkd.cli.data import data
 from segkd.cli.exits import explained
 from segkd.cli.inspect import inspect
@@ -53,5 +54,5 @@ def cli() -> None:
     """
 
 
-for verb in (distill, teach, inspect, record, evaluate, visualize, bench, data, recipes):
+for verb in (distill, teach, compare, inspect, record, evaluate, visualize, bench, data, recipes):
     cli.add_command(verb)

@@ -97,7 +97,10 @@ def opening(name: str, recipe: Recipe, state: str) -> str:
 
 
 def distilled(recipe: DistillRecipe) -> str:
-    method = f"{recipe.method} ({recipe.variant})" if recipe.variant else recipe.method
+    from segkd.recipe import variant_of
+
+    variant = variant_of(recipe)
+    method = f"{recipe.method} ({variant})" if variant else recipe.method
     return f"distilling {network(recipe.teacher)} into {network(recipe.student)} by {method}"
 
 

@@ -17,7 +17,7 @@ from segkd.recipe.blocks import (
 )
 from segkd.recipe.loading import differences, expand_root, load, presets, unset_root, with_values
 from segkd.recipe.sources import find, named, shipped
-from segkd.recipe.terms import Terms, further_terms, method_terms, read_terms
+from segkd.recipe.terms import Terms, further_terms, method_terms, read_terms, variant_of
 from segkd.recipe.versions import filled, recalled
 
 __all__ = [
@@ -48,5 +48,6 @@ __all__ = [
     "recalled",
     "shipped",
     "unset_root",
+    "variant_of",
     "with_values",
 ]

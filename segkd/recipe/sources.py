@@ -107,6 +107,17 @@ def tell(line: str) -> None:
         terminal.say(line)
 
 
+def recipe_name(source: str | Path | Mapping[str, Any]) -> str:
+    """What a run's summary calls its recipe: the name of a shipped one, which any command takes, or the file's stem."""
+    if isinstance(source, Mapping):
+        return RECIPE
+    path = find(source).resolve()
+    for folder in (PACKAGED, CHECKOUT):
+        if path.is_relative_to(folder.resolve()):
+            return path.relative_to(folder.resolve()).with_suffix("").as_posix()
+    return path.stem
+
+
 def shipped() -> list[str]:
     """The names of the shipped recipes that are complete, sorted: all but those in `base/`."""
     names: set[str] = set()

@@ -14,16 +14,19 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segkd.foundation.errors import UsageError, one_line
 from segkd.recipe.own_options import Option, Options
+
+if TYPE_CHECKING:
+    from segkd.recipe.blocks import DistillRecipe
 
 METHODS = Path(__file__).parents[1] / "methods"
 TERMS = METHODS / "terms"
 MOST_BYTES, MOST_CLASSES = 1_000_000, 200
 """Of a method's file: more than anybody writes, and little enough to be read at once."""
-_NAMES = ("student", "source", "pixels")
+_NAMES = ("student", "source", "pixels", "variants")
 _ATTRIBUTES = (*_NAMES, "weights", "options", "allowed")
 _NOT_METHODS = ("__init__", "base", "finding")
 
@@ -32,7 +35,7 @@ _NOT_METHODS = ("__init__", "base", "finding")
 class Terms:
     """A method's loss terms by name, for the student, the source and its pixels.
 
-    `weights` and `options` hold unless a recipe changes them; `docs` holds the first line that each term's function says
+    `weights` and `options` hold unless a recipe changes them; `variants` are forms of it that presets describe; `docs` holds the first line that each term's function says
     of itself.
     """
 
@@ -42,6 +45,7 @@ class Terms:
     pixels: tuple[str, ...] = ()
     docs: dict[str, str] = field(default_factory=dict, compare=False)
     options: Options = field(default_factory=dict)
+    variants: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,6 +117,18 @@ def further_terms(folder: Path = TERMS) -> dict[str, Further]:
         name = _only(_last(classes), classes, path, "term")
         found[path.stem] = Further(classes[name].doc, _terms(name, classes, path).options)
     return found
+
+
+def variant_of(recipe: DistillRecipe, own: Sequence[str] | None = None) -> str | None:
+    """The form of its method that a recipe plays; None where its variant is one of other methods, which says nothing here.
+
+    `own`: the variants that the method states; None: those of a method of segkd, and any of a user's own.
+    """
+    known = method_terms()
+    if own is None:
+        own = known[recipe.method].variants if recipe.method in known else (recipe.variant,)
+    others = {variant for terms in known.values() for variant in terms.variants}
+    return recipe.variant if recipe.variant in own or recipe.variant not in others else None
 
 
 def _last(classes: Mapping[str, _Class]) -> list[str]:
@@ -213,7 +229,7 @@ def _literal(name: str, value: ast.expr, path: Path) -> Any:
         raise UsageError(f"{where}: must be a literal, since recipes are checked without importing methods") from error
     if name in _NAMES:
         if not isinstance(found, tuple) or not all(isinstance(term, str) for term in found):
-            raise UsageError(f"{where}: must be a tuple of term names")
+            raise UsageError(f"{where}: must be a tuple of names")
         return found
     if name != "weights":
         if not isinstance(found, dict) or not all(isinstance(option, str) for option in found):
@@ -249,7 +265,7 @@ def _terms(name: str, classes: Mapping[str, _Class], path: Path) -> Terms:
             raise UsageError(f"{path}:{classes[name].line}: options: {key}: {one_line(error)}") from error
     return Terms(
         values.get("student", ()), values.get("source", ()), dict(values.get("weights", {})), values.get("pixels", ()), docs,
-        options,
+        options, values.get("variants", ()),
     )  # fmt: skip
 
 

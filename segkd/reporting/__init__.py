@@ -1,0 +1,1 @@
+"""What people read when runs are done: tables, pages and curves."""
