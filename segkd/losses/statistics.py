@@ -37,6 +37,12 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
     Raises:
         ValueError: no layer, or another reduction.
     """
+    distances = layer_distances(statistics, reduction)
+    return torch.cat([first * distances[:1], distances[1:]]).sum()
+
+
+def layer_distances(statistics: Iterable[Statistics], reduction: str = "mean") -> Tensor:
+    """What each layer (L,) adds to `batchnorm_distance`; raises as it does."""
     layers = list(statistics)
     if not layers:
         raise ValueError("no BatchNorm statistics were collected")
@@ -53,5 +59,4 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
             mean, var = mean / unit.sqrt(), var / unit
         share = 1.0 if reduction == "sum" else len(layers) * mean.numel() ** 0.5
         distances.append((vector_norm(mean) + vector_norm(var)) / share)
-    distances[0] = first * distances[0]
-    return torch.stack(distances).sum()
+    return torch.stack(distances)

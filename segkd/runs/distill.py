@@ -26,7 +26,7 @@ from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import try_measured
 from segkd.models.weights import weights_file
-from segkd.recipe import DistillRecipe, expand_root, with_values
+from segkd.recipe import DistillRecipe, expand_root, variant_of, with_values
 from segkd.runs import card
 from segkd.runs.costs import FirstSteps, forecast, table
 from segkd.runs.folder import METHOD, PHOTOS, STATISTICS, TEACHER, TEACHER_FILE
@@ -185,6 +185,7 @@ class Distillation(Run[DistillRecipe]):
         return {
             "notes": notes,
             "agreement": agreement[headline],
+            **self.game.monitor.shown(students[headline]),
             **{f"val_miou_{name}": found["miou"] for name, found in scores.items()},
         }
 
@@ -203,11 +204,12 @@ class Distillation(Run[DistillRecipe]):
         headline, judged = scores[self.recipe.run.headline], scores["teacher"].get("miou")
         best = headline.get("miou")
         return {
-            "method": self.recipe.method, "variant": self.recipe.variant if self.game.method.variants else None,
+            "method": self.recipe.method, "variant": variant_of(self.recipe, self.game.method.variants),
             "student_miou": best, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
             "teacher_miou": judged, "recovery": best / judged if best is not None and judged else None,
             "per_class": headline.get("per_class"), "teacher_per_class": scores["teacher"].get("per_class"),
-            "agreement": self.game.monitor.agreement(self.result(), 1 if rehearsed else 4), **self.sizes,
+            "agreement": self.game.monitor.agreement(self.result(), 1 if rehearsed else 4),
+            "agreement_shown": None if rehearsed else self.game.monitor.shown(self.result())["agreement_shown"], **self.sizes,
             "statistics_recorded_from": self.game.networks.images_recorded,
         }  # fmt: skip
 

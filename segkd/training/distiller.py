@@ -49,7 +49,7 @@ class Distiller:
         self._left: list[tuple[int, Callable[[], object]]] | None = None
         # moves of a step that a signal has cut short, and what they told
         self._begun: tuple[int, dict[str, float | Tensor]] | None = None
-        self.monitor = Monitor(networks, student, source, bank, sampling)
+        self.monitor = Monitor(networks, student, source, bank, sampling, self._judge_of_kept)
         self.moved: Callable[[float], None] = lambda share: None
         self.stopping: Callable[[], bool] = bool
         self._moves = {"student": self._student_move, "source": self._source_move, "keep": self._keep_move}
@@ -239,6 +239,12 @@ class Distiller:
             self.networks, self.method, terms, self.needs[terms], self._move(step, index), self._shown_student.train(),
             partial(self._record, step, index) if terms == "source" else None, self._ends_here,
         )  # fmt: skip
+
+    def _judge_of_kept(self, move: Move) -> TermsJudge:
+        """As for `keep`, but of images that are only looked at."""
+        return TermsJudge(
+            self.networks, self.method, "pixels", self.needs["pixels"], move, self.student.network.train()
+        )
 
     def _record(self, step: int, index: int, player: str, verdict: Verdict) -> None:
         self._leave(index, lambda: self.refusals.record(player, step, verdict))

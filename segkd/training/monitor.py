@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,14 @@ from torch.optim.swa_utils import update_bn
 
 from segkd.evaluation.agreement import agreement
 from segkd.evaluation.collapse import ASTRAY, class_shares, collapsed, distance, diversity
+from segkd.losses.statistics import layer_distances
 from segkd.machine import ranks
+from segkd.machine.snapshot import Snapshot
+from segkd.models.taps import untouched_statistics
 from segkd.players.player import Player
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.source import Move, Sampling, Source
-from segkd.training.networks import Networks
+from segkd.training.networks import Networks, TermsJudge
 
 STATISTICS = 256
 """Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
@@ -24,16 +27,23 @@ FEWEST = 8
 """Batches of which they are made at least, and where every image would have to be drawn for it."""
 
 
+LEAST_SHARE = 1e-3
+"""Of the pixels of a batch, that a class must have to count as one that it shows."""
+
+
 class Monitor:
     """Looks at a game, and changes nothing of it.
 
     Args:
         bank: what the student learns from, where there is one.
+        judge: what images of a move answer to before they are kept.
     """
 
     def __init__(
-        self, networks: Networks, student: Player, source: Source, bank: Replay | None, sampling: Sampling
-    ) -> None:
+        self, networks: Networks, student: Player, source: Source, bank: Replay | None, sampling: Sampling,
+        judge: Callable[[Move], TermsJudge],
+    ) -> None:  # fmt: skip
+        self.judge = judge
         self.networks, self.student, self.source, self.bank, self.sampling = networks, student, source, bank, sampling
         self.teacher = networks.teacher
         self._averaged: tuple[int, nn.Module] | None = None  # as `measured` made it, and after which update
@@ -73,6 +83,40 @@ class Monitor:
     def agreement(self, student: nn.Module, batches: int = 4) -> float:
         """Share of held-out synthetic pixels on which the teacher and a `measured` student agree."""
         return agreement(student, self.teacher, self.held_out(batches), bf16=self.networks.passes.bf16)
+
+    def shown(self, student: nn.Module) -> dict[str, object]:
+        """What a batch that no move uses tells, of images as the student is shown them: refined, where it is.
+
+        `agreement_shown`: share of the pixels on which a `measured` student agrees with the teacher. `diversity_shown`: see
+        `collapse.diversity`. `classes_shown`: share of the classes that have a thousandth of the pixels or more. `bn_shown`:
+        the distance of each BatchNorm layer of the teacher, in the order of execution and in units of what it remembers,
+        where a term asks for it.
+        """
+        images, asks = self._as_kept()
+        with torch.no_grad():
+            seen = self.networks.teach(images, {"statistics"} if asks else set())
+        shares = class_shares(seen["t"])
+        found: dict[str, object] = {
+            "agreement_shown": agreement(student, self.teacher, [images], bf16=self.networks.passes.bf16),
+            "diversity_shown": diversity(images), "classes_shown": float((shares >= LEAST_SHARE).float().mean()),
+        }  # fmt: skip
+        if asks:
+            distances = layer_distances(seen["statistics"], "scaled")
+            found["bn_shown"] = [round(float(value), 4) for value in distances * len(distances)]
+        return found
+
+    def _as_kept(self) -> tuple[Tensor, bool]:
+        """A batch (N,K,H,W) as it would be kept, and whether the terms for it ask for the teacher's statistics."""
+        move, network = Move(self.sampling.seed, -3, 0), self.student.network
+        training, judge = network.training, self.judge(move)
+        before = Snapshot([judge.method])
+        try:
+            with untouched_statistics(judge.student):
+                images = self.source.draw(self.sampling.batch, self.sampling.size(0), move, judge).images
+        finally:
+            before.put_back()
+            network.train(training)
+        return images, "statistics" in judge.needs
 
     @torch.no_grad()
     def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,26 @@ def test_asking_changes_nothing(tiny, case):
     assert 0 < seen["diversity"] < 2 and 0 < seen["largest_class"] <= 1 and 0 < seen["distance"] < 10
 
 
+@pytest.mark.parametrize("case", ["ddad.segkd", "ddad.pictures", "dfad", "kd"])
+def test_what_the_student_is_shown_is_looked_at_and_nothing_changes(tiny, case):
+    game = tiny.game(case, "run.batch=4")
+    game.play(0)
+    before, modes = hash_of(game.state()), [m.training for m in game.student.network.modules()]
+    student = game.monitor.measured("last")
+    seen = game.monitor.shown(student)
+    assert hash_of(game.state()) == before and [m.training for m in game.student.network.modules()] == modes
+    assert game.monitor.shown(student) == seen
+    assert all(0 <= seen[key] <= 1 for key in ("agreement_shown", "classes_shown")) and 0 < seen["diversity_shown"] < 2
+    assert ("bn_shown" in seen) == case.startswith("ddad")
+    assert all(distance > 0 for distance in seen.get("bn_shown", ()))
+
+
+def test_refined_images_are_looked_at_as_they_are_kept(tiny):
+    raw, refined = (tiny.game("ddad.segkd", "synth.augment=[]", f"synth.refine={steps}") for steps in (0, 6))
+    near, far = (sum(game.monitor.shown(game.monitor.measured("last"))["bn_shown"]) for game in (refined, raw))
+    assert near < 0.9 * far
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
