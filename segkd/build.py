@@ -381,7 +381,8 @@ def distiller_of(
         )
     if run.sync_bn:
         try:
-            synced(student), synced(source)
+            for network in (student, source, *([source.player.headline] if source.player else [])):
+                synced(network)
         except ValueError as error:
             raise RecipeError([f"run.sync_bn: {error}"]) from error
     recorded = recorded_of(recipe.teacher, teacher)

@@ -20,6 +20,7 @@ from segkd.data.sets.camvid import CAMVID
 from segkd.data.sets.nyuv2 import NYUV2_13, NYUV2_40
 from segkd.data.sets.scenes import SceneSet
 from segkd.foundation.errors import DataError, RecipeError, TeacherError
+from segkd.machine.batchnorm import SyncedBatchNorm2d
 from segkd.machine.device import device_of
 from segkd.models.building import create_network
 from segkd.recipe import blocks, load
@@ -238,3 +239,11 @@ def test_weights_of_one_logit_are_those_of_two_classes(tmp_path: Path, capsys: p
     teacher, images = build.teacher_of(block), torch.randn(1, 3, 32, 32)
     assert "teacher: one logit, of a sigmoid: above 0 it is lesion, below background" in capsys.readouterr().err
     torch.testing.assert_close(teacher(images).softmax(1)[:, 1:], network.eval()(images).sigmoid())
+
+
+def test_the_averages_of_both_players_normalise_over_all_processes_too(tiny):
+    game = tiny.game("ddad.segkd", "run.sync_bn=true", "synth.ema=0.9")
+    for player in (game.student, game.source.player):
+        for network in (player.network, player.headline):
+            kinds = {type(module) for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)}
+            assert kinds == {SyncedBatchNorm2d}
