@@ -35,6 +35,7 @@ GAMES = {  # dtype, how near processes come to one, whether networks use the sta
 }
 PLAYED = {2: list(GAMES), 4: ["float64"]}
 """What so many processes play: what is not of their number two show."""
+METHODS = ("dafl", "dfq", "mad", "rdskd", "zskt")
 
 
 def enter(rank: int, size: int, folder: str, work: Callable[[], object]) -> None:
@@ -91,18 +92,19 @@ def test_terms_are_those_of_the_whole_batch(processes, size):
 
 
 @functools.cache
-def first_moves(tiny: Tiny, name: str) -> dict[str, tuple[list[Tensor], dict[str, Tensor]]]:
+def first_moves(tiny: Tiny, name: str, case: str = "ddad.segkd") -> dict[str, tuple[list[Tensor], dict[str, Tensor]]]:
     """Gradients and terms of the first move of each player, from the same weights."""
     dtype, _, training, *overrides = GAMES[name]
     found = {}
     for player in ("student", "source"):
-        game = tiny.game("ddad.segkd", *ALONE, *overrides)
-        for module in (game.teacher, game.student.network, game.source.network):
+        game = tiny.game(case, *ALONE, *overrides)
+        painters = dict.fromkeys((game.source.player.network, game.source.player.headline))
+        for module in (game.teacher, game.student.network, *painters):
             module.to(dtype)
             if not training:
                 module.eval().train = lambda mode=True, module=module: module
-        paint = game.source.network.forward
-        game.source.network.forward = lambda z, size, paint=paint: paint(z.to(dtype), size)
+        for painter in painters:
+            painter.forward = lambda z, size, paint=painter.forward: paint(z.to(dtype), size)
         side, caught = {"student": game.student, "source": game.source.player}[player], []
         parameters = list(side.network.parameters())
 
@@ -116,19 +118,39 @@ def first_moves(tiny: Tiny, name: str) -> dict[str, tuple[list[Tensor], dict[str
     return found
 
 
+def are_alike(one: dict, other: dict, near: float) -> None:
+    """First moves of one process with the whole batch, and of one of several."""
+    for player, (whole, values) in one.items():
+        assert max(float(g.abs().max()) for g in whole) > 1e-4
+        gradients, terms = other[player]
+        assert len(gradients) == len(whole) > 10
+        assert max(float((a - b).abs().max()) for a, b in zip(gradients, whole, strict=True)) < near
+        assert terms.keys() == values.keys()
+
+
 @pytest.mark.parametrize(("size", "name"), [(size, name) for size, names in PLAYED.items() for name in names])
 def test_first_moves_are_those_of_one_process(processes, tiny, size, name):
     one, near = first_moves(tiny, name), GAMES[name][1]
-    for player, (whole, values) in one.items():
-        assert max(float(g.abs().max()) for g in whole) > 1e-4
-        for part in processes[size]:
-            gradients, terms = part[name][player]
-            assert len(gradients) == len(whole) > 10
-            assert max(float((a - b).abs().max()) for a, b in zip(gradients, whole, strict=True)) < near
-            if player == "source":  # a student's term is that of its own images; their mean is taken of gradients
-                assert terms.keys() == values.keys()
-                for term, value in values.items():
-                    assert float(terms[term]) == pytest.approx(float(value), abs=near)
+    for part in processes[size]:
+        are_alike(one, part[name], near)
+        # a student's term is that of its own images; their mean is taken of gradients
+        for term, value in one["source"][1].items():
+            assert float(part[name]["source"][1][term]) == pytest.approx(float(value), abs=near)
+
+
+def of_methods(tiny: Tiny) -> dict[str, dict]:
+    return {case: first_moves(tiny, "float64", case) for case in METHODS}
+
+
+@pytest.mark.faults
+def test_first_moves_of_other_methods_too(tiny, forks, tmp_path):
+    one, parts = of_methods(tiny), together(2, tmp_path, functools.partial(of_methods, tiny))
+    for case in METHODS:
+        for part in parts:
+            are_alike(one[case], part[case], 1e-9)
+        for term, value in one[case]["source"][1].items():  # some are means over images, and each tells that of its own
+            mean = sum(float(part[case]["source"][1][term]) for part in parts) / len(parts)
+            assert mean == pytest.approx(float(value), abs=1e-9), (case, term)
 
 
 @functools.cache
