@@ -119,6 +119,28 @@ def test_two_processes_whose_batchnorm_is_one_draw_their_samples_together(recipe
 
 
 @LINUX
+@pytest.mark.faults
+@pytest.mark.parametrize("case", ["cgdd", "adi", "zskd"])
+def test_two_processes_share_the_maps_of_one(tiny, tmp_path, forks, case):
+    """Each has its part of the maps that one process draws, and all remember what each has seen."""
+    file, place = tmp_path / "recipe.yaml", free_place()
+    file.write_text(tiny.recipe(case, "run.batch=4", "run.threads=1", "run.dir=run").to_yaml())
+    both = [forks.start(["distill", str(file)], tmp_path, Rank(rank, place)) for rank in (0, 1)]
+    alone = forks.start(["distill", str(file), "run.dir=alone"], tmp_path)
+    for run in (*both, alone):
+        assert run.wait(PATIENCE) == 0, run.said()
+    states = [checkpoint.load(checkpoint.listed(tmp_path / name / "checkpoints")[0]) for name in ("run", "alone")]
+    first, other, whole = states[0]["game"], states[0]["others"][0], states[1]["game"]
+    shares = torch.cat([part["replay"]["labels"][first["replay"]["next"]] for part in (first, other)])
+    assert case == "cgdd" or torch.equal(shares, whole["replay"]["labels"][whole["replay"]["next"]])
+    learnt = {key: value for key, value in first["student"]["network"].items() if "running" not in key}
+    assert all(torch.equal(value, other["student"]["network"][key]) for key, value in learnt.items())
+    own = first.get("source", {}).get("own", {})
+    assert all(torch.equal(value, other["source"]["own"][name]) for name, value in own.items())
+    assert ("maps.seen" in own) == (case == "cgdd")
+
+
+@LINUX
 @pytest.mark.slow
 def test_two_nodes_make_the_run_that_one_with_two_processes_makes(recipe, tmp_path):
     nodes = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={free_place()}", "--rdzv-id=run")
