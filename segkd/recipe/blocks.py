@@ -492,7 +492,14 @@ class Run(Block):
         0,
         description="times that a run that collapsed or diverged goes back to its last checkpoint; 0: it only says so",
     )
-    headline: Literal["ema", "last"] = Field("ema", description="the weights whose score is the result")
+    headline: Literal["ema", "last", "agreement"] = Field(
+        "ema",
+        description="the weights whose score is the result; agreement: the averaged ones that agreed best when looked at",
+    )
+    patience: Count | None = Field(
+        None,
+        description="evaluations without a better agreement after which the run ends; null: it plays all its steps",
+    )
     device: Text = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")
@@ -519,6 +526,9 @@ class Run(Block):
 
 class TeachRun(Run):
     """As of a distillation, but evaluations choose the best weights: two runs are alike only if these come after as many steps."""
+
+    headline: Literal["ema", "last"] = Field("ema", description="the weights whose score is the result")  # type: ignore[assignment]
+    patience: None = Field(None, description="of distillations only")  # type: ignore[assignment]
 
     eval_every: Rhythm = Field(500, description="steps, or a time, between evaluations on data.watch")
 

@@ -86,7 +86,9 @@ def _network(arch: str, encoder: str | None) -> str:
 
 
 def _headline(recipe: DistillRecipe) -> str:
-    averaged = recipe.run.headline == "ema" and recipe.student.ema > 0
+    averaged = recipe.run.headline != "last" and recipe.student.ema > 0
+    if recipe.run.headline == "agreement":
+        return "those that agreed best with the teacher on synthetic images when they were looked at"
     return f"averaged over the steps (ema {recipe.student.ema:g})" if averaged else "those of the last step"
 
 

@@ -16,7 +16,7 @@ from segkd.data.photos import Photos
 from segkd.evaluation.inspection import doubts
 from segkd.evaluation.visualize import as_rgb, sample_grid, save_png
 from segkd.foundation import audit, terminal
-from segkd.foundation.errors import TeacherError
+from segkd.foundation.errors import TeacherError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, sha256
 from segkd.machine import ranks
 from segkd.methods.finding import MethodFile
@@ -166,13 +166,15 @@ class Distillation(Run[DistillRecipe]):
             self._look,
             lambda step: self._save_samples(self.folder / "samples" / f"{step:08d}.png"),
             forecast=lambda: forecast(self.recipe, self.place, first, loop.FORECAST),
+            enough=self._enough,
         )
 
     def _look(self, step: int) -> dict[str, object]:
-        headline, students = (
-            self.recipe.run.headline,
-            {name: self.game.monitor.measured(name) for name in ("ema", "last")},
-        )
+        run, monitor = self.recipe.run, self.game.monitor
+        headline, students = run.headline, {name: monitor.measured(name) for name in ("ema", "last")}
+        shown = monitor.shown(students["last" if headline == "last" else "ema"])
+        if headline == "agreement" or run.patience is not None:
+            monitor.offer(ranks.broadcast(shown["agreement_shown"]), step, students["ema"])
         known = {student: self.game.monitor.agreement(student) for student in dict.fromkeys(students.values())}
         agreement = {name: known[student] for name, student in students.items()}
         notes = []
@@ -184,10 +186,28 @@ class Distillation(Run[DistillRecipe]):
         scores = {} if self.watch is None else self.scores(students, self.watch)
         return {
             "notes": notes,
-            "agreement": agreement[headline],
-            **self.game.monitor.shown(students[headline]),
+            "agreement": agreement["last" if headline == "last" else "ema"],
+            **shown,
             **{f"val_miou_{name}": found["miou"] for name, found in scores.items()},
         }
+
+    def _enough(self) -> bool:
+        """Whether the student has not agreed better for as many looks as the recipe is patient."""
+        best, patience = self.game.monitor.best, self.recipe.run.patience
+        return patience is not None and best is not None and best.since >= patience
+
+    def choose_weights(self) -> None:
+        """Raises UsageError where weights are asked for that this run has not looked for."""
+        if self._enough():
+            best = self.game.monitor.best
+            ranks.say(
+                f"{self.folder}: ended after {self.done} of {self.recipe.run.steps} steps: no better agreement since step {best.step}"
+            )
+        if self.recipe.run.headline == "agreement" and self.game.monitor.best is None:
+            raise UsageError(
+                f"{self.folder}: run.headline=agreement, but this run has not looked for the weights that agree best; name another"
+                " run.dir, or take run.headline=ema"
+            )
 
     def result(self) -> Adapter:
         """The student that the headline names."""
@@ -200,15 +220,18 @@ class Distillation(Run[DistillRecipe]):
             "last": self.game.monitor.measured("last"),
             "teacher": self.teacher,
         }
+        best = self.game.monitor.best
+        if self.recipe.run.headline == "agreement":
+            networks["agreement"] = self.game.monitor.measured("agreement")
         scores = dict.fromkeys(networks, {}) if final is None else self.scores(networks, final)
         headline, judged = scores[self.recipe.run.headline], scores["teacher"].get("miou")
-        best = headline.get("miou")
+        reached = headline.get("miou")
         return {
             "method": self.recipe.method, "variant": variant_of(self.recipe, self.game.method.variants),
-            "student_miou": best, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
-            "teacher_miou": judged, "recovery": best / judged if best is not None and judged else None,
+            "student_miou": reached, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
+            "teacher_miou": judged, "recovery": reached / judged if reached is not None and judged else None,
             "per_class": headline.get("per_class"), "teacher_per_class": scores["teacher"].get("per_class"),
-            "agreement": self.game.monitor.agreement(self.result(), 1 if rehearsed else 4),
+            "best_step": None if best is None else best.step, "agreement": self.game.monitor.agreement(self.result(), 1 if rehearsed else 4),
             "agreement_shown": None if rehearsed else self.game.monitor.shown(self.result())["agreement_shown"], **self.sizes,
             "statistics_recorded_from": self.game.networks.images_recorded,
         }  # fmt: skip

@@ -63,6 +63,7 @@ class Run(ABC, Generic[AnyRecipe]):
         watch, final: the labelled images to look at while it runs, and those of its end; None: none.
         game: what is played.
         about: what `recipe.yaml` is to say of the run beside its place.
+        done: the steps that it has played, once it has ended.
         stop, lock: signals that came, and the lock of the folder in the process that writes there.
     """
 
@@ -80,6 +81,7 @@ class Run(ABC, Generic[AnyRecipe]):
         self.stop = StopFlag()
         self.lock: RunLock | None = None
         self._opened = 0
+        self.done: int | None = None
 
     def run(self) -> dict[str, Any]:
         """Play the run to its end, or what its folder says is left of it; returns its summary."""
@@ -204,7 +206,7 @@ class Run(ABC, Generic[AnyRecipe]):
             progress=None if progress is None else tell,
         )  # fmt: skip
         with audit.phase("training"):
-            loop.run(
+            self.done = loop.run(
                 self.game, start, rhythm_of(self.recipe), events, log, self.folder, self.recipe.as_dict(), self.stop
             )
         self._opened = start.opened + sum(ranks.broadcast(ranks.gather(opened())))
@@ -227,7 +229,7 @@ class Run(ABC, Generic[AnyRecipe]):
                          stride=network.stride, shorter_side=side_of(self.recipe.data.size))  # fmt: skip
         summary = {
             "recipe": self.name, **self.measure(final, rehearsed), "real_images_for_training": self.real_images(),
-            "real_images_for_evaluation": self._images_measured(), "seed": run.seed, "steps": run.steps, "batch": run.batch,
+            "real_images_for_evaluation": self._images_measured(), "seed": run.seed, "steps": run.steps if self.done is None else self.done, "batch": run.batch,
             "seconds": round(seconds, 1), "peak_memory_mb": memory_mb(), "machine": machine(), "torch": str(torch.__version__),
             "precision": self.game.precision, "refused_moves": self.game.refusals.total, "rollbacks": self.game.attempt,
         }  # fmt: skip

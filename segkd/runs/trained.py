@@ -257,7 +257,7 @@ def _taught(recipe: TeachRecipe, source: str) -> Model:
 
 
 def _played(path: Path, who: Who | None, overrides: Overrides, bringing: Bringing) -> Model:
-    """The network in a checkpoint: averaged, where there is an average and the headline is its score."""
+    """The network in a checkpoint: the one that the headline names, averaged where there is an average."""
     state = checkpoint.load(path)
     recipe, unknown = recalled(state.get("recipe"), str(path))
     if unknown:
@@ -273,7 +273,10 @@ def _played(path: Path, who: Who | None, overrides: Overrides, bringing: Bringin
         weights, average = dict(player["network"]), dict(player["average"])
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{path}: no checkpoint of a run of segkd (no weights of its {name} are in it)") from error
-    if recipe.run.headline == "ema" and average:
+    best = state["game"].get("best") if recipe.run.headline == "agreement" else None
+    if best:
+        weights = best["network"]
+    elif recipe.run.headline != "last" and average:
         inner = "module."  # of the AveragedModel, which also holds a counter
         weights = {key.removeprefix(inner): value for key, value in average.items() if key.startswith(inner)}
         weights |= player.get("statistics", {})

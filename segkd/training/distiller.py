@@ -22,7 +22,7 @@ from segkd.players.player import Player, frozen
 from segkd.players.refusals import Refusals, Verdict
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.source import Move, Sampling, Source
-from segkd.training.monitor import Monitor
+from segkd.training.monitor import Best, Monitor
 from segkd.training.networks import Networks, TermsJudge, Traced, finite
 from segkd.training.signals import Interrupted
 
@@ -293,6 +293,8 @@ class Distiller:
             state["begun"] = {"moves": moves, "values": {name: float(value) for name, value in values.items()}}
         if source := self.source.state():
             state["source"] = source
+        if self.monitor.best is not None:
+            state["best"] = vars(self.monitor.best)
         if self.bank is not None:
             state["replay"] = self.bank.state()
         return state
@@ -302,6 +304,7 @@ class Distiller:
         self.method.load_state_dict(state["method"])
         self.refusals.restore(state["refusals"])
         self.attempt = state["attempt"]
+        self.monitor.best = Best(**state["best"]) if "best" in state else None
         begun = state.get("begun")
         self._begun = None if begun is None else (begun["moves"], begun["values"])
         self.source.restore(state.get("source", state.get("synth", {})))  # `synth`: as it was called

@@ -66,7 +66,7 @@ class Events:
     """What the loop calls when it is due, with the number of finished steps; `check` before anything is written.
 
     `opened` tells how many images this process has opened for training; `forecast` what the run will take, in lines, once
-    its first `FORECAST` steps have shown it. `progress` is told each step. What `evaluate` gives is logged, and each line of its
+    its first `FORECAST` steps have shown it. `progress` is told each step. Where there is `enough`, the run ends before its last step. What `evaluate` gives is logged, and each line of its
     `notes` by itself.
     """
 
@@ -76,6 +76,7 @@ class Events:
     opened: Callable[[], int] = lambda: 0
     forecast: Callable[[], list[str]] = list
     progress: Callable[[Progress], object] | None = None
+    enough: Callable[[], bool] = bool
 
 
 FORECAST = 2
@@ -201,8 +202,8 @@ def run(
     folder: Path,
     recipe: dict,
     stop: StopFlag,
-) -> None:
-    """Play from `start` to `plan.steps`; on return the last step is saved.
+) -> int:
+    """Play from `start` to `plan.steps`, or until there is enough; returns the steps that are done, of which the last is saved.
 
     Raises:
         Stopped: a signal came; the finished steps are saved.
@@ -255,7 +256,7 @@ def run(
 
     game.stopping = stopping
     game.moved = lambda share: diary.part(done + share)
-    while done < plan.steps:
+    while done < plan.steps and not events.enough():
         played += 1
         try:
             values = game.play(done)
@@ -289,10 +290,12 @@ def run(
                     settle(done, well, looked=False)
                 raise
         looked = look(done, plan, events, diary, stop)
-        if plan.due(plan.save_every, done) or stop():
+        ends = done == plan.steps or events.enough()
+        if plan.due(plan.save_every, done) or ends or stop():
             done, well = settle(done, well, looked)
-        if stop() and (done < plan.steps or not looked):
+        if stop() and not (ends and looked):
             raise Stopped(stop.signum)
+    return done
 
 
 def tell_notes(game: Game, done: int, diary: RunLog) -> None:

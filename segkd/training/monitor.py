@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,22 @@ LEAST_SHARE = 1e-3
 """Of the pixels of a batch, that a class must have to count as one that it shows."""
 
 
+@dataclass(frozen=True)
+class Best:
+    """The averaged student that has agreed best with the teacher so far.
+
+    Attributes:
+        agreement: on images as the student is shown them, see `Monitor.shown`.
+        step: steps finished then; `since`: looks since then.
+        network: its weights, on the CPU.
+    """
+
+    agreement: float
+    step: int
+    since: int
+    network: dict[str, Tensor]
+
+
 class Monitor:
     """Looks at a game, and changes nothing of it.
 
@@ -46,6 +63,7 @@ class Monitor:
         self.judge = judge
         self.networks, self.student, self.source, self.bank, self.sampling = networks, student, source, bank, sampling
         self.teacher = networks.teacher
+        self.best: Best | None = None
         self._averaged: tuple[int, nn.Module] | None = None  # as `measured` made it, and after which update
 
     def held_out(self, batches: int) -> Iterator[Tensor]:
@@ -57,9 +75,13 @@ class Monitor:
     def measured(self, headline: str) -> nn.Module:
         """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
 
-        The average of statistics is not the statistics of average weights: BatchNorm's are made anew for the copy, of images
+        `agreement` is the averaged one that agreed best, once one was offered. The average of statistics is not the statistics of average weights: BatchNorm's are made anew for the copy, of images
         as the student is shown them. Of several processes each has seen images of its own.
         """
+        if headline == "agreement" and self.best is not None:
+            chosen = copy.deepcopy(self.student.headline)
+            chosen.load_state_dict(self.best.network)
+            return chosen
         if headline == "last" or self.student.average is None:
             return ranks.with_mean_buffers(self.student.network)
         if self._averaged is None or self._averaged[0] != self.student.updates:
@@ -69,6 +91,14 @@ class Monitor:
                 update_bn(self._familiar(), twin, device)
             self._averaged = self.student.updates, ranks.with_mean_buffers(twin)
         return self._averaged[1]
+
+    def offer(self, agreement: float, step: int, network: nn.Module) -> None:
+        """Keep a copy of the averaged student as it is measured, if none before has agreed as well."""
+        if self.best is None or agreement > self.best.agreement:
+            state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            self.best = Best(agreement, step, 0, state)
+        else:
+            self.best = replace(self.best, since=self.best.since + 1)
 
     def _familiar(self) -> Iterator[Tensor]:
         """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""
