@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from segkd.recipe import load
+from segkd.recipe import further_terms, load, method_terms
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8") if (ROOT / "README.md").is_file() else ""
@@ -50,3 +50,8 @@ def test_the_own_teachers_recipe_is_the_one_that_the_tables_measured(tmp_path: P
 
 def test_the_dataset_description_is_yaml_of_known_keys() -> None:
     assert YAML(typ="safe").load(fenced("yaml", "classes:")).keys() == {"classes", "ignore"}
+
+
+def test_the_page_of_methods_has_a_row_for_each_method_and_term() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/methods.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted([*method_terms(), *further_terms()])
