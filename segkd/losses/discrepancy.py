@@ -33,6 +33,18 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
 
 
+def agreed_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of logits (N,C,H,W) over C, in nats, where both give a pixel the same class, and else 0.
+
+    Averaged over N, H and W, all of them. Whoever raises it asks for pixels that are hard and yet not lost: where they
+    disagree already, nothing pulls. Source: arXiv:2105.08584 (L_dec, with the sign of a loss of the generator).
+    """
+    student, teacher = wide(student), wide(teacher)
+    log_q, log_p = torch.log_softmax(student, dim=1), torch.log_softmax(teacher, dim=1)
+    agree = student.argmax(1) == teacher.argmax(1)
+    return ((log_p.exp() * (log_p - log_q)).sum(1) * agree).mean()
+
+
 def channel_wise(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """tau^2 KL(teacher || student) of logits (N,C,H,W) over the H*W places of a class, in nats, averaged over N and C.
 

@@ -9,6 +9,14 @@ from torch import Tensor
 from segkd.losses.reduce import mean_over_ranks
 from segkd.machine.precision import wide
 
+LEAST_SHARE = 1e-3
+"""Of the pixels: classes below it are about equally rare to `rarity`."""
+
+
+def _mean_prediction(logits: Tensor) -> Tensor:
+    """The share (C,) of each class, over N, H and W of all processes."""
+    return mean_over_ranks(torch.softmax(wide(logits), dim=1).mean(dim=(0, 2, 3)))
+
 
 def balance(logits: Tensor) -> Tensor:
     """Negative entropy of the mean prediction of logits (N,C,H,W): sum_c p_c log p_c, p averaged over N, H and W.
@@ -16,8 +24,18 @@ def balance(logits: Tensor) -> Tensor:
     In nats, between -log C (all classes equally present) and 0 (one class everywhere). Averaging over the pixels too is
     essential: over N alone every pixel position would have to show every class. Source: arXiv:1904.01186 (L_IE).
     """
-    mean = mean_over_ranks(torch.softmax(wide(logits), dim=1).mean(dim=(0, 2, 3)))
+    mean = _mean_prediction(logits)
     return (mean * torch.log(mean.clamp_min(torch.finfo(torch.float32).tiny))).sum()
+
+
+def rarity(logits: Tensor) -> Tensor:
+    """mean_c (1/C - p_c)^2 / (p_c + 0.001) of the mean prediction p of logits (N,C,H,W), averaged over N, H and W.
+
+    0 where all classes are equally present; a class that is rare counts far more than one that is frequent. Source:
+    arXiv:2011.00809. Differs: what is added to p_c, without which a class that is absent has no finite gradient.
+    """
+    mean = _mean_prediction(logits)
+    return ((1 / len(mean) - mean).square() / (mean + LEAST_SHARE)).mean()
 
 
 def one_hot(logits: Tensor) -> Tensor:

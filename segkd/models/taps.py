@@ -29,6 +29,8 @@ class BatchStatistics:
     var: Tensor
     running_mean: Tensor
     running_var: Tensor
+    images: Moments
+    """Those of each image (N,C), without a graph."""
 
 
 def batchnorm_layers(network: nn.Module) -> dict[str, nn.Module]:
@@ -121,9 +123,9 @@ class BatchNormTap:
         def listen(module: nn.Module, x: Tensor) -> None:
             if x.shape[-1] * x.shape[-2] == 1:
                 return
-            mean, var = _Moments.apply(x)
+            mean, var, *images = _Moments.apply(x)
             of_training = self.recorded.get(name) or (module.running_mean, module.running_var)
-            found.append(BatchStatistics(name, mean, var, *of_training))
+            found.append(BatchStatistics(name, mean, var, *of_training, tuple(images)))
 
         return listen
 
@@ -140,21 +142,25 @@ def channel_maps(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and variance (C,) of maps (N,C,H,W), in fp32 at least.
+    """Mean and variance (C,) of maps (N,C,H,W), in fp32 at least, and those (N,C) of each, through which no gradient flows.
 
     On a CPU the kernels of BatchNorm itself read bf16 maps once, where torch.var_mean takes up to forty times as long;
     the gradient a x + b is one of them too, a BatchNorm in eval mode.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, var = _moments(x) if x.device.type == "cpu" else torch.var_mean(x.float(), (0, 2, 3), correction=0)[::-1]
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+        means, variances = (
+            _moments(x) if x.device.type == "cpu" else torch.var_mean(x.float(), (2, 3), correction=0)[::-1]
+        )
+        mean = means.mean(0)
         ctx.save_for_backward(x, mean)
-        return mean, var
+        ctx.mark_non_differentiable(means, variances)
+        return mean, (variances + (means - mean).square()).mean(0), means, variances
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_mean: Tensor, to_var: Tensor) -> Tensor:
+    def backward(ctx: Any, to_mean: Tensor, to_var: Tensor, *of_images: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
         count = x.numel() // x.shape[1]
         slope = 2 * to_var / count
@@ -167,15 +173,13 @@ class _Moments(torch.autograd.Function):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image's moments first: the kernel adds up in fp32, which over a whole batch would round too much away."""
+    """Each image's mean and variance (N,C): the kernel adds up in fp32, which over a whole batch would round too much away."""
     n, c, height, width = x.shape
     dtype = torch.promote_types(x.dtype, torch.float32)
     means, variances = (torch.zeros(n, c, dtype=dtype) for _ in range(2))
     for image, mean, var in zip(x.split(1), means, variances, strict=True):
         torch.ops.aten.batch_norm_update_stats(image, mean, var, 1.0)
-    biased = variances * ((height * width - 1) / (height * width))
-    mean = means.mean(0)
-    return mean, (biased + (means - mean).square_()).mean(0)
+    return means, variances * ((height * width - 1) / (height * width))
 
 
 class FeatureTap:

@@ -16,7 +16,7 @@ from segkd.machine.snapshot import Snapshot
 from segkd.methods.base import Method, OnDemand, View
 from segkd.models.adapters import Adapter
 from segkd.models.recorded import RecordedStatistics
-from segkd.models.taps import BatchNormTap, FeatureTap, untouched_statistics
+from segkd.models.taps import BatchNormTap, FeatureTap, check_statistics, untouched_statistics
 from segkd.models.teacher import Teacher
 from segkd.players.player import Player
 from segkd.players.refusals import Verdict
@@ -108,6 +108,12 @@ class Networks:
             seen["s"] = network(x, at_head=self.at_head)
         return seen
 
+    def _listened(self, x: Tensor) -> object:
+        """The statistics of images, at the first look. Raises TeacherError where there is nothing to compare them with."""
+        if not self.statistics.recorded:
+            check_statistics(self.teacher.network, "teacher")
+        return self.teach(x, {"statistics"})["statistics"]
+
     def shown(self, kept: Tensor) -> Tensor:
         """The teacher's logits as the terms look at them."""
         return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
@@ -148,7 +154,7 @@ class Networks:
             self.student_draws = not torch.equal(drawn, torch.get_rng_state())
             values = OnDemand(
                 {**batch.named(), **self.teach(x, set()), **studied},
-                statistics=lambda: self.teach(x, {"statistics"})["statistics"],
+                statistics=lambda: self._listened(x),
                 t_features=lambda: self.teach(x, {"t_features"})["t_features"],
                 s_features=lambda: self.study(x, {"s_features"})["s_features"],
             )

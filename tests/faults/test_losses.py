@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segkd import build, losses
 from segkd.data.classes import IGNORE
-from segkd.losses import discrepancy, features, labels, priors, reduce, statistics
+from segkd.losses import contrast, discrepancy, features, labels, priors, reduce, statistics
 from segkd.methods.base import View
 from segkd.methods.finding import term_class
 from segkd.recipe import further_terms, load, method_terms
@@ -66,9 +66,11 @@ EXTREMES: dict[str, tuple[Tensor, Tensor]] = {
 
 def layers(student: Tensor, teacher: Tensor) -> list[Layer]:
     """Statistics of the student's logits, as far as activations go, beside the teacher's, one of them silent in training."""
-    x, y = (value.float().clamp(-1e7, 1e7).transpose(0, 1).flatten(1) for value in (student, teacher.detach()))
+    plain = [value.float().clamp(-1e7, 1e7) for value in (student, teacher.detach())]
+    x, y = (value.transpose(0, 1).flatten(1) for value in plain)
+    images = plain[0].mean((2, 3)), plain[0].var((2, 3), correction=0)
     moments = (x.mean(1), x.var(1, correction=0), y.mean(1), y.var(1, correction=0))
-    return [Layer(*moments), Layer(*moments[:3], torch.zeros_like(moments[3]))]
+    return [Layer(*moments, images), Layer(*moments[:3], torch.zeros_like(moments[3]), images)]
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -79,8 +81,16 @@ LOSSES: dict[str, Loss] = {
     **{f"kl at {t}": lambda s, t, tau=t: discrepancy.kl(s, t, tau) for t in (0.1, 20.0)},
     "channel_wise": discrepancy.channel_wise,
     "jensen_shannon": discrepancy.jensen_shannon,
+    "agreed_kl": discrepancy.agreed_kl,
+    "contrast": lambda s, t: contrast.contrast(contrast.pooled(s), contrast.pooled(s, torch.rand(2, len(s))), contrast.pooled(t)),
+    "contrast, with none before": lambda s, t: contrast.contrast(contrast.pooled(s), contrast.pooled(t), torch.zeros(3, s.shape[1])),
+    "pooled": lambda s, t: contrast.pooled(s, torch.rand(2, len(s))).mean(),
+    "image_distances": lambda s, t: (statistics.image_distances(layers(s, t)) * s.float().clamp(-1, 1).mean((1, 2, 3))).mean(),
+    "nearness": lambda s, t: (statistics.nearness(s.detach().float().mean((1, 2, 3))) * s.float().clamp(-1, 1).mean((1, 2, 3))).mean(),
+    "blended": lambda s, t: statistics.batchnorm_distance(statistics.blended(layers(s, t), torch.rand(4 * s.shape[1]), torch.tensor(0.9))[0]),
     **{f"discrepancy {kind}": lambda s, t, kind=kind: discrepancy.discrepancy(s, t, kind, 2.0) for kind in discrepancy.KINDS},
     "balance": lambda s, t: priors.balance(s),
+    "rarity": lambda s, t: priors.rarity(s),
     "one_hot": lambda s, t: priors.one_hot(s),
     "smoothness": lambda s, t: priors.smoothness(s),
     "magnitude": lambda s, t: priors.magnitude(s),

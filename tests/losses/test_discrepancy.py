@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.losses.discrepancy import channel_wise, discrepancy, jensen_shannon, kl, l1, l2
+from segkd.losses.discrepancy import agreed_kl, channel_wise, discrepancy, jensen_shannon, kl, l1, l2
 
 SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (3, 2, 5, 7), (1, 11, 3, 5)]
 
@@ -220,3 +220,26 @@ def test_jensen_shannon_goes_both_ways_up_to_log_2():
     assert jensen_shannon(teacher, teacher).item() == pytest.approx(0, abs=1e-7)
     sure = torch.tensor([99.0, -99.0]).view(1, 2, 1, 1)
     assert 0.9 * math.log(2) < jensen_shannon(sure, -sure).item() < math.log(2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_agreed_kl(shape):
+    student, teacher = pair(shape, seed=3)
+    value, gradient = value_and_gradient(agreed_kl, student, teacher)
+    total, wanted = 0.0, np.zeros_like(student)
+    count, _, height, width = shape
+    for n, i, j in np.ndindex(count, height, width):
+        s, t = student[n, :, i, j], teacher[n, :, i, j]
+        if s.argmax() == t.argmax():
+            log_q, log_p = log_softmax(s), log_softmax(t)
+            total += float(np.exp(log_p) @ (log_p - log_q)) / (count * height * width)
+            wanted[n, :, i, j] = (np.exp(log_q) - np.exp(log_p)) / (count * height * width)
+    assert value == pytest.approx(total, rel=1e-5)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-6 * max(np.abs(wanted).max(), 1e-6))
+
+
+def test_agreed_kl_is_kl_where_all_agree_and_nothing_where_none_does():
+    student, teacher = (torch.tensor(x) for x in pair((2, 4, 3, 5)))
+    alike = teacher * 0.5
+    torch.testing.assert_close(agreed_kl(alike, teacher), kl(alike, teacher))
+    assert agreed_kl(-alike, teacher).item() == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkd.losses.priors import balance, magnitude, one_hot, smoothness
+from segkd.losses.priors import balance, magnitude, one_hot, rarity, smoothness
 
 SHAPES = [(2, 5, 4, 6), (1, 3, 1, 1), (1, 11, 3, 5), (3, 2, 5, 7)]
 
@@ -172,3 +172,28 @@ def test_the_magnitude_of_nothing_is_0_with_a_gradient_and_does_not_know_the_siz
         == magnitude(torch.full((1, 3, 2, 2), 2.0)).item()
     )
     assert magnitude(torch.full((2, 3, 5, 9), 1e30)).item() == pytest.approx(1e30)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rarity(shape):
+    logits = np.random.default_rng(0).standard_normal(shape) * 3
+    p = probabilities(logits)
+    count, classes, height, width = shape
+    mean = np.array([p[:, c].sum() for c in range(classes)]) / (count * height * width)
+    x = torch.tensor(logits, requires_grad=True)
+    value = rarity(x)
+    assert value.item() == pytest.approx(
+        sum((1 / classes - m) ** 2 / (m + 1e-3) for m in mean) / classes, rel=1e-6, abs=1e-9
+    )
+    slope = np.array(
+        [(-2 * (1 / classes - m) / (m + 1e-3) - ((1 / classes - m) / (m + 1e-3)) ** 2) / classes for m in mean]
+    )
+    slope = slope[:, None, None] / (count * height * width)
+    [found] = torch.autograd.grad(value, x)
+    np.testing.assert_allclose(found.numpy(), p * (slope - (p * slope).sum(1, keepdims=True)), rtol=1e-6, atol=1e-12)
+
+
+def test_an_absent_class_pulls_far_more_than_a_frequent_one_pushes():
+    even, lacking = torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)
+    lacking[:, 0] = -9
+    assert rarity(even).item() == 0 and rarity(lacking).item() > 90

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segkd.losses.statistics import batchnorm_distance
+from segkd.losses.statistics import batchnorm_distance, blended, image_distances, nearness
 
 
 @dataclass
@@ -17,6 +17,7 @@ class Layer:
     var: Tensor
     running_mean: Tensor
     running_var: Tensor
+    images: tuple[Tensor, Tensor] | None = None
 
 
 def layers(widths: tuple[int, ...], seed: int = 0) -> list[Layer]:
@@ -117,3 +118,44 @@ def test_no_layer_is_an_error_and_no_silent_zero():
 def test_unknown_reduction():
     with pytest.raises(ValueError, match="'max': expected mean, sum or scaled"):
         batchnorm_distance(layers((2,)), "max")
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 0.25])
+def test_statistics_of_which_the_past_has_a_share(decay):
+    found = layers((3, 5), seed=4)
+    asking = [part.requires_grad_() for layer in found for part in (layer.mean, layer.var)]
+    past = torch.tensor(np.random.default_rng(5).random(16), dtype=torch.float32)
+    mixed, kept = blended(iter(found), past, torch.tensor(decay))
+    now = np.concatenate([part.detach().double().numpy() for part in asking])
+    np.testing.assert_allclose(kept.numpy(), decay * past.double().numpy() + (1 - decay) * now, rtol=1e-6)
+    np.testing.assert_allclose(torch.cat([x for m in mixed for x in (m.mean, m.var)]).detach().numpy(), kept.numpy())
+    assert all(
+        m.running_mean is layer.running_mean and m.running_var is layer.running_var
+        for m, layer in zip(mixed, found, strict=True)
+    )
+    gradients = torch.autograd.grad(sum((m.mean.sum() + 2 * m.var.sum()) for m in mixed), asking)
+    for gradient, factor in zip(gradients, (1, 2, 1, 2), strict=True):
+        np.testing.assert_allclose(gradient.numpy(), factor * (1 - decay), rtol=1e-5)
+    assert not kept.requires_grad
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "scaled"])
+def test_the_distance_of_each_image_is_that_of_a_batch_of_it_alone(reduction):
+    found, shown = layers((3, 7), seed=6), [layers((3, 7), seed=seed) for seed in (7, 8, 9)]
+    for at, layer in enumerate(found):
+        layer.images = tuple(torch.stack([getattr(one[at], part) for one in shown]) for part in ("mean", "var"))
+        layer.images[0].requires_grad_()
+    distances = image_distances(iter(found), reduction)
+    for distance, one in zip(distances.tolist(), shown, strict=True):
+        for layer, own in zip(found, one, strict=True):
+            own.running_mean, own.running_var = layer.running_mean, layer.running_var
+        assert distance == pytest.approx(reference(one, reduction), rel=1e-6)
+    assert distances.shape == (3,) and not distances.requires_grad
+    with pytest.raises(ValueError, match="no BatchNorm statistics"):
+        image_distances([])
+
+
+def test_nearness():
+    assert nearness(torch.tensor([3.0, 1.0, 2.0, 1.5])).tolist() == [0.0, 1.0, 0.5, 0.75]
+    assert nearness(torch.tensor([2.0, 2.0])).tolist() == [1.0, 1.0] and nearness(torch.tensor([0.0])).tolist() == [1.0]
+    assert nearness(torch.tensor([1.0, math.nan])).isnan().all(), "a number that is none is not hidden"

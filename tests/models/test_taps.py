@@ -87,6 +87,10 @@ def test_gradients_of_both_statistics_equal_those_of_var_mean(layout: torch.memo
     var, mean = torch.var_mean(images.double(), dim=(0, 2, 3), correction=0)
     (expected,) = torch.autograd.grad((pull_mean * mean + pull_var * var).sum(), images)
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+    of_each = torch.var_mean(images.double(), dim=(2, 3), correction=0)[::-1]
+    for one, wanted in zip(found[0].images, of_each, strict=True):
+        torch.testing.assert_close(one.double(), wanted, rtol=1e-5, atol=1e-5)
+        assert not one.requires_grad
 
 
 def test_statistics_carry_a_gradient_to_the_images():
