@@ -36,6 +36,8 @@ extends: {ROOT}/recipes/base/ddad.yaml
 presets:
   ddad.segkd: {{weights: {{balance: 0.3}}, terms: {{cwd: null}}, game: {{student_moves: 9}}, synth: {{collage_until: 1.0, refine: 0}}}}
   noise: {{terms: {{cwd: null}}}}
+  cmi: {{terms: {{cwd: null}}, options: {{updates: 2, memory: 5}}}}
+  fastdfkd: {{terms: {{cwd: null}}, options: {{updates: 2}}}}
   mskd: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
   rdskd: {{options: {{ahead: 0.0}}}}

@@ -50,7 +50,7 @@ class DDAD(Method):
         return discrepancy(v.s, v.t, self.options["discrepancy"], self.options["temperature"])
 
     def adv(self, v: View) -> Tensor:
-        """Generator: -log(1 + MAE) to the student, natural, or -MAE without `options.log`."""
+        """Generator: -ln(1 + MAE) to the student, or -MAE without `options.log`."""
         gap = mean_over_ranks(l1(v.s, v.t))
         return -torch.log1p(gap) if self.options["log"] else -gap
 
@@ -63,7 +63,7 @@ class DDAD(Method):
         return balance(v.t)
 
     def one_hot(self, v: View) -> Tensor:
-        """Generator: the teacher should be sure of every pixel."""
+        """Generator: the teacher should be sure of pixels."""
         return one_hot(v.t)
 
     def tv(self, v: View) -> Tensor:

@@ -22,6 +22,7 @@ from segkd.players.refusals import Refusals
 from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.source import Move, Source
 from segkd.synthesis.translator import Translator
+from segkd.training.networks import TermsJudge
 from segkd.training.teaching import Objective, Teaching
 from tests.methods.conftest import inverts, tiers
 
@@ -55,7 +56,8 @@ def seen(*names: str) -> Callable[..., Any]:
             for name in names:
                 if name == "statistics" and found.get(name):
                     first = found[name][0]
-                    found[name][0] = dataclasses.replace(first, mean=spoilt(first.mean, value))
+                    images = tuple(spoilt(part, value) for part in first.images)
+                    found[name][0] = dataclasses.replace(first, mean=spoilt(first.mean, value), images=images)
                 elif name in found and name != "statistics":
                     found[name] = spoilt(found[name], value)
             return found
@@ -73,6 +75,16 @@ def drawn(original: Callable[..., tuple], value: float) -> Callable[..., tuple]:
     def wrapped(*given: Any) -> tuple:
         batch, logits = original(*given)
         return dataclasses.replace(batch, images=spoilt(batch.images, value)), spoilt(logits, value)
+
+    return wrapped
+
+
+def bad_gradients(original: Callable[..., None], value: float) -> Callable[..., None]:
+    """Of whatever a source moves by its judge: a generator, or a copy of it."""
+
+    def wrapped(judge: Any, player: Player, loss: Callable[[], Tensor]) -> None:
+        with bad_gradient(player, value):
+            original(judge, player, loss)
 
     return wrapped
 
@@ -104,7 +116,7 @@ PLACES: dict[str, Fault] = {
     "z": given,
     "images": lambda game, value: patched(Source, "finished", lambda f: result(f, value)),
     "student gradient": lambda game, value: bad_gradient(game.student, value),
-    "source gradient": lambda game, value: bad_gradient(game.source.player, value),
+    "source gradient": lambda game, value: patched(TermsJudge, "update", lambda f: bad_gradients(f, value)),
     "bank": lambda game, value: patched(game.bank, "draw", lambda f: drawn(f, value)),
 }  # fmt: skip
 

@@ -101,9 +101,9 @@ def test_a_term_without_weight_costs_nothing(tiny, case):
         with tiny.calls(game.student.network) as studied, tiny.calls(game.teacher) as taught:
             assert silent not in game._source_move(0, 0)
         watch.remove()
-        assert len(taught) == 1
-        assert len(studied) == ("s" in game.needs["source"]), silent
-        assert listeners == [int("statistics" in game.needs["source"])], silent
+        assert 1 <= len(taught) <= game.source.updates
+        assert len(studied) == len(taught) * ("s" in game.needs["source"]), silent
+        assert listeners == len(taught) * [int("statistics" in game.needs["source"])], silent
 
 
 def test_without_any_judge_no_synthesiser_moves(tiny, case):
