@@ -38,6 +38,8 @@ presets:
   noise: {{terms: {{cwd: null}}}}
   cmi: {{terms: {{cwd: null}}, options: {{updates: 2, memory: 5}}}}
   fastdfkd: {{terms: {{cwd: null}}, options: {{updates: 2}}}}
+  dfss: {{terms: {{cwd: null}}}}
+  degan: {{terms: {{cwd: null}}, options: {{width: 4}}}}
   mskd: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
   rdskd: {{options: {{ahead: 0.0}}}}

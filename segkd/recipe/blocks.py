@@ -41,6 +41,7 @@ from segkd.recipe.values import (
     Text,
     Weights,
     without_file,
+    without_nulls,
     wrong_classes,
 )
 
@@ -320,8 +321,10 @@ class Synth(Block):
         description="generators, pictures, noise, a data set, or a folder"
     )
     mix: Annotated[
-        dict[Literal["pictures", "noise", "images", "folder"], Annotated[float, Field(gt=0, lt=1)]], Field(strict=False)
-    ] = Field({}, description="further sources, each with its share of a batch: {noise: 0.25}")
+        dict[Literal["pictures", "noise", "images", "folder"], Annotated[float, Field(gt=0, lt=1)]],
+        BeforeValidator(without_nulls),
+        Field(strict=False),
+    ] = Field({}, description="further sources, each with its share of a batch: {noise: 0.25}; null leaves one out")
     pictures: Annotated[tuple[Literal["leaves", "streets", "rooms"], ...], Field(strict=False)] = Field(
         ("leaves",), description="kinds of procedural pictures, for unet and pictures"
     )

@@ -128,13 +128,13 @@ def _architecture(name: str) -> str:
     return name
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
     return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 def _with_weights(value: Any) -> Any:
     """Further terms: a number alone is a weight."""
-    value = _without_nulls(value)
+    value = without_nulls(value)
     return (
         {key: item if isinstance(item, dict) else {"weight": item} for key, item in value.items()}
         if isinstance(value, dict)
@@ -172,7 +172,7 @@ StudentClasses = Annotated[
     WithJsonSchema({"words": "mapping of names to one or a list"}),
 ]
 DataName = Annotated[str, BeforeValidator(_data_set), datasets.Schema(lambda: {"enum": datasets.data_sets()})]
-Weights = Annotated[dict[str, NotNegative], BeforeValidator(_without_nulls)]
+Weights = Annotated[dict[str, NotNegative], BeforeValidator(without_nulls)]
 FurtherTerms = Annotated[dict[str, dict[str, Any]], BeforeValidator(_with_weights)]
 Rhythm = Annotated[int | str, BeforeValidator(_rhythm), WithJsonSchema({"words": "whole number, or time such as 3m"})]
 Budget = Annotated[

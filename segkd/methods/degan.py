@@ -1,0 +1,112 @@
+"""DeGAN for segmentation, a generator that is kept near proxy images (arXiv:2011.00809)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import softplus
+
+from segkd.foundation.errors import UsageError
+from segkd.losses.priors import rarity
+from segkd.machine.precision import wide
+from segkd.methods.base import View
+from segkd.methods.ddad import DDAD
+from segkd.players.player import Player
+from segkd.synthesis.mixed import Mixed
+from segkd.synthesis.source import Batch, Judge, Move, Size, Source
+
+
+class DeGAN(DDAD):
+    """The generator's images should pass for proxy images patch by patch, and show the teacher every class.
+
+    gan + rare for the generator; its critic (arXiv:1611.07004) learns in the same updates, each half of the term with the
+    other's weights held still. The student follows the teacher on generated images and proxies.
+    Differs: proxies are what `synth.mix` names, by default procedural pictures; the critic has no normalisation, and looks at
+    grey where images are not RGB; the student sees the proxies too; weights are ours.
+
+    Options:
+        width: channels of the critic's first layer.
+        discrepancy: how student and teacher are compared.
+        temperature: temperature of kl.
+    """
+
+    student, source, pixels = ("kd",), ("gan", "rare"), ()
+    weights = {"kd": 1.0, "gan": 1.0, "rare": 1.0}
+    options = {"width": 32, "discrepancy": "l1", "temperature": 1.0}
+    allowed = {"discrepancy": ("l1", "kl", "l1+kl"), "temperature": "> 0", "width": ">= 1, <= 1024"}
+    variants = ()
+    proxies: Tensor | None = None
+    """(N,K,H,W), of the move that is played."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.critic = _critic(self.options["width"]) if self.chosen["gan"] > 0 else nn.Identity()
+
+    def source_around(self, source: nn.Module) -> nn.Module:
+        """The recipe's, whose other source gives the proxies of each move."""
+        if not self.terms("source") or self.chosen["gan"] <= 0:
+            return source
+        if not isinstance(source, Mixed) or len(source.others) != 1:
+            raise UsageError(
+                "synth.mix: degan needs one source of proxy images beside the generator: {pictures: 0.5}, or {folder: 0.5}"
+            )
+        return _Proxied(source, self)
+
+    def gan(self, v: View) -> Tensor:
+        """Generator: its patches should pass for those of proxies; critic: it should tell them apart."""
+        x, held = _coloured(v.x), {name: weight.detach() for name, weight in self.critic.named_parameters()}
+        real = (
+            x.detach() if self.proxies is None else _coloured(self.proxies)
+        )  # none yet: methods are tried as they are built
+        told = softplus(-self.critic(real)).mean() + softplus(self.critic(x.detach())).mean()
+        return told + softplus(-functional_call(self.critic, held, x)).mean()
+
+    def rare(self, v: View) -> Tensor:
+        """Generator: no class should be rarer than the others."""
+        return rarity(v.t)
+
+
+def _critic(width: int) -> nn.Sequential:
+    """Images (N,3,H,W) to a number for each patch: how much it is like one of a proxy."""
+    sides = [3, width, 2 * width, 4 * width]
+    layers = [
+        part for before, after in zip(sides, sides[1:], strict=False)
+        for part in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
+    ]  # fmt: skip
+    return nn.Sequential(*layers, nn.Conv2d(sides[-1], 1, 3, padding=1))
+
+
+def _coloured(images: Tensor) -> Tensor:
+    """(N,3,H,W): as they are, or the mean of other channels, three times."""
+    images = wide(images)
+    return images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+class _Proxied(Source):
+    """A source of several kinds, of which the method is shown proxies for each move."""
+
+    def __init__(self, start: Mixed, method: DeGAN) -> None:
+        super().__init__()
+        self.start, self.updates, self._shown = start, start.updates, [method]  # in a list: it is no part of the source
+
+    @property
+    def player(self) -> Player | None:
+        return self.start.player
+
+    @property
+    def real(self) -> int:
+        return self.start.real
+
+    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
+        """Generated images and proxies."""
+        return self.start.draw(batch, size, move, judge)
+
+    def improve(self, batch: int, size: Size, judge: Judge) -> Batch | None:
+        """One move of the generator."""
+        [(name, proxies)] = self.start.others.items()
+        with torch.no_grad():
+            self._shown[0].proxies = proxies.draw(batch, size, judge.move.of(name)).images
+        return self.start.improve(batch, size, judge)
