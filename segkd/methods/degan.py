@@ -22,10 +22,9 @@ from segkd.synthesis.source import Batch, Judge, Move, Size, Source
 class DeGAN(DDAD):
     """The generator's images should pass for proxy images patch by patch, and show the teacher every class.
 
-    gan + rare for the generator; its critic (arXiv:1611.07004) learns in the same updates, each half of the term with the
-    other's weights held still. The student follows the teacher on generated images and proxies.
-    Differs: proxies are what `synth.mix` names, by default procedural pictures; the critic has no normalisation, and looks at
-    grey where images are not RGB; the student sees the proxies too; weights are ours.
+    gan + rare for the generator; its critic (arXiv:1611.07004) learns in the same updates. The student follows the teacher.
+    Differs: proxies are what `synth.mix` names, by default procedural pictures, which the student sees too; the critic has no
+    normalisation, and looks at grey where images are not RGB; weights are ours.
 
     Options:
         width: channels of the critic's first layer.
@@ -38,8 +37,7 @@ class DeGAN(DDAD):
     options = {"width": 32, "discrepancy": "l1", "temperature": 1.0}
     allowed = {"discrepancy": ("l1", "kl", "l1+kl"), "temperature": "> 0", "width": ">= 1, <= 1024"}
     variants = ()
-    proxies: Tensor | None = None
-    """(N,K,H,W), of the move that is played."""
+    proxies: Tensor | None = None  # (N,K,H,W), of the move that is played
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
