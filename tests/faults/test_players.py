@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from segkd.foundation.files import sha256
+from segkd.players.player import Player
 from segkd.players.refusals import Verdict
 from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.pixels import Pixels
@@ -71,19 +72,23 @@ def test_the_teacher_is_not_touched(row, tiny, case):
 
 @pytest.mark.parametrize("case", tiers())
 @pytest.mark.row("T1-3")
-def test_each_term_reaches_only_its_own_player(row, tiny, case):
+def test_each_term_reaches_only_its_own_player(row, tiny, case, monkeypatch):
+    moved = []
+
+    def backward(player, loss, *_):
+        moved.append(player.network)  # of a source maybe a copy of its generator
+        loss.backward()
+        return Verdict(torch.tensor(False), str)
+
+    monkeypatch.setattr(Player, "update", backward)
     terms = method_terms()[case.partition(".")[0]]
     for owner, names in (("student", (*terms.student, *further_terms())), ("source", terms.source)):
         for name in names:
             game = tiny.game(case, *only(case, name))
             sides = {"teacher": game.teacher, "student": game.student.network, "source": game.source}
-
-            def backward(loss, *_):
-                loss.backward()
-                return Verdict(torch.tensor(False), str)
-
-            players(game)[owner].update = backward
+            moved.clear()
             game._moves[owner](0, 0)
+            sides[owner] = torch.nn.ModuleList(moved)
             reached = {side: [p for p in net.parameters() if p.grad is not None] for side, net in sides.items()}
             assert any(p.grad.abs().max() > 0 for p in reached.pop(owner)), name
             assert not any(reached.values()), name

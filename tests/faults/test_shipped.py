@@ -25,6 +25,8 @@ TOYS = {
     ),
     TeachRecipe: ("train.crop=[32,64]", "model.weights=null", "output=null", "data.watch=null", "data.final=null"),
 }  # fmt: skip
+FEW = {"cmi": ["options.updates=2"]}
+"""What else makes a method's toy small."""
 SHORT = ("run.budget=null", "run.steps=2", "run.batch=2", "run.threads=1", "run.device=cpu", "run.sample_every=2")
 
 
@@ -91,7 +93,7 @@ def toy(name: str, choice: str, folder: Path) -> DistillRecipe | TeachRecipe:
     """The recipe, with one of its presets if asked, for two small steps."""
     method, _, variant = choice.partition(".")
     overrides = [f"method={method}", f"variant={variant or 'null'}"] if choice else []
-    overrides += [*TOYS[type(load(name, overrides))], *SHORT, f"run.dir={folder}/run"]
+    overrides += [*TOYS[type(load(name, overrides))], *FEW.get(method, []), *SHORT, f"run.dir={folder}/run"]
     recipe = load(name, overrides)
     if "updates" in getattr(recipe, "options", ()):
         overrides.append("options.updates=2")

@@ -15,9 +15,9 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from segkd.losses.discrepancy import l1
-from segkd.losses.priors import balance
+from segkd.losses.priors import balance, rarity
 from segkd.losses.reduce import mean_over_ranks
-from segkd.losses.statistics import batchnorm_distance
+from segkd.losses.statistics import batchnorm_distance, blended, nearness
 from segkd.machine import ranks
 from segkd.machine.batchnorm import SyncedBatchNorm2d, synced
 from segkd.machine.snapshot import Snapshot
@@ -62,8 +62,19 @@ def layers(x: Tensor) -> list[SimpleNamespace]:
     return made
 
 
+def weighed(x: Tensor) -> Tensor:
+    """The mean of a term of each image, in which some weigh more, as `dfss` has it."""
+    weights, each = nearness(x.detach().mean((1, 2, 3))), x.square().mean((1, 2, 3))
+    return mean_over_ranks((weights * each).mean()) / mean_over_ranks(weights.mean())
+
+
 TERMS = {
     "balance": lambda x: balance(x),
+    "rarity": lambda x: rarity(x),
+    "near images first": lambda x: weighed(x),
+    "statistics after those of the past": lambda x: batchnorm_distance(
+        blended(layers(x), torch.linspace(0, 1, 12, dtype=x.dtype), torch.tensor(0.9, dtype=x.dtype))[0]
+    ),
     "log of the gap": lambda x: -torch.log1p(mean_over_ranks(l1(x, x.square()))),
     **{f"bn {kind}": lambda x, kind=kind: batchnorm_distance(layers(x), kind) for kind in ("mean", "sum", "scaled")},
 }

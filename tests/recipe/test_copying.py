@@ -55,7 +55,7 @@ def test_a_shipped_parent_stays_the_name_that_it_is(write: Write, tmp_path: Path
 def test_every_file_that_is_read_is_named_whole(write: Write, tmp_path: Path) -> None:
     text = """\
 x: &x t.pt
-teacher: {weights: *x, arch: FPN}   # weights: t.pt
+teacher: {weights: *x, arch: FPN, statistics: s.st}   # weights: t.pt
 student: {weights: "s.pt"}
 model: &m {weights: &w ../m.pt}
 presets:
@@ -68,7 +68,7 @@ output: out.safetensors
         anchored(write(text, "a/r.yaml"))
         == f"""\
 x: &x {tmp_path}/a/t.pt
-teacher: {{weights: *x, arch: FPN}}   # weights: t.pt
+teacher: {{weights: *x, arch: FPN, statistics: {tmp_path}/a/s.st}}   # weights: t.pt
 student: {{weights: {tmp_path}/a/s.pt}}
 model: &m {{weights: &w {tmp_path}/m.pt}}
 presets:
