@@ -30,6 +30,8 @@ class DFSS(DDAD):
         ramp: fraction of the run over which the adversary's weight rises from 0.
     """
 
+    student, source, pixels = ("kd",), ("adv", "bn"), ("bn",)
+    weights = {"kd": 1.0, "adv": 1.0, "bn": 1.0}
     options = {"until": 0.8, "discrepancy": "l1", "temperature": 1.0, "log": True, "bn": "mean", "ramp": 0.0}
     allowed = {
         "discrepancy": ("l1", "kl", "l1+kl"), "temperature": "> 0", "bn": ("mean", "sum", "scaled"), "ramp": ">= 0, <= 1",

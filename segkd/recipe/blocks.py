@@ -573,7 +573,7 @@ class Recipe(Block):
 class DistillRecipe(Recipe):
     """Teacher to student without the teacher's data."""
 
-    method: Text = Field(description="the method: a file in segkd/methods")
+    method: Text = Field(description="a file in segkd/methods")
     variant: Text | None = Field(None, description="a form of the method: V of a preset METHOD.V")
     weights: Weights = Field({}, description="weight of each of the method's terms; 0 removes its cost")
     options: dict[str, Any] = Field({}, description="the method's own options")
