@@ -38,10 +38,15 @@ def table(some: list[Key]) -> str:
     """Rows of key, default, type and description."""
     defaults = [key.default if key.default == "required" else f"`{key.default}`" for key in some]
     rows = [
-        f"| `{key.name}` | {default} | `{key.type}` | {key.description} |"
+        f"| `{key.name}` | {default} | {_values(key)} | {key.description} |"
         for key, default in zip(some, defaults, strict=True)
     ]
     return "\n".join(["| key | default | values | |", "|---|---|---|---|", *rows])
+
+
+def _values(key: Key) -> str:
+    """What a key may be; the methods are too many for a row, and have a page."""
+    return "[any of these](methods.md)" if key.name == "method" else f"`{key.type}`"
 
 
 @click.command(help=__doc__.split("\n")[0])

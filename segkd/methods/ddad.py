@@ -63,7 +63,7 @@ class DDAD(Method):
         return balance(v.t)
 
     def one_hot(self, v: View) -> Tensor:
-        """Generator: the teacher should be sure of pixels."""
+        """Generator: the teacher is sure."""
         return one_hot(v.t)
 
     def tv(self, v: View) -> Tensor:
