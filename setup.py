@@ -60,6 +60,9 @@ setup(
             "pytest-xdist>=3.6.1",
             "hypothesis>=6.100",
             "transformers>=5",
+            "onnx>=1.16",
+            "onnxscript>=0.1",
+            "onnxruntime>=1.18",
             "ruff==0.17.*",
         ],  # another ruff would format differently
     },

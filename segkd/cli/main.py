@@ -14,6 +14,7 @@ from segkd.cli.bench import bench
 from segkd.cli.compare import compare
 from segkd.cli.data import data
 from segkd.cli.exits import explained
+from segkd.cli.export import export
 from segkd.cli.inspect import inspect
 from segkd.cli.measure import evaluate, visualize
 from segkd.cli.options import Session, with_debug
@@ -54,5 +55,5 @@ def cli() -> None:
     """
 
 
-for verb in (distill, teach, compare, inspect, record, evaluate, visualize, bench, data, recipes):
+for verb in (distill, teach, compare, inspect, record, evaluate, visualize, export, bench, data, recipes):
     cli.add_command(verb)

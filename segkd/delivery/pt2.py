@@ -17,6 +17,11 @@ def program_bytes(network: nn.Module, stride: int, channels: int = RGB) -> bytes
     It takes any number N of images (N,channels,H,W), H and W multiples of `stride` from 2 * `stride` on. The network itself, its
     mode and its memory format stay as they are.
     """
+    return saved_bytes(exported_program(network, stride, channels))
+
+
+def exported_program(network: nn.Module, stride: int, channels: int = RGB) -> torch.export.ExportedProgram:
+    """The same as a program in memory."""
     twin = copy.deepcopy(network).cpu().float().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     # Two images and unequal sides, so that nothing that is equal by chance is taken for a rule.
     example = torch.zeros(2, channels, 2 * stride, 3 * stride)
@@ -26,6 +31,11 @@ def program_bytes(network: nn.Module, stride: int, channels: int = RGB) -> bytes
     program = torch.export.export(twin, (example,), dynamic_shapes=(sizes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # where the code lay on this machine is nobody's business
+    return program
+
+
+def saved_bytes(program: torch.export.ExportedProgram) -> bytes:
+    """The bytes of a program's file."""
     file = io.BytesIO()
     torch.export.save(program, file)
     return file.getvalue()

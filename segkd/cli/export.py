@@ -1,0 +1,100 @@
+"""`segkd export`: a student as one file for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from segkd.cli.options import DATA_SETS, with_debug
+from segkd.foundation import terminal
+from segkd.foundation.errors import UsageError
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="A new folder, or that of an earlier export."
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "pt2"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX, or a program of torch.export.",
+)
+@click.option("--int8", is_flag=True, help="Beside it a file with 8-bit weights and activations (ONNX).")
+@click.option(
+    "--calibration",
+    metavar="KIND",
+    help="Images for --int8: generator (of the run; the default), pictures, noise, or a folder.",
+)
+@click.option("--with-normalisation", is_flag=True, help="The file takes numbers from 0 to 255, and normalises them.")
+@click.option("--with-argmax", is_flag=True, help="The file gives class ids, not logits.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="FOLDER", help="Photos on which the file is tried, too."
+)
+@click.option("--data", type=DATA_SETS, help="A labelled set on which file and student are measured.")
+@click.option("--root", metavar="DIR", help="Its folder.")
+@click.option("--split", default="test", show_default=True, help="And its split.")
+@with_debug
+def export(
+    model: Path, out: Path, kind: str, int8: bool, calibration: str | None, with_normalisation: bool, with_argmax: bool,
+    images: Path | None, data: str | None, root: str | None, split: str,
+) -> None:  # fmt: skip
+    """Write the student of MODEL (a run or student folder) for other programs, and try it against the student.
+
+    A file that gives another class to more than a thousandth of the pixels fails, with exit code 4.
+    """
+    if root is not None and data is None:
+        raise UsageError("segkd export: --root: name the set with --data, too")
+    with terminal.Live("preparing: loading torch"):
+        from segkd.runs.export import Choices, export
+
+        measured = None if data is None else (data, root, split)
+        choices = Choices(kind, int8, calibration, with_normalisation, with_argmax, images, measured)
+        report = export(model, out, choices)
+    terminal.deliver(*told(out, report))
+
+
+def told(out: Path, report: dict[str, Any]) -> list[str]:
+    """The report as lines: a row for each file, and for the student and its teacher."""
+    rows = [("", "MB", "ms an image", "agreement", "mIoU")]
+    rows.append(
+        (
+            "student, PyTorch",
+            "",
+            f"{report['milliseconds_of_the_student']:.1f}",
+            "",
+            _score(report, "miou_of_the_student"),
+        )
+    )
+    if "milliseconds_of_the_teacher" in report:
+        rows.insert(1, ("teacher, PyTorch", "", f"{report['milliseconds_of_the_teacher']:.1f}", "", ""))
+    for name, found in report["files"].items():
+        miou = f"{found['miou']:.4f}" if "miou" in found else ""
+        rows.append(
+            (name, f"{found['bytes'] / 1e6:.1f}", f"{found['milliseconds']:.1f}", f"{found['agreement']:.4f}", miou)
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
+    beside = [f"{name}: {what}" for name, what in report["examples"].items()]
+    return [
+        *lines,
+        "",
+        f"{report['machine']}, {report['threads']} threads",
+        *beside,
+        f"{out / 'export.json'} holds the figures",
+    ]
+
+
+def _score(report: dict[str, Any], key: str) -> str:
+    known = [found[key] for found in report["files"].values() if key in found]
+    return f"{known[0]:.4f}" if known else ""

@@ -1,0 +1,296 @@
+"""`segkd export`: a student alone, as one file, tried against the student before anybody takes it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from segkd.data.photos import Photos
+from segkd.delivery import onnx
+from segkd.delivery.deployed import BYTES, Deployed, about, output_name, prepared
+from segkd.delivery.examples import EXAMPLES
+from segkd.delivery.folder import LoadedStudent, load_student
+from segkd.delivery.gate import Run, Verdict, compared, milliseconds
+from segkd.delivery.pt2 import exported_program, saved_bytes
+from segkd.foundation import terminal
+from segkd.foundation.channels import READ, in_channels, name_of
+from segkd.foundation.errors import NumbersError, StorageError, TeacherError, UsageError
+from segkd.foundation.files import atomic_write, make_folder
+from segkd.foundation.rng import seed_for
+from segkd.machine.device import machine
+from segkd.runs.evaluate import evaluate
+from segkd.runs.trained import load_model, of_student
+from segkd.synthesis.bank import Replay
+from segkd.synthesis.pictures import KINDS
+from segkd.training import checkpoint
+
+Format = Literal["onnx", "pt2"]
+LEAST = {"fp32": 0.999, "int8": 0.9}
+"""Share of pixels to which a file gives the student's classes, below which it fails."""
+CALIBRATION, TRIED = 32, 12
+"""Images that lead to the ranges of 8-bit activations, and procedural ones on which a file is tried."""
+REPORT = "export.json"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is exported, and how.
+
+    Args:
+        int8: beside the file in fp32 (ONNX only); `calibration` says from which images its ranges come: `generator` (those
+            that the run's student has learnt from), `pictures` (procedural), `noise`, or a folder of photos.
+        normalises, chooses: as for `Deployed`.
+        images: a folder of photos on which the file is tried, too.
+        measured: name, root and split of a labelled set on which student and file are measured.
+    """
+
+    format: Format = "onnx"
+    int8: bool = False
+    calibration: str | None = None
+    normalises: bool = False
+    chooses: bool = False
+    images: Path | None = None
+    measured: tuple[str, str | None, str] | None = None
+
+
+def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
+    """Write a student into `out`, and return what trying it has shown, which `export.json` holds, too.
+
+    Raises:
+        TeacherError: there is no student, or it is damaged.
+        UsageError: libraries are missing, or choices do not go together.
+        StorageError: `out` holds something else, or cannot be written.
+        NumbersError: a file does not answer as the student does; it is there all the same.
+    """
+    if choices.format == "onnx":
+        onnx.libraries()
+    elif choices.int8:
+        raise UsageError("--int8: is for ONNX: leave --format pt2 out")
+    if choices.calibration is not None and not choices.int8:
+        raise UsageError(f"--calibration {choices.calibration}: is for --int8")
+    student = load_student(source)
+    _check_out(out)
+    deployed = Deployed(student, choices.normalises, choices.chooses).eval()
+    calibration = _calibration(Path(source), student, choices) if choices.int8 else []
+    terminal.doing("exporting")
+    files = _files(deployed, student, choices, calibration)
+    make_folder(out)
+    told = about(student, choices.normalises, choices.chooses)
+    for name, content in files.items():
+        atomic_write(out / name, content)
+    atomic_write(out / "deployed.json", json.dumps(told, indent=2) + "\n")
+    terminal.doing("trying the file")
+    report = {
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "format": choices.format,
+        "opset": onnx.OPSET if choices.format == "onnx" else None,
+    }
+    report |= {"files": {name: _tried(name, content, deployed, student, choices) for name, content in files.items()}}
+    report["milliseconds_of_the_student"] = milliseconds(_of(deployed), _example(student, choices.normalises))
+    if (teacher := _teacher(source)) is not None:
+        report["milliseconds_of_the_teacher"] = milliseconds(_of(teacher), _example(student, False))
+    report["examples"] = _write_examples(out, deployed, student, choices)
+    atomic_write(out / REPORT, json.dumps(report, indent=2) + "\n")
+    for name, found in report["files"].items():
+        if not found["passed"]:
+            image, share = found["worst"]
+            raise NumbersError(
+                f"{out / name}: gives the student's class to {found['agreement']:.4f} of the pixels, and {found['least']} was asked for; least on"
+                f" {image} ({share:.4f}); the files and {REPORT} are there"
+            )
+    return report
+
+
+def _check_out(out: Path) -> None:
+    """Raises StorageError where `out` holds anything that an export has not made."""
+    if out.exists() and not out.is_dir():
+        raise StorageError(f"{out}: is no folder; name a new one")
+    if out.is_dir() and (held := sorted(set(os.listdir(out)))) and REPORT not in held and "deployed.json" not in held:
+        raise StorageError(f"{out}: holds {held[0]}, which no export has made; name a new folder")
+
+
+def _files(
+    deployed: Deployed, student: LoadedStudent, choices: Choices, calibration: list[np.ndarray]
+) -> dict[str, bytes]:
+    """The bytes of each file by its name."""
+    program = exported_program(deployed, student.stride, student.channels)
+    if choices.format == "pt2":
+        return {"model.pt2": saved_bytes(program)}
+    whole = onnx.onnx_bytes(program, output_name(choices.chooses), about(student, choices.normalises, choices.chooses))
+    files = {"model.onnx": whole}
+    if choices.int8:
+        files["model.int8.onnx"] = onnx.quantised_bytes(whole, calibration)
+    return files
+
+
+def _runs(name: str, content: bytes) -> Run:
+    """What answers as the file does."""
+    if name.endswith(".onnx"):
+        return onnx.Session(content)
+    return _of(torch.export.load(io.BytesIO(content)).module())
+
+
+def _of(network: nn.Module) -> Run:
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(images)).numpy()
+
+    return run
+
+
+def _tried(name: str, content: bytes, deployed: Deployed, student: LoadedStudent, choices: Choices) -> dict[str, Any]:
+    """What the file does on procedural pictures and on photos, how large it is and how long an image takes."""
+    run, least = _runs(name, content), LEAST["int8" if ".int8" in name else "fp32"]
+    verdict: Verdict = compared(deployed, run, _images(student, choices))
+    found = {
+        "passed": verdict.passes(least), "least": least, "agreement": verdict.agreement, "largest_difference": verdict.largest,
+        "worst": list(verdict.worst), "images": verdict.images, "bytes": len(content),
+        "milliseconds": milliseconds(run, _example(student, choices.normalises)),
+    }  # fmt: skip
+    if choices.measured is not None:
+        data, root, split = choices.measured
+        model = of_student(student)
+        for who, network in (("miou", _Answers(run, student, choices)), ("miou_of_the_student", student)):
+            scores = evaluate(
+                replace(model, network=network), data=data, root=root, split=split, device="cpu", precision="fp32"
+            )
+            found[who] = scores["miou"]
+    return found
+
+
+class _Answers(nn.Module):
+    """A file as a network of normalised images, so that it is measured as the student is."""
+
+    def __init__(self, run: Run, student: LoadedStudent, choices: Choices) -> None:
+        super().__init__()
+        self.run, self.student, self.choices = run, student, choices
+        self.held = nn.Parameter(torch.zeros(()), requires_grad=False)  # tells where it is, and in which numbers
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N,C,H,W); of a file of class ids ones and zeros."""
+        x = self.student.sizes.fitted(images)
+        if self.choices.normalises:
+            mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.student.mean, self.student.std))
+            x = (x * std + mean) * BYTES
+        answer = torch.from_numpy(self.run(np.ascontiguousarray(x.float().numpy())))
+        if self.choices.chooses:
+            answer = nn.functional.one_hot(answer.long(), len(self.student.names)).permute(0, 3, 1, 2).float()
+        return answer[..., : images.shape[2], : images.shape[3]]
+
+
+def _images(student: LoadedStudent, choices: Choices) -> Iterator[tuple[str, np.ndarray]]:
+    """What a file is tried on, by names."""
+    drawn = _pictures(student, TRIED)
+    photos = (
+        () if choices.images is None else ((sample.name, sample.image) for sample in _photos(choices.images, student))
+    )
+    for name, image in (*drawn, *photos):
+        yield name, prepared(student, image, choices.normalises)
+
+
+def _pictures(student: LoadedStudent, count: int) -> list[tuple[str, np.ndarray]]:
+    """Procedural pictures of each kind in turn, of several sizes, the last of noise."""
+    kinds, sizes = list(KINDS), ((192, 256), (256, 341), (128, 160))
+    made = []
+    for index in range(count - 1):
+        kind, size = kinds[index % len(kinds)], sizes[index % len(sizes)]
+        made.append(
+            (
+                f"{kind} {index}",
+                in_channels(KINDS[kind](seed_for(0, index, 0, "export") % 2**31, size), student.channels),
+            )
+        )
+    noise = np.random.default_rng(0).integers(0, 256, (*sizes[0], student.channels), dtype=np.uint8)
+    return [*made, ("noise", noise)]
+
+
+def _photos(folder: Path, student: LoadedStudent) -> Iterator[Any]:
+    if student.channels not in READ:
+        raise UsageError(
+            f"{folder}: the student takes images of {name_of(student.channels)}, which are not read from files"
+        )
+    photos = Photos(folder)
+    for index in range(len(photos)):
+        yield photos[index]
+
+
+def _example(student: LoadedStudent, normalises: bool) -> np.ndarray:
+    return prepared(student, _pictures(student, 2)[0][1], normalises)
+
+
+def _calibration(source: Path, student: LoadedStudent, choices: Choices) -> list[np.ndarray]:
+    """Images (1,K,h,w) that lead to the ranges of activations."""
+    named = choices.calibration or ("generator" if (source / "checkpoints").is_dir() else "pictures")
+    if named == "generator":
+        return _generated(source, student, choices.normalises)
+    if named == "pictures":
+        return [prepared(student, image, choices.normalises) for _, image in _pictures(student, CALIBRATION)]
+    if named == "noise":
+        drawn = np.random.default_rng(1).standard_normal((CALIBRATION, 192, 256, student.channels))
+        pixels = (drawn * student.std + student.mean) * BYTES
+        return [prepared(student, image, choices.normalises) for image in pixels.clip(0, 255).astype(np.uint8)]
+    photos = [sample for sample, _ in zip(_photos(Path(named), student), range(4 * CALIBRATION), strict=False)]
+    return [prepared(student, sample.image, choices.normalises) for sample in photos]
+
+
+def _generated(run: Path, student: LoadedStudent, normalises: bool) -> list[np.ndarray]:
+    """Images of the bank that the run's student has learnt from: no data is needed.
+
+    Raises:
+        UsageError: the run has no checkpoint, or kept no images.
+    """
+    other = "choose --calibration pictures, noise or a folder of photos"
+    found = checkpoint.newest(run / "checkpoints")
+    state = None if found is None else found[0]["game"].get("replay")
+    if not state or not state["images"]:
+        raise UsageError(f"{run}: no checkpoint with images that its student has learnt from; {other}")
+    bank = Replay(len(state["images"]), state["images"][0].dtype, flip=False, uint8="spans" in state)
+    bank.restore(state, torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(0, 0, 0, "calibration"))
+        drawn = [bank.draw(1)[0].images.float() for _ in range(CALIBRATION)]
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (student.mean, student.std))
+    return [((x * std + mean) * BYTES if normalises else x).contiguous().numpy() for x in drawn]
+
+
+def _teacher(source: str | Path) -> nn.Module | None:
+    """That of a run, where it is still at hand."""
+    try:
+        return load_model(source, "teacher").network.eval()
+    except (TeacherError, UsageError, StorageError):
+        return None
+
+
+def _write_examples(out: Path, deployed: Deployed, student: LoadedStudent, choices: Choices) -> dict[str, str]:
+    """Scripts that run the file, and of each what trying it has shown."""
+    if choices.format == "pt2":
+        atomic_write(out / "example.py", EXAMPLES["pt2"])
+        return {"example.py": "PyTorch alone"}
+    atomic_write(out / "example.py", EXAMPLES["onnx"])
+    told = {"example.py": "onnxruntime"}
+    image = _example(student, choices.normalises)
+    try:
+        network = cv2.dnn.readNetFromONNX(str(out / "model.onnx"))
+        network.setInput(image)
+        verdict = compared(deployed, lambda _: network.forward(), [("one", image)])
+        loads = verdict.passes(LEAST["fp32"])
+    except cv2.error:
+        loads = False
+    if loads:
+        atomic_write(out / "example_opencv.py", EXAMPLES["opencv"])
+    return told | {
+        "example_opencv.py": f"OpenCV {cv2.__version__}"
+        if loads
+        else f"left out: OpenCV {cv2.__version__} does not run this file"
+    }

@@ -1,0 +1,199 @@
+"""Students as files for other programs: what is in them, that they answer as the student does, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from safetensors.torch import load_file, save_file
+
+from segkd.cli.main import main
+from segkd.delivery import gate
+from segkd.delivery.deployed import Deployed, prepared
+from segkd.delivery.folder import load_student, save_network
+from segkd.delivery.onnx import Session
+from segkd.models.families.segnet import SegNet
+from segkd.runs import export as verb
+from tests.waiting import PATIENCE
+
+NAMES, PALETTE = ["sky", "road", "car"], [[0, 0, 255], [90, 90, 90], [255, 0, 0]]
+
+
+def saved(folder: Path, network: torch.nn.Module, stride: int, channels: int = 3) -> Path:
+    """A student folder with a network that gives all classes, and whose statistics are not those of a fresh one."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    mean, std = [0.5, 0.45, 0.4][:channels], [0.25, 0.25, 0.2][:channels]
+    return save_network(
+        network, folder, names=NAMES, palette=PALETTE, mean=mean, std=std, stride=stride, shorter_side=96
+    )
+
+
+@pytest.fixture(scope="module")
+def segnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    return saved(tmp_path_factory.mktemp("segnet") / "student", SegNet(len(NAMES), 2), 32)
+
+
+@pytest.fixture(scope="module")
+def out(segnet: Path) -> Path:
+    """An export with all that there is."""
+    folder = segnet.with_name("out")
+    flags = ["--int8", "--calibration", "pictures", "--with-normalisation", "--with-argmax"]
+    code = main(["export", str(segnet), "--out", str(folder), *flags])
+    report = json.loads((folder / "export.json").read_text())
+    assert code in (0, 4) and report["files"]["model.onnx"]["passed"]  # 8 bits of a random network may well differ
+    return folder
+
+
+def test_the_file_answers_as_the_student_does_at_any_size_and_number(segnet: Path, out: Path) -> None:
+    run, student = Session((out / "model.onnx").read_bytes()), load_student(segnet)
+    for shape in ((1, 64, 96, 3), (3, 128, 64, 3)):
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        ids = run(images.astype(np.float32).transpose(0, 3, 1, 2))
+        assert ids.dtype == np.uint8 and ids.shape == shape[:3]
+        student.shorter_side = None
+        assert np.mean([ids[k] == student.predict(images[k]) for k in range(len(images))]) > 0.999
+
+
+def test_the_file_says_what_it_takes_and_nothing_of_this_machine(out: Path) -> None:
+    content = (out / "model.onnx").read_bytes()
+    model = onnx.load_from_string(content)
+    said = {each.key: json.loads(each.value) for each in model.metadata_props}
+    assert said == json.loads((out / "deployed.json").read_text())
+    assert said["classes"] == NAMES and said["multiple_of"] == 32 and said["input"] == "numbers from 0 to 255"
+    sizes = [axis.dim_param for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ["batch", "", "height", "width"] and model.graph.input[0].name == "images"
+    assert model.graph.output[0].name == "classes" and [
+        each.version for each in model.opset_import if not each.domain
+    ] == [18]
+    for path in (Path(verb.__file__).parents[2], Path(sys.prefix)):
+        assert str(path).encode() not in content
+
+
+def test_int8_is_smaller_and_calibrated(out: Path) -> None:
+    whole, small = (onnx.load(out / name) for name in ("model.onnx", "model.int8.onnx"))
+    assert any(node.op_type == "QuantizeLinear" for node in small.graph.node)
+    assert not any(node.op_type == "QuantizeLinear" for node in whole.graph.node)
+
+
+@pytest.mark.parametrize("script", ["example.py", "example_opencv.py"])
+def test_the_examples_run_without_segkd(out: Path, segnet: Path, script: str) -> None:
+    if not (out / script).is_file():
+        assert "left out" in json.loads((out / "export.json").read_text())["examples"][script]
+        return
+    photo = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    cv2.imwrite(str(out / "photo.png"), photo)
+    done = subprocess.run(
+        [sys.executable, "-s", script, "photo.png"], cwd=out, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    mask = cv2.imread(str(out / "mask.png"))[..., ::-1]
+    ours = np.array(PALETTE, np.uint8)[load_student(segnet).predict(photo[..., ::-1].copy())]
+    assert mask.shape == photo.shape and (mask == ours).mean() > 0.99
+
+
+def test_a_student_without_argmax_and_grey_and_as_a_program(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    grey = saved(tmp_path / "student", SegNet(len(NAMES), 2, in_channels=1), 32, channels=1)
+    assert main(["export", str(grey), "--out", str(tmp_path / "pt2"), "--format", "pt2"]) == 0
+    report = json.loads((tmp_path / "pt2/export.json").read_text())
+    assert report["files"]["model.pt2"]["largest_difference"] < 1e-3 and report["opset"] is None
+    program = torch.export.load(tmp_path / "pt2/model.pt2").module()
+    assert program(torch.zeros(2, 1, 64, 96)).shape == (2, 3, 64, 96)
+
+
+def test_the_gate_names_the_worst_image_and_leaves_the_files(
+    segnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(verb.LEAST, "fp32", 1.1)
+    assert main(["export", str(segnet), "--out", str(tmp_path / "out"), "--format", "pt2"]) == 4
+    [line] = capsys.readouterr().err.splitlines()
+    assert "model.pt2: gives the student's class to " in line and "1.1 was asked for; least on " in line
+    assert (tmp_path / "out/model.pt2").is_file() and not json.loads((tmp_path / "out/export.json").read_text())[
+        "files"
+    ]["model.pt2"]["passed"]
+
+
+def test_what_the_gate_counts() -> None:
+    def network(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[:, 0], 1 - x[:, 0]], 1)
+
+    def off(x: np.ndarray) -> np.ndarray:
+        answer = network(torch.from_numpy(x)).numpy()
+        answer[..., 0] += 5 * (x[:, :1, :, 0] > 0.5) * np.array([[[-1], [1]]]).reshape(1, 2, 1)
+        return answer
+
+    low, high = np.zeros((1, 1, 2, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
+    found = gate.compared(network, off, [("low", low), ("high", high)])
+    assert (found.agreement, found.largest, found.worst, found.images) == (0.75, 5.0, ("high", 0.5), 2)
+    assert found.passes(0.75) and not found.passes(0.76)
+    nothing = gate.compared(network, lambda x: np.full((1, 2, 2, 2), np.nan, np.float32), [("low", low)])
+    assert nothing.agreement == 0 and not nothing.passes(0.5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "line"),
+    [
+        ("nan", 3, "not finite: "), ("classes", 3, "classes"), ("gone", 3, "no model.safetensors"),
+        ("occupied", 5, "holds mine.txt, which no export has made"), ("calibration", 2, "is for --int8"), ("int8", 2, "is for ONNX"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_exported(
+    segnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: str, code: int, line: str
+) -> None:
+
+    student, out, flags = tmp_path / "student", tmp_path / "out", []
+    shutil.copytree(segnet, student)
+    if spoil == "nan":
+        state = load_file(student / "model.safetensors")
+        next(value for value in state.values() if value.is_floating_point()).view(-1)[0] = float("nan")
+        save_file(state, student / "model.safetensors")
+    elif spoil == "classes":
+        config = json.loads((student / "config.json").read_text())
+        (student / "config.json").write_text(json.dumps(config | {"classes": 4}))
+    elif spoil == "gone":
+        (student / "model.safetensors").unlink()
+    elif spoil == "occupied":
+        out.mkdir()
+        (out / "mine.txt").touch()
+    else:
+        flags = ["--calibration", "noise"] if spoil == "calibration" else ["--format", "pt2", "--int8"]
+    assert main(["export", str(student), "--out", str(out), *flags]) == code
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and line in told[0]
+    assert not (out / "model.onnx").exists()
+
+
+def test_images_are_prepared_as_the_student_prepares_them(segnet: Path) -> None:
+    student = load_student(segnet)
+    image = np.random.default_rng(3).integers(0, 256, (150, 130, 3), dtype=np.uint8)
+    given = (prepared(student, image, normalises) for normalises in (False, True))
+    answers = [
+        Deployed(student, normalises).eval()(torch.from_numpy(x))
+        for normalises, x in zip((False, True), given, strict=True)
+    ]
+    assert torch.allclose(*answers, atol=1e-4) and answers[0].shape[2] % 32 == answers[0].shape[3] % 32 == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["DeepLabV3Plus", "Unet", "FPN"])
+def test_students_of_smp(tmp_path: Path, arch: str) -> None:
+    torch.manual_seed(4)
+    student = saved(tmp_path / "student", smp.create_model(arch, "tu-resnet10t", None, classes=len(NAMES)), 32)
+    assert main(["export", str(student), "--out", str(tmp_path / "out"), "--int8", "--calibration", "noise"]) in (0, 4)
+    found = json.loads((tmp_path / "out/export.json").read_text())
+    assert (
+        found["files"]["model.onnx"]["passed"]
+        and found["files"]["model.int8.onnx"]["bytes"] < 0.5 * found["files"]["model.onnx"]["bytes"]
+    )
