@@ -66,8 +66,8 @@ class Events:
     """What the loop calls when it is due, with the number of finished steps; `check` before anything is written.
 
     `opened` tells how many images this process has opened for training; `forecast` what the run will take, in lines, once
-    its first `FORECAST` steps have shown it. `progress` is told each step. Where there is `enough`, the run ends before its last step. What `evaluate` gives is logged, and each line of its
-    `notes` by itself.
+    its first `FORECAST` steps have shown it. `progress` is told each step. What `evaluate` gives is logged, and each line of its
+    `notes` by itself. Where there is `enough`, the run ends before its last step.
     """
 
     evaluate: Callable[[int], dict[str, object]] | None = None

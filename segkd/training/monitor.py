@@ -26,8 +26,6 @@ STATISTICS = 256
 """Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
 FEWEST = 8
 """Batches of which they are made at least, and where every image would have to be drawn for it."""
-
-
 LEAST_SHARE = 1e-3
 """Of the pixels of a batch, that a class must have to count as one that it shows."""
 
@@ -75,8 +73,9 @@ class Monitor:
     def measured(self, headline: str) -> nn.Module:
         """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
 
-        `agreement` is the averaged one that agreed best, once one was offered. The average of statistics is not the statistics of average weights: BatchNorm's are made anew for the copy, of images
-        as the student is shown them. Of several processes each has seen images of its own.
+        `agreement` is the averaged one that agreed best, once one was offered. The average of statistics is not the statistics of
+        average weights: BatchNorm's are made anew for the copy, of images as the student is shown them. Of several processes each
+        has seen images of its own.
         """
         if headline == "agreement" and self.best is not None:
             chosen = copy.deepcopy(self.student.headline)
