@@ -16,6 +16,7 @@ from segkd.cli.data import data
 from segkd.cli.exits import explained
 from segkd.cli.export import export
 from segkd.cli.inspect import inspect
+from segkd.cli.ls import ls
 from segkd.cli.measure import evaluate, visualize
 from segkd.cli.options import Session, with_debug
 from segkd.cli.recipes import recipes
@@ -55,5 +56,5 @@ def cli() -> None:
     """
 
 
-for verb in (distill, teach, compare, inspect, record, evaluate, visualize, export, bench, data, recipes):
+for verb in (distill, teach, compare, inspect, record, evaluate, visualize, export, ls, bench, data, recipes):
     cli.add_command(verb)

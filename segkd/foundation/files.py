@@ -235,6 +235,24 @@ def sha256(source: str | Path | bytes) -> str:
     return digest.hexdigest()
 
 
+def in_use(folder: Path) -> bool:
+    """Whether another process holds a folder by its `RunLock`; nothing of it is changed."""
+    path = folder / ".lock"
+    if not path.is_file():
+        return False
+    from filelock import Timeout, UnixFileLock
+
+    lock = UnixFileLock(path, 0, thread_local=False, preserve_lock_file=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:
+        return False  # it may not be opened: of another user
+    lock.release()
+    return False
+
+
 class RunLock:
     """Holds a folder for one process: `with RunLock(folder): ...`; `chosen_by` names what chooses another folder.
 

@@ -14,12 +14,11 @@ from typing import Any
 from segkd.data import catalogue
 from segkd.foundation import terminal
 from segkd.foundation.errors import DataError, Stopped, StorageError, UsageError
-from segkd.foundation.files import RunLock, atomic_write, make_folder
+from segkd.foundation.files import atomic_write, in_use, make_folder
 from segkd.models.own import OwnNetwork
 from segkd.recipe import TeachRecipe
 from segkd.recipe.comparison import Cell
 from segkd.runs.finished import finished
-from segkd.runs.folder import MARK
 from segkd.runs.labelled import model_of
 from segkd.runs.options import Options
 from segkd.training.signals import StopFlag
@@ -142,17 +141,6 @@ def play(cells: Sequence[Cell], flags: Flags, after: Callable[[list[Result]], ob
                 known[at].why = result.why
     after(known)
     return known
-
-
-def in_use(folder: Path) -> bool:
-    """Whether another process runs in a folder."""
-    if not (folder / ".lock").exists():
-        return False
-    try:
-        with RunLock(folder, mark=MARK):
-            return False
-    except StorageError:
-        return True
 
 
 def command(cell: Cell, flags: Flags) -> list[str]:
