@@ -20,7 +20,7 @@ def ls(folder: Path, as_json: bool) -> None:
 
     found = listing.runs(folder)
     if as_json:
-        terminal.deliver(listing.as_json(found))
+        terminal.deliver(*listing.as_json(found).splitlines())
     elif found:
         terminal.deliver(*listing.table(found))
     else:
