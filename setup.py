@@ -46,6 +46,7 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",  # curves
         "jinja2>=3.1",
+        "packaging>=22",
         "safetensors>=0.4.3",
         "huggingface_hub>=0.24",
         "h5py>=3.10",  # with scipy, for NYUv2's official files

@@ -13,6 +13,7 @@ from segkd import __version__
 from segkd.cli.bench import bench
 from segkd.cli.compare import compare
 from segkd.cli.data import data
+from segkd.cli.doctor import doctor
 from segkd.cli.exits import explained
 from segkd.cli.export import export
 from segkd.cli.inspect import inspect
@@ -56,5 +57,5 @@ def cli() -> None:
     """
 
 
-for verb in (distill, teach, compare, inspect, record, evaluate, visualize, export, ls, bench, data, recipes):
+for verb in (distill, teach, compare, inspect, record, evaluate, visualize, export, ls, bench, data, recipes, doctor):
     cli.add_command(verb)
