@@ -64,6 +64,7 @@ setup(
             "onnx>=1.16",
             "onnxscript>=0.1",
             "onnxruntime>=1.18",
+            "tensorboard>=2.17",
             "ruff==0.17.*",
         ],  # another ruff would format differently
     },

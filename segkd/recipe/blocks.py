@@ -503,6 +503,9 @@ class Run(Block):
         None,
         description="evaluations without a better agreement after which the run ends; null: it plays all its steps",
     )
+    tensorboard: bool = Field(
+        False, description="what metrics.jsonl holds also as events, in the run folder's tensorboard"
+    )
     device: Text = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the networks; losses are fp32")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; null: torch's choice")

@@ -165,7 +165,7 @@ def about_run(folder: Path) -> dict[str, str]:
 def free_keys(recipe: Recipe) -> tuple[str, ...]:
     """The keys that may change between the parts of a run: not the data that train, nor a teacher's looks."""
     if isinstance(recipe, TeachRecipe):
-        return ("data.root", "data.final", "run.dir", "run.save_every")
+        return ("data.root", "data.final", "run.dir", "run.save_every", "run.tensorboard")
     if recipe.synth.shows_set:
         return ("data.root", "data.watch", "data.final", "data.size", *loop.FREE_KEYS[1:])
     return loop.FREE_KEYS

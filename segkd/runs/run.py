@@ -47,7 +47,7 @@ from segkd.runs.labelled import Labelled, labelled, model_of, score
 from segkd.runs.options import Options
 from segkd.runs.place import Place, place_of
 from segkd.training import checkpoint, loop, rhythm
-from segkd.training.log import RunLog, memory_mb
+from segkd.training.log import RunLog, check_board, memory_mb
 from segkd.training.signals import StopFlag
 
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
@@ -90,6 +90,8 @@ class Run(ABC, Generic[AnyRecipe]):
         done = finished(self.folder, self.recipe, self.options)
         if done is not None:
             return done
+        if self.recipe.run.tensorboard:
+            check_board()
         self.announce()
         audit.install()
         with alone():
@@ -305,7 +307,10 @@ class Run(ABC, Generic[AnyRecipe]):
                     f"{folder}: {kind}: another file than the run has begun with (sha256 {own[:12]}), which is kept in"
                     f" {folder / kind}; give that one, name another run.dir, or --accept {kind}"
                 )
-        log = RunLog(folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0)
+        log = RunLog(
+            folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0,
+            board=folder / "tensorboard" if recipe.run.tensorboard else None,
+        )  # fmt: skip
         ranks.barrier()  # until all have read what the first is about to replace
         if not ranks.rank():
             self._write_recipe()

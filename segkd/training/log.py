@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import SupportsFloat
+from typing import TYPE_CHECKING, SupportsFloat
 
 from segkd.foundation import terminal
-from segkd.foundation.errors import StorageError
+from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import append, atomic_write
 from segkd.machine.memory import largest_mb
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PLAIN = 30.0
 """Seconds between two lines of progress where nothing can be written over."""
@@ -26,9 +30,19 @@ class RunLog:
         steps: the run's length, for the ETA.
         quiet: say nothing on the terminal but warnings.
         mute: neither write nor say anything: another process of the run does.
+        board: a folder for TensorBoard's events; None: none are written.
     """
 
-    def __init__(self, path: Path, steps: int, resumed_at: int = 0, quiet: bool = False, mute: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        steps: int,
+        resumed_at: int = 0,
+        quiet: bool = False,
+        mute: bool = False,
+        board: Path | None = None,
+    ) -> None:
+        self._board = None if board is None or mute else _events(board, resumed_at)
         self.path, self.steps, self.quiet, self.mute = path, steps, quiet or mute, mute
         kept = self._kept(resumed_at)
         self.seconds_before = kept[-1]["seconds"] if kept else 0.0
@@ -50,6 +64,8 @@ class RunLog:
     def rewind(self, step: int, why: str) -> None:
         """The run goes back to `step`: the lines after it are dropped, and one tells why."""
         self._kept(step)
+        if self._board is not None:
+            self._board = _events(Path(self._board.log_dir), step)
         self.write(step, {"rolled_back": why})
         self.say(f"warning: rolled back to step {step}: {why}", always=True)
 
@@ -63,6 +79,11 @@ class RunLog:
         line = {"step": step, "seconds": round(self.seconds, 2), **{k: _short(v) for k, v in values.items()}}
         if not self.mute:
             append(self.path, json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+                    self._board.add_scalar(name, value, step)
+            self._board.flush()
 
     def progress(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Refresh the live line on a terminal; elsewhere a plain line every half minute. Else no value is looked at."""
@@ -89,6 +110,19 @@ class RunLog:
         """One plain line for people, beside the live one."""
         if (always or not self.quiet) and not self.mute:
             terminal.say(text)
+
+
+def check_board() -> None:
+    """Raises UsageError where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("run.tensorboard: TensorBoard is not installed: pip install 'segkd[tb]', or leave it out")
+
+
+def _events(folder: Path, step: int) -> SummaryWriter:
+    """What writes events; those after `step`, which are played again, are no longer shown."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -82,7 +82,7 @@ class Events:
 FORECAST = 2
 """Steps after which a run, or a resumed part of one, can tell what it will take: one that warms up, and one more."""
 
-FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every")
+FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every", "run.tensorboard")
 """What may change between the parts of a run: where it writes, how often it saves and looks, and what measures it."""
 
 

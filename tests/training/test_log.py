@@ -152,3 +152,30 @@ def test_quiet_says_warnings_only(tmp_path, capsys):
 
 def test_memory_is_that_of_this_process():
     assert 20 < memory_mb() < 200_000
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return {tag: [(each.step, each.value) for each in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_tensorboard_shows_the_same_numbers_and_none_that_are_played_again(tmp_path):
+    def diary(resumed_at: int = 0) -> RunLog:
+        return RunLog(tmp_path / "metrics.jsonl", 100, resumed_at, quiet=True, board=tmp_path / "tensorboard")
+
+    first = diary()
+    for step in (10, 20, 30):
+        first.write(step, {"kd": float(step), "bn_shown": [1.0], "note": "a", "val_best": True, "lost": math.nan})
+    resumed = diary(resumed_at=20)
+    resumed.write(30, {"kd": 31.0})
+    resumed.rewind(20, "it went wrong")
+    resumed.write(30, {"kd": 32.0})
+    assert events(tmp_path / "tensorboard") == {"kd": [(10, 10.0), (20, 20.0), (30, 32.0)]}
+
+
+def test_another_process_writes_no_events(tmp_path):
+    RunLog(tmp_path / "metrics.jsonl", 100, mute=True, board=tmp_path / "tensorboard").write(1, {"kd": 1.0})
+    assert not (tmp_path / "tensorboard").exists()
