@@ -22,6 +22,7 @@ from segkd.cli.measure import evaluate, visualize
 from segkd.cli.options import Session, with_debug
 from segkd.cli.recipes import recipes
 from segkd.cli.record import record
+from segkd.cli.report import report
 from segkd.cli.run import distill, teach
 from segkd.foundation import terminal
 
@@ -57,5 +58,20 @@ def cli() -> None:
     """
 
 
-for verb in (distill, teach, compare, inspect, record, evaluate, visualize, export, ls, bench, data, recipes, doctor):
+for verb in (
+    distill,
+    teach,
+    compare,
+    inspect,
+    record,
+    evaluate,
+    visualize,
+    export,
+    report,
+    ls,
+    bench,
+    data,
+    recipes,
+    doctor,
+):
     cli.add_command(verb)

@@ -229,18 +229,16 @@ def _data_free(row: Row) -> bool:
 
 def page(results: Sequence[Result], drawn: str | None) -> str:
     """Everything in one HTML file that needs no network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from segkd.reporting.templates import rendered
 
     shown = rows(results)
     head = heads(shown)
     best = {recipe: max((row.mean("student_miou") or 0 for row in shown if row.recipe == recipe and _data_free(row)), default=0)
             for recipe in {row.recipe for row in shown}}  # fmt: skip
     table = [(cells(row, head), _data_free(row) and row.mean("student_miou") == best[row.recipe] > 0) for row in shown]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     svg = None if drawn is None else drawn[drawn.index("<svg") :]
-    return environment.get_template("leaderboard.html").render(
+    return rendered(
+        "leaderboard.html",
         head=head, table=table, notes=notes(results), curves=svg, version=__version__,
         recipes=sorted({result.cell.recipe for result in results}),
     )  # fmt: skip

@@ -69,7 +69,7 @@ def _listed(folder: Path, methods: Mapping[str, Terms]) -> Listed:
     recipe, summary, lines = (
         _recipe(folder / "recipe.yaml"),
         _json(folder / "summary.json"),
-        _lines(folder / "metrics.jsonl"),
+        whole_lines(folder / "metrics.jsonl"),
     )
     if recipe is None:
         return Listed(str(folder), "?", "damaged", 0, None, None, None, None)
@@ -129,7 +129,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def whole_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log."""
     try:
         texts = path.read_text("utf-8", errors="replace").splitlines()

@@ -1,0 +1,217 @@
+"""A run as a page: what it has reached first, then how it went and how it was made. Made from the files of its folder alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segkd import __version__
+from segkd.foundation.errors import StorageError
+from segkd.foundation.terminal import spoken
+from segkd.recipe.strict_yaml import parse, plain
+from segkd.reporting.listing import whole_lines
+from segkd.reporting.templates import rendered
+
+MOST_SAMPLES, MOST_BYTES = 5, 8_000_000
+"""Pictures in a page, and bytes of all of them."""
+POOR = 0.2
+"""IoU below which a class is said not to be told apart."""
+SAMPLE_WORDS = "synthetic image, the teacher's mask, the student's mask, and where they differ"
+NOT_LOSSES = ("step", "seconds", "lr", "agreement", "largest_class", "diversity", "distance")
+
+
+def page(folder: Path) -> str:
+    """The page of a finished run, self-contained.
+
+    Raises:
+        StorageError: no finished run is there, or its files are damaged.
+    """
+    summary, (about, recipe), lines = _summary(folder), _recipe(folder), whole_lines(folder / "metrics.jsonl")
+    taught = summary["method"] == "labels"
+    theirs, ours = summary.get("teacher_per_class"), summary.get("per_class")
+    return rendered(
+        "report.html", name=summary["recipe"], lead=_lead(summary), cards=_cards(summary), warnings=_warnings(summary, lines),
+        classes=_classes(ours, theirs), has_teacher=bool(theirs), measured_on=_measured_on(summary, recipe), curves=_curves(lines),
+        samples=_samples(folder / "samples"), sample_words="image, its labels, and the network's mask" if taught else SAMPLE_WORDS,
+        sizes=_sizes(summary), limits=_limits(summary), about=list(about.items()), recipe=recipe, version=__version__, folder=folder,
+    )  # fmt: skip
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    path = folder / "summary.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise StorageError(f"{folder}: no summary.json: a report is of a finished run") from error
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: damaged; the run's own command makes it again") from error
+    if not isinstance(found, dict) or not {"recipe", "method", "steps", "seconds"} <= found.keys():
+        raise StorageError(f"{path}: no summary of a finished run; the run's own command goes on with it")
+    return found
+
+
+def _recipe(folder: Path) -> tuple[dict[str, str], str]:
+    """What the recipe's file says of the run, and the recipe."""
+    try:
+        text = (folder / "recipe.yaml").read_text("utf-8")
+    except (OSError, ValueError):
+        return {}, ""
+    head = [line[2:].partition(": ") for line in text.splitlines() if line.startswith("# ")]
+    return {name: value for name, _, value in head if not name.startswith("sha256 of")}, re.sub(
+        r"\A(#.*\n)+\n?", "", text
+    )
+
+
+def _lead(summary: Mapping[str, Any]) -> str:
+    variant = f" ({summary['variant']})" if summary.get("variant") else ""
+    real = summary.get("real_images_for_training") or 0
+    what = "trained with labels" if summary["method"] == "labels" else f"distilled by {summary['method']}{variant}"
+    images = "No real image trained it." if not real else f"{real:,} real images trained it."
+    recorded = summary.get("statistics_recorded_from")
+    images += f" Statistics were recorded from {recorded:,} images." if recorded else ""
+    return f"A network {what}, {summary['steps']:,} steps in {spoken(summary['seconds'])} on {summary.get('machine', 'an unknown machine')}. {images}"
+
+
+def _number(value: object, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    cards = []
+    if summary.get("student_miou") is not None:
+        cards.append(("mIoU", _number(summary["student_miou"]), "of the student"))
+        if summary.get("teacher_miou") is not None:
+            cards.append(("teacher", _number(summary["teacher_miou"]), "its mIoU"))
+            cards.append(
+                (
+                    "recovery",
+                    f"{100 * summary['recovery']:.1f} %" if summary.get("recovery") else "–",
+                    "of the teacher's mIoU",
+                )
+            )
+    else:
+        cards.append(("mIoU", "–", "was not measured: no labels were given"))
+    for key, words in (
+        ("agreement", "with the teacher, on synthetic images"),
+        ("agreement_shown", "on images as the student was shown them"),
+    ):
+        if summary.get(key) is not None:
+            cards.append((key.replace("_shown", ""), _number(summary[key]), words))
+    return cards
+
+
+def _warnings(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = [
+        f"step {line['step']}: {line[key]}" for line in lines for key in ("note", "wrong", "rolled_back") if key in line
+    ]
+    refused = summary.get("refused_moves") or 0
+    return [*([f"{refused} updates were refused, since numbers were none"] if refused else []), *dict.fromkeys(found)][
+        :20
+    ]
+
+
+def _classes(
+    ours: Mapping[str, float | None] | None, theirs: Mapping[str, float | None] | None
+) -> list[dict[str, Any]]:
+    rows = []
+    for name, value in (ours or {}).items():
+        other = (theirs or {}).get(name)
+        rows.append({
+            "name": name, "student": _number(value), "teacher": _number(other),
+            "student_share": round(100 * (value or 0), 1), "teacher_share": round(100 * (other or 0), 1),
+        })  # fmt: skip
+    return rows
+
+
+def _measured_on(summary: Mapping[str, Any], recipe: str) -> str:
+    try:
+        data = plain(parse(recipe, str)[0])["data"]
+        return f"{data['name']} {data['final']}"
+    except (KeyError, TypeError, ValueError):
+        return "the final split"
+
+
+def _curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
+    """Losses, and what evaluations have found, against steps, as SVG; None: nothing was logged."""
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+
+    series: dict[str, list[tuple[int, float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if isinstance(value, float) and name not in ("seconds", "lr"):
+                series.setdefault(name, []).append((line["step"], value))
+    series = {name: points for name, points in series.items() if len(points) > 1}  # one point is no curve
+    looked = [name for name in series if name.startswith(("agreement", "val_miou", "classes_shown"))]
+    losses = [name for name in series if name not in (*looked, *NOT_LOSSES) and not name.endswith("_shown")]
+    panels = [(title, names) for title, names in (("losses", losses), ("evaluations", looked)) if names]
+    if not panels:
+        return None
+    with context(["default", "tableau-colorblind10", {"svg.hashsalt": "segkd", "svg.fonttype": "none"}]):
+        figure = Figure((9, 3.6 * len(panels)), layout="constrained")
+        for axes, (title, names) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+            for at, name in enumerate(names):
+                axes.plot(
+                    *zip(*series[name], strict=True),
+                    ("-", "--", "-.", ":")[at % 4],
+                    color=f"C{at % 10}",
+                    label=name,
+                    marker="." if title != "losses" else None,
+                )
+            axes.set(title=title, xlabel="steps")
+            axes.grid(alpha=0.3)
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _samples(folder: Path) -> list[tuple[int, str]]:
+    """Steps, and their pictures in base64, evenly over the run."""
+    paths = sorted(path for path in folder.glob("*.png") if path.stem.isdigit()) if folder.is_dir() else []
+    if len(paths) > MOST_SAMPLES:
+        paths = [paths[round(at * (len(paths) - 1) / (MOST_SAMPLES - 1))] for at in range(MOST_SAMPLES)]
+    found, left = [], MOST_BYTES
+    for path in paths:
+        left -= path.stat().st_size
+        if left >= 0:
+            found.append((int(path.stem), base64.b64encode(path.read_bytes()).decode()))
+    return found
+
+
+def _sizes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = []
+    for who in ("student", "teacher"):
+        if summary.get(f"{who}_parameters"):
+            flops = summary.get(f"{who}_flops")
+            found.append((f"{who}: parameters", f"{summary[f'{who}_parameters'] / 1e6:.2f} M"))
+            found.append(
+                (f"{who}: operations an image", "not counted" if flops is None else f"{flops / 1e9:.2f} GFLOPs")
+            )
+    found.append(("memory at most", f"{summary.get('peak_memory_mb', 0):,} MB"))
+    return found
+
+
+def _limits(summary: Mapping[str, Any]) -> list[str]:
+    """What speaks against taking it as it is."""
+    found = []
+    if summary.get("student_miou") is None:
+        found.append(
+            "Decisions of any kind, before it has been measured with labels: agreement with a teacher is no accuracy."
+        )
+    poor = [name for name, value in (summary.get("per_class") or {}).items() if value is not None and value < POOR]
+    if poor:
+        found.append(f"Telling {', '.join(poor)} from the rest: their IoU is below {POOR:g}.")
+    found.append(
+        "Images of other scenes, cameras or seasons than its teacher's training images: nothing here was measured on such."
+    )
+    found.append("Keeping what its teacher has learnt private: a student can leak what a teacher memorised.")
+    found.append(
+        "Uses that the licence of the teacher, or of the data that it was trained on, forbids: its weights follow them."
+    )
+    return found
