@@ -77,6 +77,7 @@ setup(
             "*.yaml",
             "base/*.yaml",
             "panel/*.yaml",
+            "panel/*.py",
             "published/*.yaml",
             "teachers/*.yaml",
             "teachers/*.safetensors",

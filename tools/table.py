@@ -17,9 +17,10 @@ A figure in the text has its name behind it, and `docs/figures.yaml` says where 
     It reached 0.91<!--fig:camvid_recovery--> of its teacher.
     The paper reports 0.535<!--quoted arXiv:1912.11006, table 4-->.    a published figure: left as it is
 
-`docs/figures.yaml` holds `NAME: FILE:json.path[:format]`. FILE may be a pattern (mean ± sd) or a .jsonl, whose path starts
-with a line number (-1: the last); format is Python's, or "min" for seconds shown in whole minutes (their mean). A table of
-cells is `NAME: {head, columns, rows, cell}`: `cell` is such a figure, in which {row} and {column} stand for their values.
+`docs/figures.yaml` holds `NAME: FILE:json.path[:format]`, or the ratio of two means, `FILE:json.path / FILE:json.path[:format]`.
+FILE may be a pattern (mean ± sd) or a .jsonl, whose path starts with a line number (-1: the last); format is Python's, or "min" for
+seconds shown in whole minutes (their mean). A table of cells is `NAME: {head, columns, rows, cell}`: `cell` is such a figure, in
+which {row} and {column} stand for their values; a column's value may name {row}, too.
 """
 
 import difflib
@@ -200,7 +201,8 @@ def cells_table(table: dict[str, Any], logs: Path) -> str:
     """A figure for each row and column."""
     lines = [[table["head"], *table["columns"]], ["---"] + ["---:"] * len(table["columns"])]
     for name, row in table["rows"].items():
-        keys = [table["cell"].format(row=row, column=column) for column in table["columns"].values()]
+        columns = (str(column).format(row=row) for column in table["columns"].values())
+        keys = [table["cell"].format(row=row, column=column) for column in columns]
         lines.append([name, *(figure_of(key, logs) for key in keys)])
     return markdown(lines)
 
@@ -210,7 +212,14 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def figure_of(key: str, logs: Path) -> str:
-    """One figure, FILE:json.path[:format]."""
+    """One figure, FILE:json.path[:format], or of two the ratio of their means, `FILE:json.path / FILE:json.path[:format]`."""
+    if " / " in key:
+        above, below = key.split(" / ")
+        pairs = ((*part.split(":"), ".3f")[:3] for part in (above, below))
+        (top, _), (bottom, form) = (
+            (mean(value_at(file, path) for file in matching(logs, pattern)), form) for pattern, path, form in pairs
+        )
+        return format(top / bottom, form)
     pattern, path, form = (key.split(":") + [".3f"])[:3]
     values = [value_at(file, path) for file in matching(logs, pattern)]
     if form == "min":

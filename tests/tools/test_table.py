@@ -169,6 +169,8 @@ def test_per_class_table(logs: Path) -> None:
         ("none.summary.json:student_miou", "–"),
         ("metrics.jsonl:-1.loss", "0.250"),
         ("metrics.jsonl:0.loss:.1f", "1.0"),
+        ("a.summary.json:student_miou / b.summary.json:student_miou", "0.833"),
+        ("?.summary.json:student_miou / b.summary.json:student_miou:.2f", "0.92"),
     ],
 )
 def test_figures_in_the_text(logs: Path, key: str, shown: str) -> None:
@@ -194,14 +196,17 @@ def test_a_quoted_figure_is_left_as_it_is(logs: Path) -> None:
 def test_a_table_of_cells(logs: Path) -> None:
     keep(logs, "a")
     keep(logs, "b", steps=900, student_miou=0.25)
-    columns = {"long": "a.summary.json", "short": "b.summary.json"}
+    columns = {"long": "a.summary.json", "short": "b.summary.json", "twice": "a.summary.json:{row} / a.summary.json"}
     cell = "{column}:{row}"
     define(
-        logs, both={"head": "run", "columns": columns, "rows": {"IoU": "student_miou", "all": "steps:,d"}, "cell": cell}
+        logs,
+        both={"head": "run", "columns": columns, "rows": {"IoU": "student_miou", "all": "steps:,.0f"}, "cell": cell},
     )
     result, text = call(logs, "<!-- cells: both -->\n<!-- end table -->")
     assert result.exit_code == 0, result.output
-    expected = [["run", "long", "short"], ["---", "---:", "---:"], ["IoU", "0.500", "0.250"], ["all", "15,000", "900"]]
+    expected = [
+        ["run", "long", "short", "twice"], ["---", *["---:"] * 3], ["IoU", "0.500", "0.250", "1.000"], ["all", "15,000", "900", "1"],
+    ]  # fmt: skip
     assert [cells(text, row) for row in range(4)] == expected
     assert call(logs, text, "--check")[0].exit_code == 0
 
