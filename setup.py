@@ -72,7 +72,7 @@ setup(
     packages=[*find_packages(include=["segkd", "segkd.*"]), "segkd.recipes"],
     package_dir={"segkd.recipes": "recipes"},
     package_data={
-        "segkd": ["py.typed", "reporting/*.html"],
+        "segkd": ["py.typed", "reporting/*.html", "delivery/*.txt"],
         "segkd.recipes": [
             "*.yaml",
             "base/*.yaml",

@@ -3,7 +3,7 @@
 python tools/strangers.py lraspp|unpooling|segformer OUT [--steps 1600] [--threads 1]
 
 What is written is what torchvision's training scripts write, the network beside optimiser, schedule and arguments; of
-Hugging Face's SegFormer the folder of `save_pretrained`, with its processor.
+Hugging Face's SegFormer the folder of `save_pretrained`, with its processor. How it goes stands in OUT with the suffix .jsonl.
 """
 
 import argparse
@@ -126,7 +126,8 @@ def main() -> None:
             line = {"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(time.time() - begun, 1)}
             if (step + 1) % 800 == 0 or step + 1 == args.steps:
                 line["val_miou"] = round(miou(model, val), 4)
-            print(json.dumps(line), flush=True)
+            with args.out.with_suffix(".jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
     if args.name == "segformer":
         from transformers import SegformerImageProcessor
 

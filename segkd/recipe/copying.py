@@ -37,6 +37,7 @@ def anchored(source: Path) -> str:
         block = key[2:] if key[:1] == ("presets",) else key
         if (
             not (key == ("extends",) or block in READ)
+            or node.tag.endswith(":null")
             or no_file(block, path)
             or path.startswith(("/", "~", "${", hub.SCHEME))
         ):

@@ -18,7 +18,7 @@ from torch import nn
 from segkd.data.photos import Photos
 from segkd.delivery import onnx
 from segkd.delivery.deployed import BYTES, Deployed, about, output_name, prepared
-from segkd.delivery.examples import EXAMPLES
+from segkd.delivery.examples import script
 from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.delivery.gate import Run, Verdict, compared, milliseconds
 from segkd.delivery.pt2 import exported_program, saved_bytes
@@ -275,9 +275,9 @@ def _teacher(source: str | Path) -> nn.Module | None:
 def _write_examples(out: Path, deployed: Deployed, student: LoadedStudent, choices: Choices) -> dict[str, str]:
     """Scripts that run the file, and of each what trying it has shown."""
     if choices.format == "pt2":
-        atomic_write(out / "example.py", EXAMPLES["pt2"])
+        atomic_write(out / "example.py", script("pt2"))
         return {"example.py": "PyTorch alone"}
-    atomic_write(out / "example.py", EXAMPLES["onnx"])
+    atomic_write(out / "example.py", script("onnx"))
     told = {"example.py": "onnxruntime"}
     image = _example(student, choices.normalises)
     try:
@@ -288,7 +288,7 @@ def _write_examples(out: Path, deployed: Deployed, student: LoadedStudent, choic
     except cv2.error:
         loads = False
     if loads:
-        atomic_write(out / "example_opencv.py", EXAMPLES["opencv"])
+        atomic_write(out / "example_opencv.py", script("opencv"))
     return told | {
         "example_opencv.py": f"OpenCV {cv2.__version__}"
         if loads

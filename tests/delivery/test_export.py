@@ -103,6 +103,7 @@ def test_the_examples_run_without_segkd(out: Path, segnet: Path, script: str) ->
     assert mask.shape == photo.shape and (mask == ours).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_a_student_without_argmax_and_grey_and_as_a_program(tmp_path: Path) -> None:
     torch.manual_seed(2)
     grey = saved(tmp_path / "student", SegNet(len(NAMES), 2, in_channels=1), 32, channels=1)

@@ -13,7 +13,7 @@ from segkd.training import checkpoint, loop
 from tests.faults.harness import TEACH
 from tests.methods.conftest import tiers
 
-FREE = ("data.", "run.dir", "run.save_every", "run.eval_every")
+FREE = ("data.", "run.dir", "run.save_every", "run.eval_every", "run.tensorboard")
 """What the matrix lets change; a recipe whose images or labels train may hold on to more."""
 
 

@@ -74,6 +74,7 @@ def test_a_move_of_the_synthesiser_leaves_the_student_alone(tiny, case):
     assert normalisations and all(m.track_running_stats for m in normalisations)
 
 
+@pytest.mark.parametrize("case", tiers())
 def test_a_step_in_bf16(tiny, case):
     game = tiny.game(case, bf16=True)
     before = tiny.hash(game.teacher)
@@ -106,6 +107,7 @@ def test_a_term_without_weight_costs_nothing(tiny, case):
         assert listeners == len(taught) * [int("statistics" in game.needs["source"])], silent
 
 
+@pytest.mark.parametrize("case", tiers())
 def test_without_any_judge_no_synthesiser_moves(tiny, case):
     if not judges(case):
         return

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 QUIET = runs.Options(name="tiny", quiet=True)
 SUMMARY = {
     "recipe", "method", "variant", "seed", "steps", "batch", "seconds", "student_miou", "student_miou_ema", "student_miou_last",
-    "teacher_miou", "recovery", "agreement", "agreement_shown", "real_images_for_training", "real_images_for_evaluation", "peak_memory_mb",
+    "teacher_miou", "recovery", "agreement", "agreement_shown", "best_step", "real_images_for_training", "real_images_for_evaluation", "peak_memory_mb",
     "student_parameters", "teacher_parameters", "student_flops", "teacher_flops", "refused_moves", "rollbacks", "machine", "torch",
     "precision", "per_class", "teacher_per_class", "statistics_recorded_from",
 }  # fmt: skip

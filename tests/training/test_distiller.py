@@ -390,7 +390,11 @@ def test_a_view_shows_what_there_is_and_remembers_what_was_looked_at():
     view = View({"x": torch.ones(1)}, lambda images: images + 1, lambda images: images + 2)
     assert not view.touched
     assert (view.x, view.teacher(view.x), view.student(view.x)) == (1, 2, 3) and view.touched == {"x", "teacher"}
-    with pytest.raises(AttributeError, match=r"v\.labels, which this move does not make"):
+    with pytest.raises(AttributeError, match=r"v\.statistics, which this move does not make"):
+        _ = view.statistics
+    with pytest.raises(
+        UsageError, match=r"v\.labels, and the source draws no maps of classes; set synth\.kind=conditional"
+    ):
         _ = view.labels
     with pytest.raises(AttributeError, match=r"v\.logits: a term may look at z, x, labels, t"):
         _ = view.logits
