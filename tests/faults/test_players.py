@@ -9,6 +9,7 @@ from segkd.foundation.files import sha256
 from segkd.players.player import Player
 from segkd.players.refusals import Verdict
 from segkd.recipe import further_terms, method_terms
+from segkd.synthesis.mixed import Mixed
 from segkd.synthesis.pixels import Pixels
 from tests.methods.conftest import inverts, tiers
 from tests.methods.test_common import modules, only, players
@@ -101,7 +102,8 @@ def test_each_term_reaches_only_its_own_player(row, tiny, case, monkeypatch):
 def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
     names = method_terms()[case.partition(".")[0]].pixels
     game = tiny.game(case, *(f"weights.{name}=1.0" for name in names), *KEEPING, "synth.refine=1")
-    refined, seen = game.source.refined, []
+    pixels = game.source.main if isinstance(game.source, Mixed) else game.source
+    refined, seen = pixels.refined, []
 
     def watched(drawn, judge):
         look = judge.networks.teach
@@ -111,7 +113,7 @@ def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
         finally:
             judge.networks.teach = look
 
-    game.source.refined = watched
+    pixels.refined = watched
     game._keep_move(0, 0)
     assert len(seen) == 1 and seen[0].requires_grad
     assert all(p.grad is None for network in modules(game) for p in network.parameters())
