@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from segkd.recipe.comparison import Cell
 from segkd.runs.finished import finished
 from segkd.runs.labelled import model_of
 from segkd.runs.options import Options
+from segkd.training.log import read_lines
 from segkd.training.signals import StopFlag
 
 LOOK = 0.1
@@ -174,17 +174,6 @@ def _failure(code: int) -> str:
 
 
 def _looks(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations in a run's log; a last line that is not whole yet is none."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.keys() & {"agreement", "val_miou", "val_miou_ema"}:
-            found.append(entry)
-    return found
+    """The evaluations in a run's log."""
+    looked = {"agreement", "val_miou", "val_miou_ema"}
+    return [line for line in read_lines(folder / "metrics.jsonl") if line.keys() & looked]

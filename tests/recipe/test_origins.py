@@ -46,7 +46,10 @@ def test_an_alias_belongs_to_the_preset_that_uses_it(write: Write) -> None:
     assert found["lr: 0.0045"].startswith("preset noise, ")
 
 
-@pytest.mark.parametrize("name", shipped())
+PANEL = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("panel/") else name for name in shipped()]
+
+
+@pytest.mark.parametrize("name", PANEL)
 def test_what_is_shown_loads_as_the_same(write: Write, name: str) -> None:
     for preset in ["", *presets(name)]:
         method, _, variant = preset.partition(".")

@@ -151,11 +151,14 @@ def test_a_weight_of_another_method_beside_the_choice_is_a_mistake(write: Write)
     assert told == "parent.yaml:4: weights.bnn: unknown term of dfad (known: kd, adv)", "no method has it"
 
 
-def test_the_shipped_recipes_take_every_preset_without_a_word() -> None:
-    for name in shipped():
-        for preset in presets(name):
-            method, _, variant = preset.partition(".")
-            assert not read(name, [f"method={method}", f"variant={variant or 'null'}"]).notes, (name, preset)
+PANEL = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("panel/") else name for name in shipped()]
+
+
+@pytest.mark.parametrize("name", PANEL)
+def test_the_shipped_recipes_take_every_preset_without_a_word(name: str) -> None:
+    for preset in presets(name):
+        method, _, variant = preset.partition(".")
+        assert not read(name, [f"method={method}", f"variant={variant or 'null'}"]).notes, preset
 
 
 MEASURED = json.loads((Path(__file__).parent / "measured.json").read_text("utf-8"))
