@@ -14,9 +14,8 @@ from segkd.losses.priors import rarity
 from segkd.machine.precision import wide
 from segkd.methods.base import View
 from segkd.methods.ddad import DDAD
-from segkd.players.player import Player
 from segkd.synthesis.mixed import Mixed
-from segkd.synthesis.source import Batch, Judge, Move, Size, Source
+from segkd.synthesis.source import Around, Batch, Judge, Size
 
 
 class DeGAN(DDAD):
@@ -83,28 +82,16 @@ def _coloured(images: Tensor) -> Tensor:
     return images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
-class _Proxied(Source):
+class _Proxied(Around):
     """A source of several kinds, of which the method is shown proxies for each move."""
 
     def __init__(self, start: Mixed, method: DeGAN) -> None:
-        super().__init__()
-        self.start, self.updates, self._shown = start, start.updates, [method]  # in a list: it is no part of the source
-
-    @property
-    def player(self) -> Player | None:
-        return self.start.player
-
-    @property
-    def real(self) -> int:
-        return self.start.real
-
-    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
-        """Generated images and proxies."""
-        return self.start.draw(batch, size, move, judge)
+        super().__init__(start)
+        self._shown = [method]  # in a list: it is no part of the source
 
     def improve(self, batch: int, size: Size, judge: Judge) -> Batch | None:
         """One move of the generator."""
         [(name, proxies)] = self.start.others.items()
         with torch.no_grad():
             self._shown[0].proxies = proxies.draw(batch, size, judge.move.of(name)).images
-        return self.start.improve(batch, size, judge)
+        return super().improve(batch, size, judge)

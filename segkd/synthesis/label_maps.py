@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segkd.machine import ranks
 from segkd.procedural import rooms, scenes
 from segkd.synthesis.pictures import FIRST_SEED, leaf_shapes
-from segkd.synthesis.source import Batch, Judge, Move, Size, Source
+from segkd.synthesis.source import Around, Batch, Judge, Move, Size, Source
 
 FIELDS = {4: 1.0, 8: 0.5, 16: 0.25}
 """Of `noise`: knots of a smooth field along the shorter side, and its amplitude."""
@@ -108,20 +108,16 @@ KINDS: Mapping[str, Callable[[LabelMaps, int, Size], Tensor]] = {
 """A map (H,W) from a seed."""
 
 
-class Labelled(Source):
+class Labelled(Around):
     """Images of another source, which has no maps of its own, each with a map that it is to show one day."""
 
     def __init__(self, start: Source, maps: LabelMaps) -> None:
-        super().__init__()
-        self.start, self.maps = start, maps
-
-    @property
-    def real(self) -> int:
-        return self.start.real
+        super().__init__(start)
+        self.maps = maps
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size` with their maps."""
-        drawn = self.start.draw(batch, size, move, judge)
+        drawn = super().draw(batch, size, move, judge)
         return drawn if drawn.labels is not None else replace(drawn, labels=self.maps(batch, size, move))
 
 

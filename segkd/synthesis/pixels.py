@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segkd.players.player import Optimizer, Player, Schedule
 from segkd.synthesis.label_maps import resampled
-from segkd.synthesis.source import Batch, Judge, Move, Size, Source
+from segkd.synthesis.source import Around, Batch, Judge, Move, Size, Source
 
 PACE = 0.08
 """Adam's learning rate, on logits of the unit range: a pixel moves by at most a fiftieth of the range a step.
@@ -38,7 +38,7 @@ class Descent:
     flip: bool = False
 
 
-class Pixels(Source):
+class Pixels(Around):
     """Images of another source, after a few steps of Adam on their pixels down a loss, within [low, high].
 
     A generator that has just begun cannot paint what its judges want; a few steps of the images themselves bring their
@@ -55,18 +55,10 @@ class Pixels(Source):
     """
 
     def __init__(self, start: Source, how: Descent, low: Tensor, high: Tensor) -> None:
-        super().__init__()
-        self.start, self.how = start, how
+        super().__init__(start)
+        self.how = how
         self.register_buffer("low", low.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("span", (high - low).view(1, -1, 1, 1), persistent=False)
-
-    @property
-    def player(self) -> Player | None:
-        return self.start.player
-
-    @property
-    def real(self) -> int:
-        return self.start.real
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """Images that have followed `judge`; without one, those that they would begin with."""

@@ -14,14 +14,14 @@ from segkd.machine import ranks
 from segkd.machine.precision import wide
 from segkd.players.player import Player, Schedule
 from segkd.synthesis.generator import Generator
-from segkd.synthesis.source import Batch, Judge, Move, Size, Source
+from segkd.synthesis.source import Around, Batch, Judge, Move, Size, Source
 
 META = ("fomaml", "reptile")
 """How the state at which it begins learns: along the last update's gradient (arXiv:1703.03400, first order), or towards where
 the updates have led (arXiv:1803.02999)."""
 
 
-class Restarts(Source):
+class Restarts(Around):
     """Images of a copy of a generator that a few updates make, with their latents, for each move; it is then forgotten.
 
     The copy begins with fresh weights (arXiv:2105.08584), or with those of the generator, which learn to be a good beginning
@@ -45,27 +45,19 @@ class Restarts(Source):
         self, start: Source, updates: int, *, meta: str | None = None, learning: float | None = None, pace: float = 1.0,
         after: Callable[[Tensor], None] = lambda refused: None,
     ) -> None:  # fmt: skip
-        super().__init__()
+        super().__init__(start)
         if type(start) is not Generator:  # others paint what nothing here would learn
             raise UsageError(
                 "synth: this method's generator is one of latents: set synth.kind=resize or dcgan, synth.refine=0, synth.mix={}"
             )
         if meta is None and start.player is not None and start.player.average is not None:
             raise UsageError("synth.ema: a generator that begins anew for each batch has no average; set synth.ema=0")
-        self.start, self.inner, self.meta, self.pace, self.after = start, updates, meta, pace, after
+        self.inner, self.meta, self.pace, self.after = updates, meta, pace, after
         self.learning = learning
         self.updates = updates + (meta is not None)
         self._first = [
             (float(p.mean()), float(p.std(correction=0))) for p in map(torch.detach, start.network.parameters())
         ]
-
-    @property
-    def player(self) -> Player | None:
-        return self.start.player
-
-    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
-        """Images of the generator as it is."""
-        return self.start.draw(batch, size, move)
 
     def improve(self, batch: int, size: Size, judge: Judge) -> Batch:
         """One move: the updates of a copy, and then one of its beginning. Returns the images that were judged last."""

@@ -161,3 +161,31 @@ class Source(nn.Module):
         played = [] if self.player is None else self.player.network.state_dict(keep_vars=True).values()
         taken = {id(value) for value in played}
         return {name: value for name, value in self.state_dict(keep_vars=True).items() if id(value) not in taken}
+
+
+class Around(Source):
+    """Images of another source. A subclass changes what it draws, or how it learns.
+
+    Args:
+        start: where the images begin; it also learns, if it can.
+    """
+
+    def __init__(self, start: Source) -> None:
+        super().__init__()
+        self.start, self.updates = start, start.updates
+
+    @property
+    def player(self) -> Player | None:
+        return self.start.player
+
+    @property
+    def real(self) -> int:
+        return self.start.real
+
+    def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
+        """Those of the other source."""
+        return self.start.draw(batch, size, move, judge)
+
+    def improve(self, batch: int, size: Size, judge: Judge) -> Batch | None:
+        """One move of the other source."""
+        return self.start.improve(batch, size, judge)
