@@ -10,6 +10,7 @@ import click
 from segkd.cli.options import DATA_SETS, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import UsageError
+from segkd.foundation.terminal import aligned
 
 
 @click.command()
@@ -61,40 +62,14 @@ def export(
 
 def told(out: Path, report: dict[str, Any]) -> list[str]:
     """The report as lines: a row for each file, and for the student and its teacher."""
+
+    def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
+        forms = {"megabytes": ".1f", "milliseconds": ".1f", "agreement": ".4f", "miou": ".4f"}
+        return name, *(format(found[key], form) if key in found else "" for key, form in forms.items())
+
     rows = [("", "MB", "ms an image", "agreement", "mIoU")]
-    rows.append(
-        (
-            "student, PyTorch",
-            "",
-            f"{report['milliseconds_of_the_student']:.1f}",
-            "",
-            _score(report, "miou_of_the_student"),
-        )
-    )
-    if "milliseconds_of_the_teacher" in report:
-        rows.insert(1, ("teacher, PyTorch", "", f"{report['milliseconds_of_the_teacher']:.1f}", "", ""))
-    for name, found in report["files"].items():
-        miou = f"{found['miou']:.4f}" if "miou" in found else ""
-        rows.append(
-            (name, f"{found['bytes'] / 1e6:.1f}", f"{found['milliseconds']:.1f}", f"{found['agreement']:.4f}", miou)
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]
+    rows += [row(f"{who}, PyTorch", report[who]) for who in ("teacher", "student") if who in report]
+    rows += [row(name, found | {"megabytes": found["bytes"] / 1e6}) for name, found in report["files"].items()]
     beside = [f"{name}: {what}" for name, what in report["examples"].items()]
-    return [
-        *lines,
-        "",
-        f"{report['machine']}, {report['threads']} threads",
-        *beside,
-        f"{out / 'export.json'} holds the figures",
-    ]
-
-
-def _score(report: dict[str, Any], key: str) -> str:
-    known = [found[key] for found in report["files"].values() if key in found]
-    return f"{known[0]:.4f}" if known else ""
+    where = f"{report['machine']}, {report['threads']} threads"
+    return [*aligned(rows, texts=1), "", where, *beside, f"{out / 'export.json'} holds the figures"]

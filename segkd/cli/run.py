@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -116,13 +115,12 @@ def network(block: object) -> str:
 
 def folder_state(recipe: Recipe, resume: str) -> str:
     """What the run folder holds, as far as the names of its files tell."""
+    from segkd.reporting.listing import saved_step
+
     folder = Path(recipe.run.dir)
     if resume not in ("auto", "never"):
         return f"goes on from {resume}"
     if (folder / "summary.json").is_file():
         return "was finished before"
-    steps = [0]
-    for path in folder.glob("checkpoints/step-*-*.ckpt"):
-        with contextlib.suppress(ValueError):
-            steps.append(int(path.name.split("-")[1]))
-    return f"goes on after step {max(steps):,}" if max(steps) else "a new run"
+    step = saved_step(folder)
+    return f"goes on after step {step:,}" if step else "a new run"

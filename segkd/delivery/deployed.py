@@ -48,6 +48,12 @@ def prepared(student: LoadedStudent, image: np.ndarray, normalises: bool) -> np.
     return np.ascontiguousarray(padded.numpy())
 
 
+def denormalised(student: LoadedStudent, images: Tensor) -> Tensor:
+    """Normalised images (N,K,H,W) as numbers from 0 to 255."""
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (student.mean, student.std))
+    return (images * std + mean) * BYTES
+
+
 def output_name(chooses: bool) -> Literal["classes", "logits"]:
     """What the answer is called in a file."""
     return "classes" if chooses else "logits"

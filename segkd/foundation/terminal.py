@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 from segkd.foundation.errors import OutputClosed, StorageError, visible
@@ -88,6 +89,15 @@ def spoken(seconds: float) -> str:
     if minutes:
         return f"{minutes} min {whole % 60} s" if whole % 60 else f"{minutes} min"
     return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+
+
+def aligned(rows: Sequence[Sequence[str]], texts: int) -> list[str]:
+    """Rows of cells as lines: the first columns, `texts` of them, to the left, the others, numbers, to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    ends = [str.ljust] * texts + [str.rjust] * (len(widths) - texts)
+    return [
+        "  ".join(end(cell, width) for end, cell, width in zip(ends, row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def interactive(stream: TextIO | None) -> bool:

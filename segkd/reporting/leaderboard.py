@@ -13,7 +13,10 @@ from typing import Any
 from segkd import __version__
 from segkd.foundation.files import atomic_write, make_folder
 from segkd.recipe.comparison import LABELS, ORIGINALS
+from segkd.reporting import charts
+from segkd.reporting.templates import rendered
 from segkd.runs.compare import Result
+from segkd.training.log import SCORES
 
 COLUMNS = (
     ("mIoU", "student_miou", "{:.3f}"), ("last", "student_miou_last", "{:.3f}"), ("recovery", "recovery", "{:.3f}"),
@@ -21,7 +24,6 @@ COLUMNS = (
     ("MB", "peak_memory_mb", "{:,.0f}"),
 )  # fmt: skip
 """Heading, key and form of each figure. `of kd`: mIoU as a share of what kd on the original images reaches."""
-STYLES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -181,19 +183,14 @@ def curves(results: Sequence[Result]) -> str | None:
 
     One line a method, all its seeds in its colour and dashes; the axis of time is logarithmic where times differ tenfold.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.style import context
-
     recipes = list(dict.fromkeys(result.cell.recipe for result in results if result.looks))
     if not recipes:
         return None
-    with context(["default", "tableau-colorblind10", {"svg.hashsalt": "segkd", "svg.fonttype": "none"}]):
-        figure = Figure((8, 4.5 * len(recipes)), layout="constrained")
-        for axes, recipe in zip(figure.subplots(len(recipes), squeeze=False)[:, 0], recipes, strict=True):
-            _draw(axes, recipe, [result for result in results if result.cell.recipe == recipe and result.looks])
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+
+    def draw(axes: Any, recipe: str) -> None:
+        _draw(axes, recipe, [result for result in results if result.cell.recipe == recipe and result.looks])
+
+    return charts.drawn(recipes, (8, 4.5), draw)
 
 
 def _draw(axes: Any, recipe: str, results: Sequence[Result]) -> None:
@@ -208,19 +205,15 @@ def _draw(axes: Any, recipe: str, results: Sequence[Result]) -> None:
             points = [point for point in points if point[1] is not None]
             if points:
                 first = result is next(each for each in results if each.cell.row == name)
-                axes.plot(
-                    *zip(*points, strict=True), STYLES[at % len(STYLES)], color=f"C{at % 10}", marker=".", label=name if first else None
-                )  # fmt: skip
+                axes.plot(*zip(*points, strict=True), **charts.look_of(at), marker=".", label=name if first else None)
                 latest.append(points[-1][0])
     if latest and max(latest) > 10 * min(latest):
         axes.set_xscale("log")
     axes.set(title=recipe, xlabel="minutes", ylabel="mIoU, watched split" if measured else "agreement with the teacher")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def _score(look: dict[str, Any]) -> float | None:
-    return look.get("val_miou_ema", look.get("val_miou_last", look.get("val_miou")))
+    return next((look[key] for key in SCORES if key in look), None)
 
 
 def _data_free(row: Row) -> bool:
@@ -229,14 +222,12 @@ def _data_free(row: Row) -> bool:
 
 def page(results: Sequence[Result], drawn: str | None) -> str:
     """Everything in one HTML file that needs no network."""
-    from segkd.reporting.templates import rendered
-
     shown = rows(results)
     head = heads(shown)
     best = {recipe: max((row.mean("student_miou") or 0 for row in shown if row.recipe == recipe and _data_free(row)), default=0)
             for recipe in {row.recipe for row in shown}}  # fmt: skip
     table = [(cells(row, head), _data_free(row) and row.mean("student_miou") == best[row.recipe] > 0) for row in shown]
-    svg = None if drawn is None else drawn[drawn.index("<svg") :]
+    svg = None if drawn is None else charts.inline(drawn)
     return rendered(
         "leaderboard.html",
         head=head, table=table, notes=notes(results), curves=svg, version=__version__,

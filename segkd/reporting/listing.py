@@ -11,9 +11,10 @@ from typing import Any
 
 from segkd.foundation.errors import SegkdError, StorageError
 from segkd.foundation.files import in_use
-from segkd.foundation.terminal import spoken
+from segkd.foundation.terminal import aligned, spoken
 from segkd.recipe.strict_yaml import parse, plain
 from segkd.recipe.terms import Terms, method_terms
+from segkd.training.log import SCORES, read_lines
 
 DEEPEST = 4
 """Folders within folders that are looked into."""
@@ -69,7 +70,7 @@ def _listed(folder: Path, methods: Mapping[str, Terms]) -> Listed:
     recipe, summary, lines = (
         _recipe(folder / "recipe.yaml"),
         _json(folder / "summary.json"),
-        whole_lines(folder / "metrics.jsonl"),
+        logged(folder),
     )
     if recipe is None:
         return Listed(str(folder), "?", "damaged", 0, None, None, None, None)
@@ -89,17 +90,13 @@ def _listed(folder: Path, methods: Mapping[str, Terms]) -> Listed:
             summary.get("student_miou"),
         )
     running = in_use(folder)
-    kept = [name.split("-")[1] for name in _names(folder / "checkpoints") if name.startswith("step-")]
-    step = max((int(each) for each in kept if each.isdigit()), default=0)
+    step = saved_step(folder)
     last = lines[-1] if lines else {}
     step = max(step, last.get("step", 0)) if running else step
     left = None
     if running and steps and last.get("step"):
         left = last["seconds"] / last["step"] * max(steps - last["step"], 0)
-    found = {
-        key: _latest(lines, keys)
-        for key, keys in (("agreement", ("agreement",)), ("miou", ("val_miou_ema", "val_miou_last", "val_miou")))
-    }
+    found = {key: _latest(lines, keys) for key, keys in (("agreement", ("agreement",)), ("miou", SCORES))}
     return Listed(str(folder), what, "running" if running else "stopped", step, steps, left, **found)
 
 
@@ -107,8 +104,10 @@ def _latest(lines: list[dict[str, Any]], keys: tuple[str, ...]) -> float | None:
     return next((line[key] for line in reversed(lines) for key in keys if isinstance(line.get(key), float)), None)
 
 
-def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+def saved_step(folder: Path) -> int:
+    """The newest step that a run has saved, as far as the names of its checkpoints tell; 0: none."""
+    steps = [path.name.split("-")[1] for path in folder.glob("checkpoints/step-*-*.ckpt")]
+    return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
 def _recipe(path: Path) -> dict[str, Any] | None:
@@ -129,25 +128,12 @@ def _json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log."""
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a run's log; nothing where it may not be read."""
     try:
-        texts = path.read_text("utf-8", errors="replace").splitlines()
-    except OSError:
+        return read_lines(folder / "metrics.jsonl")
+    except StorageError:
         return []
-    found = []
-    for text in texts:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if (
-            isinstance(line, dict)
-            and isinstance(line.get("step"), int)
-            and isinstance(line.get("seconds"), (int, float))
-        ):
-            found.append(line)
-    return found
 
 
 def table(found: list[Listed]) -> list[str]:
@@ -159,11 +145,7 @@ def table(found: list[Listed]) -> list[str]:
         rows.append(
             (run.folder, run.what, run.state, step, "" if run.seconds is None else spoken(run.seconds), *scores)
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    ends = (str.ljust, str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.rjust)
-    return [
-        "  ".join(end(cell, width) for end, cell, width in zip(ends, row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return aligned(rows, texts=3)
 
 
 def as_json(found: list[Listed]) -> str:

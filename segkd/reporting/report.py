@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ from segkd import __version__
 from segkd.foundation.errors import StorageError
 from segkd.foundation.terminal import spoken
 from segkd.recipe.strict_yaml import parse, plain
-from segkd.reporting.listing import whole_lines
+from segkd.reporting import charts
+from segkd.reporting.listing import logged
 from segkd.reporting.templates import rendered
 
 MOST_SAMPLES, MOST_BYTES = 5, 8_000_000
@@ -31,7 +31,7 @@ def page(folder: Path) -> str:
     Raises:
         StorageError: no finished run is there, or its files are damaged.
     """
-    summary, (about, recipe), lines = _summary(folder), _recipe(folder), whole_lines(folder / "metrics.jsonl")
+    summary, (about, recipe), lines = _summary(folder), _recipe(folder), logged(folder)
     taught = summary["method"] == "labels"
     theirs, ours = summary.get("teacher_per_class"), summary.get("per_class")
     return rendered(
@@ -138,9 +138,6 @@ def _measured_on(summary: Mapping[str, Any], recipe: str) -> str:
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
     """Losses, and what evaluations have found, against steps, as SVG; None: nothing was logged."""
-    from matplotlib.figure import Figure
-    from matplotlib.style import context
-
     series: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
         for name, value in line.items():
@@ -152,23 +149,15 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> str | None:
     panels = [(title, names) for title, names in (("losses", losses), ("evaluations", looked)) if names]
     if not panels:
         return None
-    with context(["default", "tableau-colorblind10", {"svg.hashsalt": "segkd", "svg.fonttype": "none"}]):
-        figure = Figure((9, 3.6 * len(panels)), layout="constrained")
-        for axes, (title, names) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
-            for at, name in enumerate(names):
-                axes.plot(
-                    *zip(*series[name], strict=True),
-                    ("-", "--", "-.", ":")[at % 4],
-                    color=f"C{at % 10}",
-                    label=name,
-                    marker="." if title != "losses" else None,
-                )
-            axes.set(title=title, xlabel="steps")
-            axes.grid(alpha=0.3)
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+
+    def draw(axes: Any, panel: tuple[str, list[str]]) -> None:
+        title, names = panel
+        for at, name in enumerate(names):
+            marker = "." if title != "losses" else None
+            axes.plot(*zip(*series[name], strict=True), **charts.look_of(at), marker=marker, label=name)
+        axes.set(title=title, xlabel="steps")
+
+    return charts.inline(charts.drawn(panels, (9, 3.6), draw))
 
 
 def _samples(folder: Path) -> list[tuple[int, str]]:

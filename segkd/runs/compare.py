@@ -20,7 +20,7 @@ from segkd.recipe.comparison import Cell
 from segkd.runs.finished import finished
 from segkd.runs.labelled import model_of
 from segkd.runs.options import Options
-from segkd.training.log import read_lines
+from segkd.training.log import SCORES, read_lines
 from segkd.training.signals import StopFlag
 
 LOOK = 0.1
@@ -54,11 +54,16 @@ class Flags:
         given = ["--quiet"] if self.quiet else []
         if self.trust_pickle:
             given.append("--trust-pickle")
-        if self.method_file is not None and cell.method == self.method_file.stem:
-            given += ["--method-file", str(self.method_file)]
+        if (file := self.method_file_of(cell)) is not None:
+            given += ["--method-file", str(file)]
         if self.teacher_file is not None and cell.method is not None:
             given += ["--teacher-file", self.teacher_file]
         return given
+
+    def method_file_of(self, cell: Cell) -> Path | None:
+        """The user's own method, where a cell plays it."""
+        played = self.method_file is not None and cell.method == self.method_file.stem
+        return self.method_file if played else None
 
 
 def with_labelled_images(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
@@ -94,7 +99,7 @@ def results(cells: Sequence[Cell], flags: Flags) -> list[Result]:
     for cell in cells:
         options = Options(
             trust_pickle=flags.trust_pickle, teacher=own if cell.method else None,
-            method_file=flags.method_file if flags.of(cell).count("--method-file") else None,
+            method_file=flags.method_file_of(cell),
         )  # fmt: skip
         try:
             summary = finished(cell.folder, cell.resolved, options)
@@ -175,5 +180,4 @@ def _failure(code: int) -> str:
 
 def _looks(folder: Path) -> list[dict[str, Any]]:
     """The evaluations in a run's log."""
-    looked = {"agreement", "val_miou", "val_miou_ema"}
-    return [line for line in read_lines(folder / "metrics.jsonl") if line.keys() & looked]
+    return [line for line in read_lines(folder / "metrics.jsonl") if line.keys() & {"agreement", *SCORES}]

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from segkd.data.photos import Photos
 from segkd.delivery import onnx
-from segkd.delivery.deployed import BYTES, Deployed, about, output_name, prepared
+from segkd.delivery.deployed import BYTES, Deployed, about, denormalised, output_name, prepared
 from segkd.delivery.examples import script
 from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.delivery.gate import Run, Verdict, compared, milliseconds
@@ -80,12 +81,15 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
         raise UsageError(f"--calibration {choices.calibration}: is for --int8")
     student = load_student(source)
     _check_out(out)
+    # Whatever can be wrong with what is given is told before anything is written.
+    photos = None if choices.images is None else _photos(choices.images, student)
+    miou = {} if choices.measured is None else {"miou": _miou(student, student, choices.measured)}
     deployed = Deployed(student, choices.normalises, choices.chooses).eval()
     calibration = _calibration(Path(source), student, choices) if choices.int8 else []
     terminal.doing("exporting")
-    files = _files(deployed, student, choices, calibration)
-    make_folder(out)
     told = about(student, choices.normalises, choices.chooses)
+    files = _files(deployed, student, choices, told, calibration)
+    make_folder(out)
     for name, content in files.items():
         atomic_write(out / name, content)
     atomic_write(out / "deployed.json", json.dumps(told, indent=2) + "\n")
@@ -96,10 +100,12 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
         "format": choices.format,
         "opset": onnx.OPSET if choices.format == "onnx" else None,
     }
-    report |= {"files": {name: _tried(name, content, deployed, student, choices) for name, content in files.items()}}
-    report["milliseconds_of_the_student"] = milliseconds(_of(deployed), _example(student, choices.normalises))
+    report |= {
+        "files": {name: _tried(name, content, deployed, student, choices, photos) for name, content in files.items()}
+    }
+    report["student"] = {"milliseconds": milliseconds(_of(deployed), _example(student, choices.normalises)), **miou}
     if (teacher := _teacher(source)) is not None:
-        report["milliseconds_of_the_teacher"] = milliseconds(_of(teacher), _example(student, False))
+        report["teacher"] = {"milliseconds": milliseconds(_of(teacher), _example(student, False))}
     report["examples"] = _write_examples(out, deployed, student, choices)
     atomic_write(out / REPORT, json.dumps(report, indent=2) + "\n")
     for name, found in report["files"].items():
@@ -121,13 +127,13 @@ def _check_out(out: Path) -> None:
 
 
 def _files(
-    deployed: Deployed, student: LoadedStudent, choices: Choices, calibration: list[np.ndarray]
+    deployed: Deployed, student: LoadedStudent, choices: Choices, told: dict[str, object], calibration: list[np.ndarray]
 ) -> dict[str, bytes]:
-    """The bytes of each file by its name."""
+    """The bytes of each file by its name; `told` is what those of ONNX say of themselves."""
     program = exported_program(deployed, student.stride, student.channels)
     if choices.format == "pt2":
         return {"model.pt2": saved_bytes(program)}
-    whole = onnx.onnx_bytes(program, output_name(choices.chooses), about(student, choices.normalises, choices.chooses))
+    whole = onnx.onnx_bytes(program, output_name(choices.chooses), told)
     files = {"model.onnx": whole}
     if choices.int8:
         files["model.int8.onnx"] = onnx.quantised_bytes(whole, calibration)
@@ -149,24 +155,27 @@ def _of(network: nn.Module) -> Run:
     return run
 
 
-def _tried(name: str, content: bytes, deployed: Deployed, student: LoadedStudent, choices: Choices) -> dict[str, Any]:
+def _tried(
+    name: str, content: bytes, deployed: Deployed, student: LoadedStudent, choices: Choices, photos: Photos | None
+) -> dict[str, Any]:
     """What the file does on procedural pictures and on photos, how large it is and how long an image takes."""
     run, least = _runs(name, content), LEAST["int8" if ".int8" in name else "fp32"]
-    verdict: Verdict = compared(deployed, run, _images(student, choices))
+    verdict: Verdict = compared(deployed, run, _images(student, photos, choices.normalises))
     found = {
         "passed": verdict.passes(least), "least": least, "agreement": verdict.agreement, "largest_difference": verdict.largest,
         "worst": list(verdict.worst), "images": verdict.images, "bytes": len(content),
         "milliseconds": milliseconds(run, _example(student, choices.normalises)),
     }  # fmt: skip
     if choices.measured is not None:
-        data, root, split = choices.measured
-        model = of_student(student)
-        for who, network in (("miou", _Answers(run, student, choices)), ("miou_of_the_student", student)):
-            scores = evaluate(
-                replace(model, network=network), data=data, root=root, split=split, device="cpu", precision="fp32"
-            )
-            found[who] = scores["miou"]
+        found["miou"] = _miou(_Answers(run, student, choices), student, choices.measured)
     return found
+
+
+def _miou(network: nn.Module, student: LoadedStudent, measured: tuple[str, str | None, str]) -> float:
+    """That of the student, or of a file of it, on a labelled set."""
+    data, root, split = measured
+    model = replace(of_student(student), network=network)
+    return evaluate(model, data=data, root=root, split=split, device="cpu", precision="fp32")["miou"]
 
 
 class _Answers(nn.Module):
@@ -181,22 +190,19 @@ class _Answers(nn.Module):
         """Logits (N,C,H,W); of a file of class ids ones and zeros."""
         x = self.student.sizes.fitted(images)
         if self.choices.normalises:
-            mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.student.mean, self.student.std))
-            x = (x * std + mean) * BYTES
+            x = denormalised(self.student, x)
         answer = torch.from_numpy(self.run(np.ascontiguousarray(x.float().numpy())))
         if self.choices.chooses:
             answer = nn.functional.one_hot(answer.long(), len(self.student.names)).permute(0, 3, 1, 2).float()
         return answer[..., : images.shape[2], : images.shape[3]]
 
 
-def _images(student: LoadedStudent, choices: Choices) -> Iterator[tuple[str, np.ndarray]]:
+def _images(student: LoadedStudent, photos: Photos | None, normalises: bool) -> Iterator[tuple[str, np.ndarray]]:
     """What a file is tried on, by names."""
-    drawn = _pictures(student, TRIED)
-    photos = (
-        () if choices.images is None else ((sample.name, sample.image) for sample in _photos(choices.images, student))
-    )
-    for name, image in (*drawn, *photos):
-        yield name, prepared(student, image, choices.normalises)
+    for name, image in _pictures(student, TRIED):
+        yield name, prepared(student, image, normalises)
+    for sample in photos or ():
+        yield sample.name, prepared(student, sample.image, normalises)
 
 
 def _pictures(student: LoadedStudent, count: int) -> list[tuple[str, np.ndarray]]:
@@ -215,14 +221,12 @@ def _pictures(student: LoadedStudent, count: int) -> list[tuple[str, np.ndarray]
     return [*made, ("noise", noise)]
 
 
-def _photos(folder: Path, student: LoadedStudent) -> Iterator[Any]:
+def _photos(folder: Path, student: LoadedStudent) -> Photos:
     if student.channels not in READ:
         raise UsageError(
             f"{folder}: the student takes images of {name_of(student.channels)}, which are not read from files"
         )
-    photos = Photos(folder)
-    for index in range(len(photos)):
-        yield photos[index]
+    return Photos(folder)
 
 
 def _example(student: LoadedStudent, normalises: bool) -> np.ndarray:
@@ -240,7 +244,7 @@ def _calibration(source: Path, student: LoadedStudent, choices: Choices) -> list
         drawn = np.random.default_rng(1).standard_normal((CALIBRATION, 192, 256, student.channels))
         pixels = (drawn * student.std + student.mean) * BYTES
         return [prepared(student, image, choices.normalises) for image in pixels.clip(0, 255).astype(np.uint8)]
-    photos = [sample for sample, _ in zip(_photos(Path(named), student), range(4 * CALIBRATION), strict=False)]
+    photos = islice(_photos(Path(named), student), 4 * CALIBRATION)
     return [prepared(student, sample.image, choices.normalises) for sample in photos]
 
 
@@ -260,8 +264,7 @@ def _generated(run: Path, student: LoadedStudent, normalises: bool) -> list[np.n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(0, 0, 0, "calibration"))
         drawn = [bank.draw(1)[0].images.float() for _ in range(CALIBRATION)]
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (student.mean, student.std))
-    return [((x * std + mean) * BYTES if normalises else x).contiguous().numpy() for x in drawn]
+    return [(denormalised(student, x) if normalises else x).contiguous().numpy() for x in drawn]
 
 
 def _teacher(source: str | Path) -> nn.Module | None:

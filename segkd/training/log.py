@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PLAIN = 30.0
 """Seconds between two lines of progress where nothing can be written over."""
+SCORES = ("val_miou_ema", "val_miou_last", "val_miou")
+"""What an evaluation calls the mIoU on the watched split, the one to look at first."""
 
 
 class RunLog:

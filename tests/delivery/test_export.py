@@ -147,6 +147,7 @@ def test_what_the_gate_counts() -> None:
     ("spoil", "code", "line"),
     [
         ("nan", 3, "not finite: "), ("classes", 3, "classes"), ("gone", 3, "no model.safetensors"),
+        ("set", 3, "camvid is read from a folder"), ("photos", 3, "no such folder"),
         ("occupied", 5, "holds mine.txt, which no export has made"), ("calibration", 2, "is for --int8"), ("int8", 2, "is for ONNX"),
     ],
 )  # fmt: skip
@@ -168,12 +169,14 @@ def test_what_cannot_be_exported(
     elif spoil == "occupied":
         out.mkdir()
         (out / "mine.txt").touch()
+    elif spoil in ("set", "photos"):
+        flags = ["--data", "camvid"] if spoil == "set" else ["--images", str(tmp_path / "none")]
     else:
         flags = ["--calibration", "noise"] if spoil == "calibration" else ["--format", "pt2", "--int8"]
     assert main(["export", str(student), "--out", str(out), *flags]) == code
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and line in told[0]
-    assert not (out / "model.onnx").exists()
+    assert not (out / "model.onnx").exists() and not (out / "deployed.json").exists()
 
 
 def test_images_are_prepared_as_the_student_prepares_them(segnet: Path) -> None:
