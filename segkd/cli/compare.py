@@ -59,6 +59,11 @@ def compare(
     if not quiet:
         terminal.say(*lines, *missing, f"{len(found)} runs in {out}")
     flags = runs.Flags(trust_pickle, method_file, teacher_file, quiet)
-    results = runs.play(found, flags, lambda known: leaderboard.write(known, out))
-    terminal.deliver(*leaderboard.markdown(results).splitlines(), "", *leaderboard.write(results, out))
+    paths: list[Path] = []  # as the last results were written
+
+    def write(known: list[runs.Result]) -> None:
+        paths[:] = leaderboard.write(known, out)
+
+    results = runs.play(found, flags, write)
+    terminal.deliver(*leaderboard.markdown(results).splitlines(), "", *paths)
     return next((result.exit_code for result in results if result.exit_code), 0)

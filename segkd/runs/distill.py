@@ -215,24 +215,25 @@ class Distillation(Run[DistillRecipe]):
 
     def measure(self, final: Labelled | None, rehearsed: bool) -> dict[str, Any]:
         """The mIoU of teacher and student on the final split (every value None without one), and their agreement."""
+        monitor, run = self.game.monitor, self.recipe.run
         networks = {
-            "ema": self.game.monitor.measured("ema"),
-            "last": self.game.monitor.measured("last"),
+            "ema": monitor.measured("ema"),
+            "last": monitor.measured("last"),
             "teacher": self.teacher,
         }
-        best = self.game.monitor.best
-        if self.recipe.run.headline == "agreement":
-            networks["agreement"] = self.game.monitor.measured("agreement")
+        if run.headline == "agreement":
+            networks["agreement"] = monitor.measured("agreement")
+        result = networks[run.headline]
         scores = dict.fromkeys(networks, {}) if final is None else self.scores(networks, final)
-        headline, judged = scores[self.recipe.run.headline], scores["teacher"].get("miou")
+        headline, judged = scores[run.headline], scores["teacher"].get("miou")
         reached = headline.get("miou")
         return {
             "method": self.recipe.method, "variant": variant_of(self.recipe, self.game.method.variants),
             "student_miou": reached, "student_miou_ema": scores["ema"].get("miou"), "student_miou_last": scores["last"].get("miou"),
             "teacher_miou": judged, "recovery": reached / judged if reached is not None and judged else None,
             "per_class": headline.get("per_class"), "teacher_per_class": scores["teacher"].get("per_class"),
-            "best_step": None if best is None else best.step, "agreement": self.game.monitor.agreement(self.result(), 1 if rehearsed else 4),
-            "agreement_shown": None if rehearsed else self.game.monitor.shown(self.result())["agreement_shown"], **self.sizes,
+            "best_step": None if monitor.best is None else monitor.best.step, "agreement": monitor.agreement(result, 1 if rehearsed else 4),
+            "agreement_shown": None if rehearsed else monitor.shown(result)["agreement_shown"], **self.sizes,
             "statistics_recorded_from": self.game.networks.images_recorded,
         }  # fmt: skip
 
