@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import index
@@ -15,6 +16,7 @@ from segkd import runs
 from segkd.delivery.folder import LoadedStudent, load_student
 from segkd.evaluation.confusion import save_confusion
 from segkd.evaluation.inference import Inference
+from segkd.foundation import terminal
 from segkd.foundation.errors import ArgumentError, SegkdError
 from segkd.foundation.files import check_target
 from segkd.foundation.resize import Size
@@ -22,11 +24,13 @@ from segkd.models.own import OwnNetwork
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, load
 from segkd.recipe.loading import Source
 from segkd.recipe.sources import Overrides, recipe_name
+from segkd.reporting import report
 from segkd.runs.evaluate import evaluate as measure
 from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student, own_teacher
 from segkd.runs.visualize import Job, Kind, plan_drawings
 from segkd.runs.visualize import visualize as draw
 from segkd.training.loop import Progress
+from segkd.training.signals import StopFlag
 
 __all__ = ["Progress", "SegkdError", "distill", "evaluate", "load_student", "teach", "visualize"]
 Network = str | Path | LoadedStudent
@@ -70,7 +74,7 @@ def distill(
     brought = _brought(teacher_file, teacher)
     loaded = _recipe(recipe, overrides, DistillRecipe, own, brought)
     options = _options(recipe, resume, accept, quiet, trust_pickle, progress)
-    return runs.distill(loaded, replace(options, method_file=own, teacher=brought))
+    return _reported(loaded, runs.distill(loaded, replace(options, method_file=own, teacher=brought)))
 
 
 def teach(
@@ -85,7 +89,16 @@ def teach(
 ) -> dict[str, Any]:
     """Train a network on labelled images as a recipe says, and return the run's summary; arguments as `distill`."""
     loaded = _recipe(recipe, overrides, TeachRecipe)
-    return runs.teach(loaded, _options(recipe, resume, accept, quiet, trust_pickle, progress))
+    return _reported(loaded, runs.teach(loaded, _options(recipe, resume, accept, quiet, trust_pickle, progress)))
+
+
+def _reported(recipe: Recipe, summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a finished run, whose folder has its page now; one process of several writes it."""
+    if os.environ.get("RANK", "0") == "0":  # the processes' group is gone
+        with StopFlag().listening():  # the run is finished: a signal that comes now has nothing to stop
+            line = report.keep(Path(recipe.run.dir))
+        terminal.say(*([] if line is None else [line]))
+    return summary
 
 
 def evaluate(

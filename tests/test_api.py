@@ -14,6 +14,7 @@ import segkd
 from segkd import Progress, SegkdError, distill, evaluate, load_student, teach, visualize
 from segkd.foundation import audit
 from segkd.foundation.errors import ArgumentError, Stopped
+from segkd.reporting.report import page
 from segkd.training import checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_threads")
@@ -58,6 +59,26 @@ def test_a_dict_distils_and_every_step_is_told(recipe, tiny, tmp_path) -> None:
     assert audit.count("training") == opened
     assert distill(recipe, progress=progress) == summary and len(told) == 3  # a finished run plays no step
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+
+
+def test_a_run_ends_with_its_page_which_is_kept_while_it_is_true(recipe, tmp_path, small_files, capsys) -> None:
+    path = tmp_path / "run/report.html"
+    distill(recipe, quiet=True)
+    first, written = path.read_text("utf-8"), path.stat().st_mtime_ns
+    assert first == page(tmp_path / "run") and not capsys.readouterr().err
+    distill(recipe, quiet=True)
+    assert path.stat().st_mtime_ns == written
+    path.write_text(first[:-100])  # a power cut
+    with small_files(1000):  # a full disk
+        assert distill(recipe, quiet=True)["steps"] == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: not written (") and line.endswith(f"); segkd report {tmp_path}/run makes it")
+    assert not list(tmp_path.rglob(".tmp-*")) and path.read_text("utf-8") == first[:-100]
+    distill(recipe, quiet=True)
+    assert path.read_text("utf-8") == first
+    with pytest.raises(KeyError):  # a run that goes on leaves no page of what it was
+        distill(recipe, {"run.steps": 5}, accept=["run.steps"], quiet=True, progress=lambda now: {}[now.step])
+    assert not path.exists()
 
 
 def test_what_a_callback_raises_ends_the_run_which_goes_on(recipe, tmp_path) -> None:

@@ -19,6 +19,7 @@ Row = tuple[str, str, str, str]
 def closing(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
     """The lines for a run's summary; what was not measured is said to be so."""
     from segkd.recipe import DistillRecipe
+    from segkd.runs.folder import PAGE
 
     folder, distilled = str(recipe.run.dir), isinstance(recipe, DistillRecipe)
     rows = side_by_side(recipe, summary) if distilled else taught(recipe, summary)
@@ -28,7 +29,10 @@ def closing(recipe: Recipe, summary: dict[str, Any]) -> list[str]:
         places.append(("samples", f"{folder}/samples: synthetic image | teacher | student | where they differ"))
     elif recipe.output is not None:
         places.append(("weights", recipe.output))
-    places += [("figures", f"{folder}/summary.json"), ("audit", audited(recipe, summary))]
+    places.append(("figures", f"{folder}/summary.json"))
+    if os.path.isfile(page := f"{folder}/{PAGE}"):
+        places.append(("report", page))
+    places.append(("audit", audited(recipe, summary)))
     return [
         f"{folder}: {took(summary)}", "",
         *columns(rows), "",

@@ -18,8 +18,9 @@ def report(run: Path, out: Path | None) -> None:
     """Write what RUN, a finished run's folder, has reached, how it went and how it was made, as one self-contained page."""
     from segkd.foundation.files import atomic_write, check_target
     from segkd.reporting.report import page
+    from segkd.runs.folder import PAGE
 
-    out = run / "report.html" if out is None else out
+    out = run / PAGE if out is None else out
     text = page(run)
     check_target(out)
     atomic_write(out, text)

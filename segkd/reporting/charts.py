@@ -12,6 +12,9 @@ STYLES = ("-", "--", "-.", ":")
 
 def drawn(panels: Sequence[Panel], size: tuple[float, float], draw: Callable[[Any, Panel], object]) -> str:
     """The panels one below the other, each of `size` in inches; `draw` is given axes and a panel. The same bytes each time."""
+    import logging
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its cache of fonts, which is nobody's matter
     from matplotlib.figure import Figure
     from matplotlib.style import context
 

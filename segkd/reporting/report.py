@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segkd import __version__
-from segkd.foundation.errors import StorageError
+from segkd.foundation.errors import StorageError, one_line
+from segkd.foundation.files import atomic_write, sha256
 from segkd.foundation.terminal import spoken
 from segkd.recipe.strict_yaml import parse, plain
 from segkd.reporting import charts
 from segkd.reporting.listing import logged
 from segkd.reporting.templates import rendered
+from segkd.runs.folder import PAGE
 
 MOST_SAMPLES, MOST_BYTES = 5, 8_000_000
 """Pictures in a page, and bytes of all of them."""
@@ -23,6 +26,33 @@ POOR = 0.2
 """IoU below which a class is said not to be told apart."""
 SAMPLE_WORDS = "synthetic image, the teacher's mask, the student's mask, and where they differ"
 NOT_LOSSES = ("step", "seconds", "lr", "agreement", "largest_class", "diversity", "distance")
+
+
+def keep(folder: Path) -> str | None:
+    """Have the page of a finished run in its folder, written unless it is there and up to date; a warning where it cannot be.
+
+    The run has done what it was asked for, and nothing that happens here may undo that.
+    """
+    path = folder / PAGE
+    try:
+        if not up_to_date(folder):
+            atomic_write(path, page(folder))
+    except Exception as error:  # a full disk as well as a fault of ours: `segkd report` tells the one from the other
+        return f"warning: {path}: not written ({one_line(error, 300)}); segkd report {shlex.quote(str(folder))} makes it"
+    return None
+
+
+def up_to_date(folder: Path) -> bool:
+    """Whether the page in a run's folder is whole, and of the summary that lies there."""
+    path = folder / PAGE
+    if path.is_symlink() or not path.is_file():
+        return False
+    return path.read_bytes()[-200:].decode(errors="replace").rstrip().endswith(_stamp(folder))
+
+
+def _stamp(folder: Path) -> str:
+    """The end of a page: of which summary it is."""
+    return f"<!-- summary.json sha256 {sha256(folder / 'summary.json')} -->"
 
 
 def page(folder: Path) -> str:
@@ -34,12 +64,13 @@ def page(folder: Path) -> str:
     summary, (about, recipe), lines = _summary(folder), _recipe(folder), logged(folder)
     taught = summary["method"] == "labels"
     theirs, ours = summary.get("teacher_per_class"), summary.get("per_class")
-    return rendered(
+    text = rendered(
         "report.html", name=summary["recipe"], lead=_lead(summary), cards=_cards(summary), warnings=_warnings(summary, lines),
         classes=_classes(ours, theirs), has_teacher=bool(theirs), measured_on=_measured_on(summary, recipe), curves=_curves(lines),
         samples=_samples(folder / "samples"), sample_words="image, its labels, and the network's mask" if taught else SAMPLE_WORDS,
         sizes=_sizes(summary), limits=_limits(summary), about=list(about.items()), recipe=recipe, version=__version__, folder=folder,
     )  # fmt: skip
+    return f"{text.rstrip()}\n{_stamp(folder)}\n"
 
 
 def _summary(folder: Path) -> dict[str, Any]:

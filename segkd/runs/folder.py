@@ -38,6 +38,8 @@ METHOD = "method sha256"
 """And of a user's own method, where the run plays one; a copy lies in the folder `method`."""
 TEACHER_FILE = "teacher file sha256"
 """And of the file with a user's own teacher, likewise kept in the folder `teacher`."""
+PAGE = "report.html"
+"""What a finished run tells in a browser; `segkd.reporting.report` writes it."""
 EXIT_CODE = "exit_code"
 """All that a `summary.json` says where a signal stopped a run of several processes: torchrun ends with a code of its own."""
 
@@ -106,7 +108,7 @@ def run_folder(recipe: Recipe, resume: str = "auto") -> Iterator[tuple[StopFlag,
     make_folder(folder / "checkpoints")
     audit.ignore(folder)
     with RunLock(folder, mark=MARK) as lock, StopFlag().listening() as stop:
-        for name in ("recipe.yaml", "metrics.jsonl", "summary.json"):
+        for name in ("recipe.yaml", "metrics.jsonl", "summary.json", PAGE):
             refuse_irregular(folder / name)
         for name in ("samples", "student", "model", "method", "teacher"):
             if os.path.lexists(folder / name):

@@ -33,6 +33,7 @@ from segkd.runs.costs import TRIALS, steps_for
 from segkd.runs.finished import finished
 from segkd.runs.folder import (
     METHOD,
+    PAGE,
     PHOTOS,
     RECIPE_HASH,
     STATISTICS,
@@ -327,6 +328,7 @@ class Run(ABC, Generic[AnyRecipe]):
         head = "".join(f"# {key}: {value}\n" for key, value in about.items()) + RECIPE_HASH + sha256(text.encode())
         # A finished run that is to be measured on something else is not finished now: its old scores must not outlive it.
         remove(self.folder / "summary.json")
+        remove(self.folder / PAGE)
         atomic_write(self.folder / "recipe.yaml", f"{head}\n{text}")
 
 

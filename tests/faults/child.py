@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import albumentations  # noqa: F401 - imported when it is used, which is after the fork
+import jinja2  # noqa: F401 - and this
 import kornia.augmentation  # noqa: F401 - and this
+import matplotlib.backends.backend_svg  # noqa: F401 - and this
 import segmentation_models_pytorch  # noqa: F401 - and this
 import torch
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from segkd.reporting.report import up_to_date
 from segkd.training import checkpoint
 from segkd.training.log import read_lines
 from tests.conftest import NETWORK, Tiny
@@ -175,7 +176,7 @@ def job_of(forks: Forks, tiny: Tiny, name: str, folder: Path, *overrides: str) -
     return Job(forks, ["distill", str(recipe), "--quiet"], folder)
 
 
-UNCOMPARED = ("metrics.jsonl", "summary.json", ".lock", "taught.md")
+UNCOMPARED = ("metrics.jsonl", "summary.json", "report.html", ".lock", "taught.md")
 UNEQUAL = ("seconds", "peak_memory_mb")
 
 
@@ -190,4 +191,5 @@ def remains(folder: Path) -> dict[str, object]:
     found["diary"] = [{key: value for key, value in line.items() if key not in UNEQUAL} for line in lines]
     summary = json.loads((folder / "run" / "summary.json").read_text())
     found["summary"] = {key: value for key, value in summary.items() if key not in UNEQUAL}
+    found["report"] = up_to_date(folder / "run")
     return found
