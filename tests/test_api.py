@@ -72,7 +72,9 @@ def test_a_run_ends_with_its_page_which_is_kept_while_it_is_true(recipe, tmp_pat
     with small_files(1000):  # a full disk
         assert distill(recipe, quiet=True)["steps"] == 3
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: {path}: not written (") and line.endswith(f"); segkd report {tmp_path}/run makes it")
+    assert line.startswith(f"warning: {path}: not written (") and line.endswith(
+        f"); segkd report {tmp_path}/run makes it"
+    )
     assert not list(tmp_path.rglob(".tmp-*")) and path.read_text("utf-8") == first[:-100]
     distill(recipe, quiet=True)
     assert path.read_text("utf-8") == first

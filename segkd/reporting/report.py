@@ -38,7 +38,9 @@ def keep(folder: Path) -> str | None:
         if not up_to_date(folder):
             atomic_write(path, page(folder))
     except Exception as error:  # a full disk as well as a fault of ours: `segkd report` tells the one from the other
-        return f"warning: {path}: not written ({one_line(error, 300)}); segkd report {shlex.quote(str(folder))} makes it"
+        return (
+            f"warning: {path}: not written ({one_line(error, 300)}); segkd report {shlex.quote(str(folder))} makes it"
+        )
     return None
 
 
