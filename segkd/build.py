@@ -81,7 +81,7 @@ def start_from(network: nn.Module, weights: str | None) -> None:
         return
     path = Path(expand_root(weights))
     state = read_state(path)
-    encoder = getattr(network, "encoder", None)
+    encoder = getattr(network, "encoder", getattr(network, "backbone", None))  # as smp and as torchvision call it
     is_encoder = encoder is not None and state.keys() <= encoder.state_dict().keys()
     load_weights(encoder if is_encoder else network, state, str(path))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segkd.delivery.folder import LoadedStudent
 from segkd.foundation.resize import reduced
+from segkd.models.adapters import as_logits
 
 BYTES = 255.0
 """The largest value of an image that is not normalised yet."""
@@ -35,7 +36,7 @@ class Deployed(nn.Module):
         """Logits or class ids."""
         if self.mean is not None:
             images = (images - self.mean) / self.std
-        logits = self.network(images)
+        logits = as_logits(self.network(images))
         return logits.argmax(1).to(torch.uint8) if self.chooses else logits
 
 

@@ -28,7 +28,7 @@ from segkd.machine.memory import out_of_memory
 from segkd.models.adapters import Adapter
 from segkd.models.building import at_most, fitting_mb, is_local, unknown_arguments
 from segkd.models.families.segnet import STRIDE, SegNet
-from segkd.models.family import Sizes, architectures
+from segkd.models.family import Family, Sizes, architectures, family_of
 from segkd.models.masks import as_images, class_ids, judging, normalised, number_of
 from segkd.models.tensors import load_safetensors
 from segkd.models.weights import load_weights
@@ -84,8 +84,9 @@ def save_network(
 ) -> Path:  # fmt: skip
     """Write `folder` in smp's form: `config.json`, `model.safetensors`, a model card, and `preprocess.json`.
 
-    The folder loads without segkd: `smp.from_pretrained(folder)`, or for a SegNet `torch.export.load` of its
-    `model.pt2`, on an input prepared as `preprocess.json` says. It appears whole or not at all.
+    The folder loads without segkd: `smp.from_pretrained(folder)`, for a SegNet `torch.export.load` of its `model.pt2`, for
+    a network of torchvision its builder and `model.safetensors`; on an input prepared as `preprocess.json` says. It appears
+    whole or not at all.
 
     Args:
         shorter_side: pixels of the shorter side to which larger images are reduced, as it was made and measured; None:
@@ -108,10 +109,7 @@ def save_network(
     fresh = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
-        if isinstance(network, SegNet):
-            _save_segnet(network, fresh, len(mean))
-        else:
-            network.save_pretrained(fresh)
+        _save(network, fresh, len(mean))
         atomic_write(fresh / "preprocess.json", json.dumps(preprocess, indent=2) + "\n")
         write_card(fresh, network, known)
         _share(fresh)
@@ -130,14 +128,18 @@ def save_network(
     return folder
 
 
-def _save_segnet(network: SegNet, folder: Path, channels: int) -> None:
-    """Write into `folder` what smp's networks write, and `model.pt2`, which runs where segkd is not installed."""
+def _save(network: nn.Module, folder: Path, channels: int) -> None:
+    """Write what smp's networks write by themselves, and of a SegNet `model.pt2`, which runs where segkd is not installed."""
+    config = family_of(network).config(network)
+    if config is None:
+        network.save_pretrained(folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps({"_model_class": type(network).__name__, **network.config}, indent=2)
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    atomic_write(folder / "config.json", config + "\n")
+    atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     atomic_write(folder / "model.safetensors", safetensors_bytes(state, metadata={"format": "pt"}))
-    atomic_write(folder / "model.pt2", program_bytes(network, STRIDE, channels))
+    if isinstance(network, SegNet):
+        atomic_write(folder / "model.pt2", program_bytes(network, STRIDE, channels))
 
 
 def write_card(folder: Path, network: nn.Module, known: Sequence[str]) -> None:
@@ -266,8 +268,8 @@ def _network_of(config: dict[str, Any], about: Preprocess, megabytes: float) -> 
         raise ValueError(f"config.json: {config.get('classes')} classes, but preprocess.json names {classes}")
     name, encoder = config.pop("_model_class"), config.get("encoder_name")
     family, kind = architectures().get(name, (None, None))
-    if family is None:
-        raise ValueError(f"config.json: {name} is no network of smp")
+    if family is None or type(family).build is Family.build:
+        raise ValueError(f"config.json: {name} is no network that a student can be")
     if not is_local(encoder):
         raise ValueError(f"config.json: no encoder is called {encoder}")
     if unknown := unknown_arguments(kind, encoder, config):

@@ -10,11 +10,14 @@ from torch import nn
 
 from segkd.foundation.channels import RGB
 
+_LEAST = 32
+"""Pixels: of a network of any size, whose maps are smaller by 16 all the same."""
+
 
 def program_bytes(network: nn.Module, stride: int, channels: int = RGB) -> bytes:
     """The bytes of a `.pt2` file of `network` in eval mode, in fp32 for the CPU; `torch.export.load(file).module()`.
 
-    It takes any number N of images (N,channels,H,W), H and W multiples of `stride` from 2 * `stride` on. The network itself, its
+    It takes any number N of images (N,channels,H,W), H and W multiples of `stride` from `least_side(stride)` on. The network itself, its
     mode and its memory format stay as they are.
     """
     return saved_bytes(exported_program(network, stride, channels))
@@ -23,15 +26,21 @@ def program_bytes(network: nn.Module, stride: int, channels: int = RGB) -> bytes
 def exported_program(network: nn.Module, stride: int, channels: int = RGB) -> torch.export.ExportedProgram:
     """The same as a program in memory."""
     twin = copy.deepcopy(network).cpu().float().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
-    # Two images and unequal sides, so that nothing that is equal by chance is taken for a rule.
-    example = torch.zeros(2, channels, 2 * stride, 3 * stride)
     # Maps of 1 pixel, which smaller images would lead to, are a case apart for torch.export.
-    rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))
+    least = least_side(stride) // stride
+    rows, columns = (torch.export.Dim(name, min=least) for name in ("rows", "columns"))
+    # Two images and unequal sides, so that nothing that is equal by chance is taken for a rule.
+    example = torch.zeros(2, channels, least * stride, (least + 1) * stride)
     sizes = {0: torch.export.Dim("images"), 2: stride * rows, 3: stride * columns}
     program = torch.export.export(twin, (example,), dynamic_shapes=(sizes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # where the code lay on this machine is nobody's business
     return program
+
+
+def least_side(stride: int) -> int:
+    """Pixels of the shortest side of an image that a program takes, of a network that takes multiples of `stride`."""
+    return max(2 * stride, -(-_LEAST // stride) * stride)
 
 
 def saved_bytes(program: torch.export.ExportedProgram) -> bytes:

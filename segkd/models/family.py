@@ -73,6 +73,10 @@ class Family:
         """A network with random weights, as the folder of its weights describes it, for images of so many channels."""
         raise NotImplementedError
 
+    def config(self, network: nn.Module) -> Mapping[str, object] | None:
+        """What a student's `config.json` says of it: `build`'s arguments, and `_model_class`; None: its library writes the folder."""
+        return None
+
     def owns(self, network: nn.Module) -> bool:
         """Whether a network is one of them."""
         return True

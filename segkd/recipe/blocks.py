@@ -114,7 +114,7 @@ class Model(Block):
     @classmethod
     def _can_be_taught(cls, arch: str) -> str:
         if cls is Model and arch.lower() in map(str.lower, networks.only_teachers()):
-            trained = "smp's networks, such as DeepLabV3Plus, and SegNets"
+            trained = "networks of smp, such as DeepLabV3Plus, and of torchvision, and SegNets"
             raise ValueError(f"{arch} can only be a teacher that was trained elsewhere: segkd trains {trained}")
         return arch
 
@@ -270,7 +270,7 @@ def _is_own(arch: str) -> bool:
 class Student(Block):
     """The network to be trained; it takes its classes and its input from the teacher."""
 
-    arch: Architecture = Field(description="architecture of smp, or SegNet")
+    arch: Architecture = Field(description="architecture of smp or torchvision, or SegNet")
     encoder: Text | None = Field(
         None, description="encoder by name; null where the architecture has no choice", validate_default=True
     )
@@ -290,7 +290,7 @@ class Student(Block):
     def _can_be_saved(cls, arch: str) -> str:
         if arch.lower() in map(str.lower, networks.only_teachers()):
             raise ValueError(
-                f"{arch} can only be a teacher: a student is one of smp's, such as DeepLabV3Plus, or a SegNet"
+                f"{arch} can only be a teacher: a student is a network of smp, such as DeepLabV3Plus, of torchvision, or a SegNet"
             )
         return arch
 

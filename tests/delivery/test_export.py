@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +18,7 @@ from segkd.delivery import gate
 from segkd.delivery.deployed import Deployed, prepared
 from segkd.delivery.folder import load_student, save_network
 from segkd.delivery.onnx import Session
+from segkd.models.building import create_network
 from segkd.models.families.segnet import SegNet
 from segkd.runs import export as verb
 from tests.waiting import PATIENCE
@@ -191,10 +191,12 @@ def test_images_are_prepared_as_the_student_prepares_them(segnet: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["DeepLabV3Plus", "Unet", "FPN"])
-def test_students_of_smp(tmp_path: Path, arch: str) -> None:
+@pytest.mark.parametrize("arch", ["DeepLabV3Plus", "Unet", "FPN", "lraspp_mobilenet_v3_large"])
+def test_students_of_smp_and_torchvision(tmp_path: Path, arch: str) -> None:
     torch.manual_seed(4)
-    student = saved(tmp_path / "student", smp.create_model(arch, "tu-resnet10t", None, classes=len(NAMES)), 32)
+    theirs = arch.islower()
+    network = create_network(arch, None if theirs else "tu-resnet10t", len(NAMES), {})
+    student = saved(tmp_path / "student", network, 1 if theirs else 32)
     assert main(["export", str(student), "--out", str(tmp_path / "out"), "--int8", "--calibration", "noise"]) in (0, 4)
     found = json.loads((tmp_path / "out/export.json").read_text())
     assert (

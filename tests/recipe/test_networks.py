@@ -67,13 +67,12 @@ def test_how_the_input_of_torchvisions_networks_was_normalised_is_to_be_stated(
 def test_what_can_only_be_a_teacher_is_no_student_and_not_taught(
     errors_of: Errors, distill: dict[str, Any], teach: dict[str, Any]
 ) -> None:
-    for arch in ("fcn_resnet50", "SegformerForSemanticSegmentation"):
+    for arch in ("exported", "SegformerForSemanticSegmentation"):
         teach["model"] |= {"arch": arch, "encoder": None}
         assert f"model.arch: {arch} can only be a teacher that was trained elsewhere" in errors_of(teach)[0]
-    distill["teacher"] |= {"arch": "fcn_resnet50", "encoder": None}
-    distill["student"] |= {"arch": "FCN_ResNet50", "encoder": None}
+    distill["student"] |= {"arch": "UPerNetForSemanticSegmentation", "encoder": None}
     [line] = errors_of(distill)
-    assert "student.arch: FCN_ResNet50 can only be a teacher: a student is one of smp's, " in line
+    assert "student.arch: UPerNetForSemanticSegmentation can only be a teacher: a student is a network of smp, " in line
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ class SegNet(nn.Module):
             raise ValueError(f"width: expected a whole number 1..1024, not {width!r}")
         if upsample not in UPSAMPLES:
             raise ValueError(f"upsample: expected {' or '.join(UPSAMPLES)}, not {upsample!r}")
-        self.config: dict[str, int | str] = {"classes": classes, "width": width, "upsample": upsample}
+        self.config: dict[str, int | str] = {"_model_class": NAMES[0]}
+        self.config |= {"classes": classes, "width": width, "upsample": upsample}
         self.config |= {} if in_channels == RGB else {"in_channels": in_channels}
         self.encoder = Encoder(in_channels, width, keep_indices=upsample == "unpool")
         self.decoder = Decoder(width)
@@ -141,6 +142,9 @@ class SegNets(Family):
 
     def owns(self, network: nn.Module) -> bool:
         return isinstance(network, SegNet)
+
+    def config(self, network: nn.Module) -> Mapping[str, object]:
+        return network.config
 
     def features(self, network: nn.Module) -> tuple[str, ...]:
         return ("encoder", "decoder")

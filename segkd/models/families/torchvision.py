@@ -15,7 +15,6 @@ NAMES = (
     "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "fcn_resnet50", "fcn_resnet101",
     "lraspp_mobilenet_v3_large",
 )  # fmt: skip
-ONLY_TEACHERS = True
 IMAGENET = True
 """Its training scripts take ImageNet's mean and std: a recipe has to say whether it does."""
 AUXILIARY = "aux_classifier."
@@ -24,7 +23,9 @@ _PROBE = 64  # pixels of an image's side, for the stride of the head: a multiple
 
 def made(name: str, classes: int) -> nn.Module:
     """A network without the auxiliary head, which is there for training only; nothing is downloaded."""
-    return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
+    network = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
+    network.config = {"_model_class": name, "classes": classes}
+    return network
 
 
 @cache
@@ -52,6 +53,9 @@ class Torchvision(Family):
     def named(self, keys: Collection[str]) -> str | None:
         own = {key for key in keys if not key.startswith(AUXILIARY)}
         return next((name for name in NAMES if _without_counters(_keys(name)) == _without_counters(own)), None)
+
+    def config(self, network: nn.Module) -> Mapping[str, object]:
+        return network.config
 
     def sizes(self, network: nn.Module) -> Sizes:
         return Sizes(1)
