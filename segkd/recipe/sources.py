@@ -281,12 +281,17 @@ def read_text(path: Path) -> str:
 
 def _read_file(path: Path) -> tuple[Node, list[str]]:
     name = shown_path(path)
-    tree, errors = parse(read_text(path), lambda line: f"{name}:{line}")
+    tree, errors = _parsed(read_text(path), name)
     if tree.value is None:
-        return Node({}, tree.where), errors
+        return Node({}, tree.where), [*errors]
     if not isinstance(tree.value, dict):
         raise RecipeError([*errors, f"{name}:1: expected a mapping (key: value), got {shown(plain(tree))}"])
-    return _absolute_paths(tree, path.parent), errors
+    return _absolute_paths(Node({**tree.value}, tree.where), path.parent), [*errors]
+
+
+@functools.lru_cache(maxsize=32)  # base/ddad.yaml stands behind nearly every recipe
+def _parsed(text: str, name: str) -> tuple[Node, list[str]]:
+    return parse(text, lambda line: f"{name}:{line}")
 
 
 def shown_path(path: Path) -> str:

@@ -13,6 +13,7 @@ import re
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +79,19 @@ def method_terms(folder: Path = METHODS, extra: Sequence[Path] = ()) -> dict[str
         UsageError: a file is not Python, holds no method or several, is called as one of segkd's, or states its terms by
             anything but literals.
     """
+    if folder == METHODS and not extra:
+        return {**_shipped_methods()}
     files, own = sorted(folder.glob("*.py")), [Path(path) for path in extra]
     for path in own:
         if path.stem in {file.stem for file in files}:
             raise UsageError(f"{path}: segkd has a {path.stem} of its own; give the file another name")
     return read_terms([*files, *own])
+
+
+@cache
+def _shipped_methods() -> dict[str, Terms]:
+    """Those of segkd: files that do not change while it runs."""
+    return read_terms(sorted(METHODS.glob("*.py")))
 
 
 def read_terms(files: Iterable[Path]) -> dict[str, Terms]:
@@ -105,14 +114,15 @@ def read_terms(files: Iterable[Path]) -> dict[str, Terms]:
     return methods
 
 
-def further_terms(folder: Path = TERMS) -> dict[str, Further]:
+@cache
+def further_terms() -> Mapping[str, Further]:
     """The further student terms by name.
 
     Raises:
         UsageError: a file is not Python, holds no class or several, or states options by anything but literals.
     """
     found: dict[str, Further] = {}
-    for path in sorted(folder.glob("[!_]*.py")):
+    for path in sorted(TERMS.glob("[!_]*.py")):
         classes = _read_classes(path)
         name = _only(_last(classes), classes, path, "term")
         found[path.stem] = Further(classes[name].doc, _terms(name, classes, path).options)
