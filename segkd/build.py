@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,7 +37,8 @@ from segkd.models.taps import check_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import tried, try_passes
 from segkd.models.weights import first_few, has_one_logit, load_weights, read_state
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players import schedule as schedules
+from segkd.players.player import Player
 from segkd.players.refusals import Refusals
 from segkd.recipe import DistillRecipe, TeachRecipe, blocks, expand_root
 from segkd.synthesis import architectures
@@ -220,8 +222,25 @@ def player_of(
     name: str, network: nn.Module, optimizer: blocks.Optimizer, schedule: blocks.Schedule, steps: int, ema: float
 ) -> Player:
     """One side of the game."""
-    rule = Optimizer(**optimizer.model_dump())
-    return Player(name, network, rule, Schedule(**schedule.model_dump()), steps, ema)
+    return Player(name, network, optimizer_of(optimizer), factor_of(schedule, steps), ema, optimizer.clip)
+
+
+def optimizer_of(block: blocks.Optimizer) -> Callable[..., torch.optim.Optimizer]:
+    """What makes a recipe's optimiser of parameters."""
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[block.name]
+    own = {"momentum": block.momentum} if block.name == "sgd" else {"betas": block.betas}
+    return partial(kind, lr=block.lr, weight_decay=block.weight_decay, fused=True, **own)
+
+
+def factor_of(block: blocks.Schedule, steps: int) -> Callable[[int], float]:
+    """The learning rate's factor at a step of a run of so many."""
+    factor = {
+        "constant": schedules.constant,
+        "poly": partial(schedules.poly, steps=steps, power=block.power),
+        "cosine": partial(schedules.cosine, steps=steps),
+        "step": partial(schedules.stages, steps=steps, every=block.every, gamma=block.gamma),
+    }[block.name]
+    return partial(schedules.warmed_up, factor=factor, warmup=block.warmup) if block.warmup else factor
 
 
 def teaching_of(recipe: TeachRecipe, device: torch.device, bf16: bool) -> tuple[Teaching, Adapter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,56 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from segkd.machine import ranks, waiting
 from segkd.machine.snapshot import Snapshot
 from segkd.players.refusals import Verdict
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """`name`: sgd, adam or adamw; `clip`: largest gradient norm, None for none."""
-
-    name: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | None = None
-
-    def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        if self.name == "sgd":
-            return torch.optim.SGD(
-                parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
-            )
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
-        return kind(parameters, self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate's factor as a function of the step alone, so there is no state to save.
-
-    `poly`: (1 - s/S)^power; `cosine`: half a period to 0; `step`: times `gamma` after each `every` of the run;
-    `constant`. The first `warmup` steps rise linearly.
-    """
-
-    name: str = "poly"
-    power: float = 0.9
-    every: float = 0.3333
-    gamma: float = 0.1
-    warmup: int = 0
-
-    def factor(self, step: int, steps: int) -> float:
-        """The factor at `step` (from 0) of `steps`."""
-        done = min(step / max(steps, 1), 1.0)
-        rise = min((step + 1) / self.warmup, 1.0) if self.warmup else 1.0
-        if self.name == "poly":
-            return rise * (1 - done) ** self.power
-        if self.name == "cosine":
-            return rise * 0.5 * (1 + math.cos(math.pi * done))
-        if self.name == "step":
-            # An `every` of 0.3333 means three stages: the fourth, 0.0001 of the run, is left out.
-            last = math.ceil(1 / self.every - 0.01) - 1
-            return rise * self.gamma ** min(math.floor(done / self.every + 1e-9), last)
-        return rise
+from segkd.players.schedule import constant
 
 
 @dataclass
@@ -74,23 +25,33 @@ class Player:
     faster, by n/(n+9) after n updates, so that it reaches over a tenth of them: that of a short run is none of its first
     steps. With several processes all move the network alike, by the means of their gradients, if it is `shared`.
 
+    Args:
+        make_optimizer: gives the optimiser of parameters, such as `partial(torch.optim.Adam, lr=1e-3, fused=True)`; of torch's, those
+            that are fused leave out an update that the device has refused.
+        factor: of the learning rate at a step, a function of the step alone, so that there is no state to save.
+        clip: largest gradient norm; None: not clipped.
+
     Attributes:
         updates: how often it was asked to move, or put elsewhere: where this number stands still, the network does.
     """
 
     name: str
     network: nn.Module
-    optimizer_spec: Optimizer
-    schedule: Schedule
-    steps: int
+    make_optimizer: Callable[..., torch.optim.Optimizer]
+    factor: Callable[[int], float] = constant
     ema_decay: float = 0.0
+    clip: float | None = None
     shared: bool = True
     optimizer: torch.optim.Optimizer = field(init=False)
     average: AveragedModel | None = field(init=False, default=None)
     updates: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.optimizer = self.optimizer_spec.build(self.network)
+        self.optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        if not self.optimizer.defaults.get("fused"):
+            raise ValueError(
+                f"{self.name}: an optimiser that is not fused cannot leave out a refused update: pass fused=True"
+            )
         if self.ema_decay > 0:
             device = next(self.network.parameters()).device
             self.average = AveragedModel(self.network, device, use_buffers=True)
@@ -131,14 +92,14 @@ class Player:
         if waiting.at_hand(refused) and refused:
             before.put_back()
             return verdict
-        scale = None if self.optimizer_spec.clip is None else (self.optimizer_spec.clip / (norm + 1e-6)).clamp(max=1)
+        scale = None if self.clip is None else (self.clip / (norm + 1e-6)).clamp(max=1)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None and not _alike(gradient, parameter):
                 # Fused optimisers go over memory as it lies: they would move each weight by another one's gradient.
                 gradient = torch.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient if gradient is None or scale is None else gradient * scale
         for group in self.optimizer.param_groups:
-            group["lr"] = self.optimizer_spec.lr * self.schedule.factor(step, self.steps)
+            group["lr"] = self.optimizer.defaults["lr"] * self.factor(step)
         self._begin_momentum(parameters)
         self.optimizer.found_inf = refused.float()  # fused optimisers change nothing where it is 1
         self.optimizer.step()
@@ -150,7 +111,7 @@ class Player:
 
     def _begin_momentum(self, parameters: list[Tensor]) -> None:
         """SGD would take whatever lies in memory for the momentum, if its first step is one that is refused."""
-        if self.optimizer_spec.name == "sgd" and self.optimizer_spec.momentum and not self.optimizer.state:
+        if self.optimizer.defaults.get("momentum") and not self.optimizer.state:
             for parameter in parameters:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 

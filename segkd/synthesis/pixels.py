@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.synthesis.label_maps import resampled
 from segkd.synthesis.source import Around, Batch, Judge, Move, Size, Source
 
@@ -87,8 +88,8 @@ class Pixels(Around):
         """The images after so many steps, detached."""
         # logits keep the pixels in their range; the ends themselves have none
         logits = nn.Parameter(torch.logit(((drawn.images - self.low) / self.span).clamp(0.01, 0.99)))
-        moved, rule = nn.ParameterList([logits]), Optimizer("adam", self.how.pace, betas=self.how.betas)
-        player = Player("pixels", moved, rule, Schedule("constant"), steps, shared=False)
+        make = partial(torch.optim.Adam, lr=self.how.pace, betas=self.how.betas, fused=True)
+        player = Player("pixels", nn.ParameterList([logits]), make, shared=False)
         for _ in range(steps):
             judge.update(
                 player, lambda: judge(self._shaken(replace(drawn, images=self._pixels(logits)), judge, jitter))

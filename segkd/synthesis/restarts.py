@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from segkd.foundation.errors import UsageError
 from segkd.machine import ranks
 from segkd.machine.precision import wide
-from segkd.players.player import Player, Schedule
+from segkd.players.player import Player
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.source import Around, Batch, Judge, Move, Size, Source
 
@@ -64,9 +65,9 @@ class Restarts(Around):
         copied = _WithLatents(self.start, batch, judge.move, self.pace)
         if self.meta is None:
             copied.begin_anew(self._first, judge.move)
-        spec = self.player.optimizer_spec
-        spec = spec if self.learning is None else replace(spec, lr=self.learning)
-        player = Player("source", copied, spec, Schedule("constant"), self.inner)
+        make = self.player.make_optimizer
+        make = make if self.learning is None else partial(make, lr=self.learning)
+        player = Player("source", copied, make, clip=self.player.clip)
         for _ in range(self.inner):
             judge.update(player, lambda: judge(copied.painted(size, judge.move)))
         made = judge.batch

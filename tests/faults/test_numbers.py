@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from segkd.data.samples import Sample
 from segkd.data.transforms import TrainTransform
 from segkd.foundation.errors import NumbersError
 from segkd.machine.passes import Passes
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.players.refusals import Refusals
 from segkd.recipe import further_terms, method_terms
 from segkd.synthesis.source import Move, Source
@@ -300,6 +301,6 @@ def taught(max_bad: int) -> Teaching:
         for i in range(4)
     ]
     return Teaching(
-        Player("network", network, Optimizer(), Schedule(), 9, 0.9), samples, TrainTransform((8, 8), (1.0, 1.0), False, 0.0, [0.5] * 3, [0.5] * 3),
+        Player("network", network, partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True), ema_decay=0.9), samples, TrainTransform((8, 8), (1.0, 1.0), False, 0.0, [0.5] * 3, [0.5] * 3),
         Objective("cross_entropy", 2.0, None), batch=2, seed=0, passes=Passes(), refusals=Refusals(max_bad),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from segkd.methods.ddad import DDAD
 from segkd.models.adapters import Adapter
 from segkd.models.family import Sizes
 from segkd.models.teacher import Teacher
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.players.refusals import Refusals
+from segkd.players.schedule import cosine
 from segkd.synthesis.architectures import GeneratorNetwork
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
@@ -62,7 +64,7 @@ def toy_game(steps: int) -> Distiller:
     )
 
     def player(name: str, module: nn.Module) -> Player:
-        return Player(name, module, Optimizer("adamw", 1e-3), Schedule("cosine"), steps, 0.99)
+        return Player(name, module, partial(torch.optim.AdamW, lr=1e-3, fused=True), partial(cosine, steps=steps), 0.99)
 
     student = Adapter(Toy(), 3, sizes=Sizes(4))
     return Distiller(

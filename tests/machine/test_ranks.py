@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from segkd.losses.statistics import batchnorm_distance, blended, nearness
 from segkd.machine import ranks
 from segkd.machine.batchnorm import SyncedBatchNorm2d, synced
 from segkd.machine.snapshot import Snapshot
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from tests.conftest import Tiny
 from tests.waiting import PATIENCE
 
@@ -194,7 +195,7 @@ def updates(bad: int) -> tuple[list[str | None], Tensor]:
     """Three updates of a player, of which one loss is not finite in one process."""
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
-    player = Player("student", network, Optimizer("sgd", 0.1, 0.0), Schedule("constant"), 9)
+    player = Player("student", network, partial(torch.optim.SGD, lr=0.1, fused=True))
     x, said = ranks.shard(torch.randn(4, 3)), []
     for step in range(3):
         loss = network(x).square().mean() * (float("nan") if step == 1 and ranks.rank() == bad else 1)

@@ -2,12 +2,13 @@
 
 import copy
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 
 from segkd.foundation.rng import seed_for
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.source import Move
@@ -24,6 +25,9 @@ class Painter(nn.Module):
         return self.layers(z)[:, :, None, None].expand(-1, -1, *size)
 
 
+SGD = partial(torch.optim.SGD, fused=True)
+
+
 def painted(network, move, size):
     torch.manual_seed(seed_for(move.seed, move.step, move.index, "latent"))
     z = torch.randn(4, 2)
@@ -33,13 +37,13 @@ def painted(network, move, size):
 
 
 def averaged(network):
-    return Player("source", network, Optimizer("sgd", 0.5), Schedule("constant"), 9, ema_decay=0.9)
+    return Player("source", network, partial(SGD, lr=0.5, momentum=0.9), ema_decay=0.9)
 
 
 def test_images_are_those_of_the_average_where_there_is_one():
     torch.manual_seed(0)
     network, move = Painter(), Move(5, 3, 1)
-    for player in (None, Player("source", network, Optimizer(), Schedule(), 9), averaged(network)):
+    for player in (None, Player("source", network, partial(SGD, lr=0.1)), averaged(network)):
         if player is not None and player.average is not None:
             network.layers[0].weight.data += 1
         source, before = Generator(network, 2, player), copy.deepcopy(network.state_dict())

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from segkd.foundation.rng import seed_for
 from segkd.machine import ranks
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.source import Batch, Move, Sampling, Source
@@ -72,7 +73,7 @@ class Own(Source):
 
 
 def learner():
-    return Player("source", nn.BatchNorm1d(2), Optimizer("adam", 0.1), Schedule("constant"), 3)
+    return Player("source", nn.BatchNorm1d(2), partial(torch.optim.Adam, lr=0.1, fused=True))
 
 
 def test_a_source_that_is_nothing_special():

@@ -1,5 +1,7 @@
 """A generator of pictures: it begins with them as they are, and learns what a judge misses in them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 
 from segkd.foundation.rng import seed_for
 from segkd.machine.passes import Passes
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.synthesis import pictures
 from segkd.synthesis.pictures import Pictures
 from segkd.synthesis.source import Move
@@ -97,7 +99,7 @@ class Judge:
 def test_it_learns_how_pictures_should_look():
     torch.manual_seed(0)
     network, judge = Unet(4, LOW, HIGH), Judge()
-    player = Player("source", network, Optimizer("adam", 3e-2), Schedule("constant"), 99)
+    player = Player("source", network, partial(torch.optim.Adam, lr=3e-2, fused=True))
     pictures = Pictures(("streets",), LOW, HIGH)
     source = Translator(network, pictures, player)
     before = source.draw(4, (24, 32), judge.move)

@@ -2,13 +2,15 @@
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from segkd.foundation.errors import NumbersError
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.synthesis.architectures import dcgan
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.pixels import Descent, Pixels
@@ -17,6 +19,8 @@ from segkd.training.distiller import Distiller
 from segkd.training.signals import Interrupted
 
 STILL = "student.options.decoder_aspp_dropout=0"
+
+ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
 
 
 class Restarts(Source):
@@ -36,7 +40,7 @@ class Restarts(Source):
     def improve(self, batch, size, judge):
         network = copy.deepcopy(self.start.network).train()
         network.z = nn.Parameter(judge.move.latents(batch, self.start.latent))
-        player = Player("source", network, Optimizer("adam", 0.01), Schedule("constant"), self.updates)
+        player = Player("source", network, ADAM)
         for _ in range(self.updates):
             judge.update(player, lambda: judge(Batch(network(network.z, size), latents=network.z)))
             self.made += 1
@@ -48,7 +52,7 @@ class Meta(Source):
 
     updates = 4
 
-    def __init__(self, start: Generator, learning: Optimizer):
+    def __init__(self, start: Generator, learning: Callable[..., torch.optim.Optimizer]):
         super().__init__()
         self.start, self.learning = start, learning
 
@@ -61,7 +65,7 @@ class Meta(Source):
 
     def improve(self, batch, size, judge):
         inner = copy.deepcopy(self.start.network)
-        player = Player("source", inner, self.learning, Schedule("constant"), 3)
+        player = Player("source", inner, self.learning)
         made = []
         for _ in range(3):
             judge.update(
@@ -85,7 +89,7 @@ def kinds(game):
     return {
         "pixels": lambda: Pixels(start, Descent(3), low, high),
         "restarts": lambda: Restarts(start),
-        "meta": lambda: Meta(start, Optimizer("adam", 0.01)),
+        "meta": lambda: Meta(start, ADAM),
     }
 
 

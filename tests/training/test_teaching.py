@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from segkd.foundation.errors import NumbersError
 from segkd.machine.passes import Passes
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network
-from segkd.players.player import Optimizer, Player, Schedule
+from segkd.players.player import Player
 from segkd.players.refusals import Refusals
+from segkd.players.schedule import poly, warmed_up
 from segkd.training import checkpoint
 from segkd.training.teaching import Objective, Teaching, class_weights
 
@@ -177,9 +179,9 @@ def teaching(
     adapter = Adapter(create_network("FPN", "tu-resnet10t", CLASSES, OPTIONS), CLASSES).to(
         memory_format=torch.channels_last
     )
-    made = Player(
-        "network", adapter, Optimizer(lr=0.05, weight_decay=1e-4, clip=5.0), Schedule("poly", warmup=2), steps, 0.9
-    )
+    make = partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True)
+    factor = partial(warmed_up, factor=partial(poly, steps=steps, power=0.9), warmup=2)
+    made = Player("network", adapter, make, factor, 0.9, clip=5.0)
     return Teaching(
         made, samples() if found is None else found, TrainTransform((32, 32), (0.75, 1.5), True, 0.3, [0.5] * 3, [0.5] * 3),
         Objective(loss, 2.0, None), batch=2, seed=seed, passes=Passes(bf16), refusals=Refusals(max_bad),
