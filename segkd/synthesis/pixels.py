@@ -61,6 +61,10 @@ class Pixels(Around):
         self.register_buffer("low", low.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("span", (high - low).view(1, -1, 1, 1), persistent=False)
 
+    @property
+    def inverts(self) -> bool:
+        return not self.start.learns
+
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """Images that have followed `judge`; without one, those that they would begin with."""
         drawn = self.start.draw(batch, size, move)

@@ -121,6 +121,8 @@ class Source(nn.Module):
     """Images of a data set among which it draws."""
     updates = 1
     """Updates that a move of it may take. A move of several is undone where a signal comes in between."""
+    inverts = False
+    """Whether nobody learns to make what is drawn without a judge, and images only begin with it."""
 
     def __init__(self, augment: Augment | None = None) -> None:
         super().__init__()
@@ -181,6 +183,10 @@ class Around(Source):
     @property
     def real(self) -> int:
         return self.start.real
+
+    @property
+    def inverts(self) -> bool:
+        return self.start.inverts
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """Those of the other source."""

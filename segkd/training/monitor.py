@@ -63,9 +63,16 @@ class Monitor:
         self.teacher = networks.teacher
         self.best: Best | None = None
         self._averaged: tuple[int, nn.Module] | None = None  # as `measured` made it, and after which update
+        self._kept: tuple[int, Tensor] | None = None  # inverted images, which take long, likewise
 
     def held_out(self, batches: int) -> Iterator[Tensor]:
-        """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process."""
+        """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process.
+
+        Of images that begin as noise and follow their judges, which takes long, there is one batch, as it would be kept.
+        """
+        if self.source.inverts:
+            yield self._as_kept()[0]
+            return
         for index in range(batches):
             move = Move(self.sampling.seed, -1, index)
             yield self.source.draw(self.sampling.batch, self.sampling.size(0), move).images
@@ -138,6 +145,10 @@ class Monitor:
         """A batch (N,K,H,W) as it would be kept, and whether the terms for it ask for the teacher's statistics."""
         move, network = Move(self.sampling.seed, -3, 0), self.student.network
         training, judge = network.training, self.judge(move)
+        asks = "statistics" in judge.needs
+        if self._kept is not None and self._kept[0] == self.student.updates:
+            network.train(training)
+            return self._kept[1], asks
         before = Snapshot([judge.method])
         try:
             with untouched_statistics(judge.student):
@@ -145,7 +156,9 @@ class Monitor:
         finally:
             before.put_back()
             network.train(training)
-        return images, "statistics" in judge.needs
+        if self.source.inverts:
+            self._kept = self.student.updates, images
+        return images, asks
 
     @torch.no_grad()
     def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:

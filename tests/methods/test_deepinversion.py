@@ -45,6 +45,24 @@ def test_images_come_nearer_to_their_judges(tiny, case):
     assert len(told) == 30 and told[-1] < told[0] - 0.005 * abs(told[0])
 
 
+@pytest.mark.parametrize("case", INVERTING)
+def test_what_is_looked_at_are_images_that_were_made_and_not_the_noise_before(tiny, case):
+    game = tiny.game(case, "options.updates=3")
+    monitor, before = game.monitor, tiny.hash(game.state())
+    noise = game.source.draw(2, (32, 64), Move(game.sampling.seed, -3, 0)).images
+    [images] = monitor.held_out(4)
+    assert images.shape == noise.shape and not torch.equal(images, noise)
+    with tiny.calls(game.teacher) as taught:
+        [again] = monitor.held_out(1)
+    assert torch.equal(again, images) and not taught, "they are made once, for as long as the student stays as it is"
+    student = monitor.measured("ema")
+    assert monitor.agreement(student) == monitor.shown(student)["agreement_shown"]
+    assert tiny.hash(game.state()) == before
+    game._keep_move(0, 0)
+    game._student_move(0, 1)
+    assert tiny.hash(next(monitor.held_out(1))) != tiny.hash(images) or case != "adi"
+
+
 def test_a_signal_between_two_updates_undoes_the_move_and_it_is_played_again(tiny):
     whole, stopped = (tiny.game("adi", "options.updates=4") for _ in range(2))
     whole.play(0)
