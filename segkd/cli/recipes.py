@@ -100,7 +100,7 @@ def checked(
     Raises:
         RecipeError: with the mistakes of all of them.
     """
-    from segkd.recipe import DistillRecipe, find, load, method_terms, presets
+    from segkd.recipe import DistillRecipe, find, load, method_terms, presets, variant_of
     from segkd.recipe.hub import SCHEME
     from segkd.recipe.loading import read
     from segkd.recipe.sources import is_shipped
@@ -127,7 +127,8 @@ def checked(
         raise RecipeError(errors)
     if not isinstance(recipe, DistillRecipe):
         return "teach"
-    runs = f"{recipe.method}.{recipe.variant}" if recipe.variant else recipe.method
+    variant = variant_of(recipe, methods[recipe.method].variants)
+    runs = f"{recipe.method}.{variant}" if variant else recipe.method
     also = [preset for preset in others if preset != runs]
     said = [f"distill, {runs}", *([f"also with {', '.join(also)}"] if also else [])]
     teacher, weights = recipe.teacher, recipe.teacher.weights

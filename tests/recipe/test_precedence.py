@@ -185,6 +185,8 @@ def test_validate_does_not_judge_a_recipe_by_other_methods(write: Write, capsys:
     assert main(["recipes", "validate", "recipe.yaml"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("recipe.yaml: valid (distill, ddad.segkd") and not err
+    assert main(["recipes", "validate", "quickstart", "method=dfad"]) == 0
+    assert capsys.readouterr().out == "quickstart: valid (distill, dfad)\n", "variants are ddad's alone"
 
 
 def test_a_preset_of_ones_own_is_checked(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
