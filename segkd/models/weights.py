@@ -61,6 +61,11 @@ def read_state(path: Path, made_by: str | None = None, trust_pickle: bool = Fals
     """
     file = weights_file(path)
     if os.path.isdir(file):
+        if shards := [name for name in IN_FOLDER if os.path.isfile(path / f"{name}.index.json")]:
+            how = "save_pretrained(FOLDER, max_shard_size='1TB') writes one"
+            raise TeacherError(
+                f"{path}: its weights are in several files ({shards[0]}.index.json), and one is read: {how}"
+            )
         raise TeacherError(f"{path}: a folder without {' or '.join(IN_FOLDER)}; name the file of the weights")
     if not os.path.isfile(file):
         hint = f"make it with: segkd teach {made_by}" if made_by else "check the path in the recipe"

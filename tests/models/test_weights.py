@@ -149,6 +149,11 @@ def test_a_folder_of_save_pretrained(tmp_path, network, state):
     (tmp_path / "folder" / "model.safetensors").unlink()
     with pytest.raises(TeacherError, match="folder: a folder without model.safetensors or pytorch_model.bin"):
         read_state(tmp_path / "folder")
+    (tmp_path / "folder" / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(
+        TeacherError, match=r"several files \(pytorch_model.bin.index.json\), and one is read: save_pretrained"
+    ):
+        read_state(tmp_path / "folder")
 
 
 def test_what_may_be_a_name_on_the_hub_is_told_how_to_be_one(tmp_path):
