@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from segkd.foundation.errors import SegkdError
 
 if TYPE_CHECKING:
-    from segkd.api import Progress, distill, evaluate, load_student, teach, visualize
+    from segkd.api import Progress, compress, distill, evaluate, load_student, teach, visualize
 
 __version__ = "0.1.0"
-__all__ = ["Progress", "SegkdError", "distill", "evaluate", "load_student", "teach", "visualize"]
+__all__ = ["Progress", "SegkdError", "compress", "distill", "evaluate", "load_student", "teach", "visualize"]
 
 
 def __getattr__(name: str) -> Any:

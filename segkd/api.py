@@ -1,4 +1,4 @@
-"""segkd from Python: `from segkd import distill, teach, evaluate, visualize, load_student, Progress, SegkdError`."""
+"""segkd from Python: `from segkd import distill, teach, compress, evaluate, visualize, load_student, Progress, SegkdError`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from segkd.foundation.files import check_target
 from segkd.foundation.resize import Size
 from segkd.models.own import OwnNetwork
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, load
+from segkd.recipe.compression import Asked
 from segkd.recipe.loading import Source
 from segkd.recipe.sources import Overrides, recipe_name
 from segkd.reporting import report
+from segkd.runs.compress import RUN, Compression
 from segkd.runs.evaluate import evaluate as measure
+from segkd.runs.export import Choices, Format
 from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student, own_teacher
 from segkd.runs.visualize import Job, Kind, plan_drawings
 from segkd.runs.visualize import visualize as draw
 from segkd.training.loop import Progress
 from segkd.training.signals import StopFlag
 
-__all__ = ["Progress", "SegkdError", "distill", "evaluate", "load_student", "teach", "visualize"]
+__all__ = ["Progress", "SegkdError", "compress", "distill", "evaluate", "load_student", "teach", "visualize"]
 Network = str | Path | LoadedStudent
 """What `load_student` returned, or what `segkd eval` takes: a student folder, a run folder, a checkpoint, or a recipe."""
 
@@ -95,10 +98,66 @@ def teach(
 def _reported(recipe: Recipe, summary: dict[str, Any]) -> dict[str, Any]:
     """The summary of a finished run, whose folder has its page now; one process of several writes it."""
     if os.environ.get("RANK", "0") == "0":  # the processes' group is gone
-        with StopFlag().listening():  # the run is finished: a signal that comes now has nothing to stop
-            line = report.keep(Path(recipe.run.dir))
-        terminal.say(*([] if line is None else [line]))
+        _write_pages(Path(recipe.run.dir))
     return summary
+
+
+def _write_pages(run: Path, compression: Path | None = None) -> None:
+    with StopFlag().listening():  # the run is finished: a signal that comes now has nothing to stop
+        for of in dict.fromkeys((None, compression)):
+            if (line := report.keep(run, of)) is not None:
+                terminal.say(line)
+
+
+def compress(
+    teacher: str | Path | None,
+    values: Sequence[str] = (),
+    *,
+    out: str | Path,
+    student: str | None = None,
+    budget: str | None = None,
+    format: Format = "onnx",
+    int8: bool = False,
+    images: str | Path | None = None,
+    quiet: bool = False,
+    trust_pickle: bool = False,
+    progress: Callable[[Progress], object] | None = None,
+    teacher_file: str | None = None,
+) -> dict[str, Any]:
+    """From a teacher to a student as a file: look at it, write a recipe, distil, export, and a page; each once, below `out`.
+
+    Args:
+        teacher: a recipe, or the weights of a teacher that `values` describe; None: `teacher_file` builds it with its weights.
+        values: `key=value`, as on the command line.
+        out: a new folder, or that of the same compression, which goes on.
+        student: ARCH or ARCH:ENCODER; None: the recipe's, or a DeepLabV3Plus on tu-resnet10t.
+        budget: the run's time, as `2h`; None: as many steps as the recipe or `values` say, or 300.
+        format, int8: as for `segkd export`.
+        images: a folder of photos without labels: student and file are tried on them, too.
+        quiet, trust_pickle, progress, teacher_file: as for `distill`.
+
+    Returns:
+        `inspect`, `summary`, `export`, and with `images` also `agreement`: what each stage has found.
+
+    Raises:
+        SegkdError: one of its kinds; a TeacherError where the teacher cannot be distilled, a NumbersError where the file
+            does not answer as the student does: all that was made before is there.
+    """
+    _check_callable(progress)
+    _one_of("format", format, ("onnx", "pt2"))
+    named = None if teacher is None else str(_path("teacher", teacher))
+    folder, own = _path("out", out), _brought(teacher_file, None)
+    asked = Asked(named, student, budget, tuple(values), teacher_file)
+    options = runs.Options(
+        folder.resolve().name, quiet=quiet, trust_pickle=trust_pickle, progress=progress, teacher=own
+    )
+    choices = Choices(format, int8, images=None if images is None else _path("images", images))
+    compression = Compression(asked, folder, options, choices)
+    try:
+        return compression.run()
+    finally:
+        if (folder / RUN / "summary.json").is_file():  # where its export fails, too
+            _write_pages(folder / RUN, folder)
 
 
 def evaluate(

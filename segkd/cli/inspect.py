@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import METHOD_FILE, OVERRIDES, TEACHER_FILE, TRUST, with_debug
+from segkd.cli.options import METHOD_FILE, TEACHER, TEACHER_FILE, TRUST, teacher_and_values, with_debug
 from segkd.foundation import terminal
 
 
 @click.command()
-@click.argument("recipe")
-@OVERRIDES
+@TEACHER
 @METHOD_FILE
 @TEACHER_FILE
 @TRUST
@@ -22,17 +21,20 @@ from segkd.foundation import terminal
 )
 @with_debug
 def inspect(
-    recipe: str, overrides: tuple[str, ...], method_file: Path | None, teacher_file: str | None, trust_pickle: bool,
+    arguments: tuple[str, ...], method_file: Path | None, teacher_file: str | None, trust_pickle: bool,
     quick: bool, json_file: Path | None,
 ) -> int:  # fmt: skip
-    """Look at the recipe's teacher: can it be distilled, and how?
+    """Look at a teacher: can it be distilled, and how?
 
+    TEACHER is a recipe, or weights (a file, a folder, hf://OWNER/NAME) that teacher.arch=, teacher.classes= and others describe.
     Green: nothing speaks against it; amber: something makes it harder; red: it cannot be, as it is (exit code 3).
     No data are needed.
     """
     from segkd import recipe as recipes
+    from segkd.recipe.compression import source_of
 
-    loaded = recipes.load(recipe, overrides, "distill", method_file=method_file, own_teacher=teacher_file)
+    teacher, overrides = teacher_and_values("inspect", arguments, teacher_file)
+    loaded = recipes.load(source_of(teacher), overrides, "distill", method_file=method_file, own_teacher=teacher_file)
     with terminal.Live("preparing: loading torch"):
         from segkd import runs
         from segkd.foundation.files import atomic_write

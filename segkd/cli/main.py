@@ -12,6 +12,7 @@ from click.exceptions import NoArgsIsHelpError
 from segkd import __version__
 from segkd.cli.bench import bench
 from segkd.cli.compare import compare
+from segkd.cli.compress import compress
 from segkd.cli.data import data
 from segkd.cli.doctor import doctor
 from segkd.cli.exits import explained
@@ -61,6 +62,7 @@ def cli() -> None:
 for verb in (
     distill,
     teach,
+    compress,
     compare,
     inspect,
     record,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from segkd.foundation import rooms
+from segkd.foundation.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 DATA_SETS = click.Choice([*rooms.files(rooms.SETS)])
@@ -40,6 +42,24 @@ SLIDE = click.option(
 PRECISION = click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of the networks; default: as in the recipe."
 )
+
+
+TEACHER = click.argument("arguments", metavar="TEACHER [key=value]...", nargs=-1)
+
+
+def teacher_and_values(
+    verb: str, arguments: tuple[str, ...], teacher_file: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """What `TEACHER` says: a recipe, or weights (None: `--teacher-file` brings them), and the values behind it.
+
+    Raises:
+        UsageError: no teacher is named.
+    """
+    if arguments and ("=" not in arguments[0] or os.path.exists(arguments[0])):
+        return arguments[0], arguments[1:]
+    if teacher_file is None:
+        raise UsageError(f"segkd {verb}: names no teacher: a recipe, or a file or folder of weights")
+    return None, arguments
 
 
 class Session:

@@ -221,6 +221,11 @@ class LoadedStudent(Adapter):
         return masks[0] if alone else masks
 
 
+def student_folder(folder: Path) -> Path:
+    """That of the network that a run has made, or the folder itself."""
+    return next((inner for inner in (folder / "student", folder / "model") if os.path.isdir(inner)), folder)
+
+
 def load_student(folder: str | Path) -> LoadedStudent:
     """The network of a student folder (or of a run folder that holds `student/` or `model/`), ready for `predict`.
 
@@ -231,8 +236,7 @@ def load_student(folder: str | Path) -> LoadedStudent:
     check_idle()
     if not isinstance(folder, (str, os.PathLike)):
         raise ArgumentError(f"folder: expected the path of a student or run folder, got {type(folder).__name__}")
-    folder = Path(folder)
-    folder = next((inner for inner in (folder / "student", folder / "model") if os.path.isdir(inner)), folder)
+    folder = student_folder(Path(folder))
     for name in ("config.json", "model.safetensors", "preprocess.json"):
         if not os.path.isfile(folder / name):
             raise TeacherError(f"{folder}: no {name}; name a student folder or the folder of a finished run")

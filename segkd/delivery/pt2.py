@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import math
+import operator
 
 import torch
 from torch import nn
@@ -33,6 +35,7 @@ def exported_program(network: nn.Module, stride: int, channels: int = RGB) -> to
     example = torch.zeros(2, channels, least * stride, (least + 1) * stride)
     sizes = {0: torch.export.Dim("images"), 2: stride * rows, 3: stride * columns}
     program = torch.export.export(twin, (example,), dynamic_shapes=(sizes,))
+    _in_whole_numbers(program.graph)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # where the code lay on this machine is nobody's business
     return program
@@ -41,6 +44,23 @@ def exported_program(network: nn.Module, stride: int, channels: int = RGB) -> to
 def least_side(stride: int) -> int:
     """Pixels of the shortest side of an image that a program takes, of a network that takes multiples of `stride`."""
     return max(2 * stride, -(-_LEAST // stride) * stride)
+
+
+def _in_whole_numbers(graph: torch.fx.Graph) -> None:
+    """timm's networks pad by ceil(size / stride), which no file of a program can hold: the same by a division without a rest."""
+    for node in [node for node in graph.nodes if node.target is math.ceil]:
+        fraction = node.args[0]
+        if not isinstance(fraction, torch.fx.Node) or fraction.target is not operator.truediv:
+            continue
+        size, stride = fraction.args
+        with graph.inserting_before(node):
+            above = graph.call_function(operator.add, (size, stride - 1))
+            whole = graph.call_function(operator.floordiv, (above, stride))
+        above.meta["val"], whole.meta["val"] = size.meta["val"] + stride - 1, node.meta["val"]
+        node.replace_all_uses_with(whole)
+        graph.erase_node(node)
+        if not fraction.users:
+            graph.erase_node(fraction)
 
 
 def saved_bytes(program: torch.export.ExportedProgram) -> bytes:

@@ -12,11 +12,11 @@ STYLES = ("-", "--", "-.", ":")
 
 def drawn(panels: Sequence[Panel], size: tuple[float, float], draw: Callable[[Any, Panel], object]) -> str:
     """The panels one below the other, each of `size` in inches; `draw` is given axes and a panel. The same bytes each time."""
-    import logging
-
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its cache of fonts, which is nobody's matter
+    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.style import context
+
+    matplotlib.set_loglevel("error")  # it tells of its cache of fonts, which is nobody's matter
 
     width, height = size
     with context(["default", "tableau-colorblind10", {"svg.hashsalt": "segkd", "svg.fonttype": "none"}]):

@@ -69,7 +69,7 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
 def _listed(folder: Path, methods: Mapping[str, Terms]) -> Listed:
     recipe, summary, lines = (
         _recipe(folder / "recipe.yaml"),
-        _json(folder / "summary.json"),
+        as_object(folder / "summary.json"),
         logged(folder),
     )
     if recipe is None:
@@ -120,7 +120,8 @@ def _recipe(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and isinstance(found.get("run"), dict) else None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def as_object(path: Path) -> dict[str, Any] | None:
+    """What a file of JSON holds; None where none is there, or it is damaged."""
     try:
         found = json.loads(path.read_text("utf-8")) if path.stat().st_size <= MOST_BYTES else None
     except (OSError, ValueError):

@@ -16,49 +16,55 @@ from segkd.foundation.files import atomic_write, sha256
 from segkd.foundation.terminal import spoken
 from segkd.recipe.strict_yaml import parse, plain
 from segkd.reporting import charts
-from segkd.reporting.listing import logged
+from segkd.reporting.listing import as_object, logged
 from segkd.reporting.templates import rendered
+from segkd.runs import compress
+from segkd.runs.export import REPORT
 from segkd.runs.folder import PAGE
 
 MOST_SAMPLES, MOST_BYTES = 5, 8_000_000
 """Pictures in a page, and bytes of all of them."""
+BESIDE = (compress.INSPECTED, compress.AGREED, f"{compress.EXPORTED}/{REPORT}")
+"""What a compression's folder holds that its page tells of, beside its run."""
 POOR = 0.2
 """IoU below which a class is said not to be told apart."""
 SAMPLE_WORDS = "synthetic image, the teacher's mask, the student's mask, and where they differ"
 NOT_LOSSES = ("step", "seconds", "lr", "agreement", "largest_class", "diversity", "distance")
 
 
-def keep(folder: Path) -> str | None:
+def keep(folder: Path, of: Path | None = None) -> str | None:
     """Have the page of a finished run in its folder, written unless it is there and up to date; a warning where it cannot be.
 
-    The run has done what it was asked for, and nothing that happens here may undo that.
+    That of a compression (`of`) lies in its own folder. The run has done what it was asked for, and nothing that happens here
+    may undo that.
     """
-    path = folder / PAGE
+    path = (of or folder) / PAGE
     try:
-        if not up_to_date(folder):
-            atomic_write(path, page(folder))
+        if not up_to_date(folder, of):
+            atomic_write(path, page(folder, of))
     except Exception as error:  # a full disk as well as a fault of ours: `segkd report` tells the one from the other
-        return (
-            f"warning: {path}: not written ({one_line(error, 300)}); segkd report {shlex.quote(str(folder))} makes it"
-        )
+        makes = "the same command" if of else f"segkd report {shlex.quote(str(folder))}"
+        return f"warning: {path}: not written ({one_line(error, 300)}); {makes} makes it"
     return None
 
 
-def up_to_date(folder: Path) -> bool:
-    """Whether the page in a run's folder is whole, and of the summary that lies there."""
-    path = folder / PAGE
+def up_to_date(folder: Path, of: Path | None = None) -> bool:
+    """Whether a run's page is whole, and of what lies there now."""
+    path = (of or folder) / PAGE
     if path.is_symlink() or not path.is_file():
         return False
-    return path.read_bytes()[-200:].decode(errors="replace").rstrip().endswith(_stamp(folder))
+    return path.read_bytes()[-200:].decode(errors="replace").rstrip().endswith(_stamp(folder, of))
 
 
-def _stamp(folder: Path) -> str:
-    """The end of a page: of which summary it is."""
-    return f"<!-- summary.json sha256 {sha256(folder / 'summary.json')} -->"
+def _stamp(folder: Path, of: Path | None) -> str:
+    """The end of a page: of which results it is."""
+    beside = [] if of is None else [of / name for name in BESIDE]
+    found = [path.read_bytes() for path in (folder / "summary.json", *beside) if path.is_file()]
+    return f"<!-- of results with sha256 {sha256(b''.join(found))} -->"
 
 
-def page(folder: Path) -> str:
-    """The page of a finished run, self-contained.
+def page(folder: Path, of: Path | None = None) -> str:
+    """The page of a finished run, self-contained; with what the compression in the folder `of` has found beside it.
 
     Raises:
         StorageError: no finished run is there, or its files are damaged.
@@ -66,13 +72,35 @@ def page(folder: Path) -> str:
     summary, (about, recipe), lines = _summary(folder), _recipe(folder), logged(folder)
     taught = summary["method"] == "labels"
     theirs, ours = summary.get("teacher_per_class"), summary.get("per_class")
+    inspected, agreed, exported = ({} if of is None else as_object(of / name) or {} for name in BESIDE)
     text = rendered(
-        "report.html", name=summary["recipe"], lead=_lead(summary), cards=_cards(summary), warnings=_warnings(summary, lines),
-        classes=_classes(ours, theirs), has_teacher=bool(theirs), measured_on=_measured_on(summary, recipe), curves=_curves(lines),
+        "report.html", name=summary["recipe"], lead=_lead(summary), cards=[*_cards(summary), *_agreed(agreed)],
+        warnings=_warnings(summary, lines), classes=_classes(ours, theirs), has_teacher=bool(theirs),
+        measured_on=_measured_on(summary, recipe), curves=_curves(lines),
         samples=_samples(folder / "samples"), sample_words="image, its labels, and the network's mask" if taught else SAMPLE_WORDS,
-        sizes=_sizes(summary), limits=_limits(summary), about=list(about.items()), recipe=recipe, version=__version__, folder=folder,
+        inspected=[(each["level"], each["what"], each["said"]) for each in inspected.get("findings", ())], exported=_exported(exported),
+        exported_on=f"{exported.get('machine')}, {exported.get('threads')} threads",
+        sizes=_sizes(summary), limits=_limits(summary), about=list(about.items()), recipe=recipe, version=__version__, folder=of or folder,
     )  # fmt: skip
-    return f"{text.rstrip()}\n{_stamp(folder)}\n"
+    return f"{text.rstrip()}\n{_stamp(folder, of)}\n"
+
+
+def _agreed(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    if "agreement" not in found:
+        return []
+    return [("agreement", _number(found["agreement"]), f"with the teacher, on {found['images']:,} photos")]
+
+
+def _exported(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row for each file, and for the networks that it was tried beside."""
+
+    def row(name: str, each: Mapping[str, Any]) -> tuple[str, ...]:
+        size = f"{each['bytes'] / 1e6:.1f}" if "bytes" in each else ""
+        shares = (f"{each[key]:.4f}" if key in each else "" for key in ("agreement", "miou"))
+        return name, size, f"{each['milliseconds']:.1f}", *shares, "" if each.get("passed", True) else "failed"
+
+    beside = [row(f"{who}, PyTorch", found[who]) for who in ("teacher", "student") if who in found]
+    return [*beside, *(row(name, each) for name, each in found.get("files", {}).items())]
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from segkd.data.photos import Photos
 from segkd.delivery import onnx
 from segkd.delivery.deployed import BYTES, Deployed, about, denormalised, output_name, prepared
 from segkd.delivery.examples import script
-from segkd.delivery.folder import LoadedStudent, load_student
+from segkd.delivery.folder import LoadedStudent, load_student, student_folder
 from segkd.delivery.gate import Run, Verdict, compared, milliseconds
 from segkd.delivery.pt2 import exported_program, saved_bytes
 from segkd.foundation import terminal
 from segkd.foundation.channels import READ, in_channels, name_of
 from segkd.foundation.errors import NumbersError, StorageError, TeacherError, UsageError
-from segkd.foundation.files import atomic_write, make_folder
+from segkd.foundation.files import atomic_write, make_folder, sha256
 from segkd.foundation.rng import seed_for
 from segkd.machine.device import machine
 from segkd.runs.evaluate import evaluate
@@ -79,7 +79,7 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
         raise UsageError("--int8: is for ONNX: leave --format pt2 out")
     if choices.calibration is not None and not choices.int8:
         raise UsageError(f"--calibration {choices.calibration}: is for --int8")
-    student = load_student(source)
+    student, weights = load_student(source), sha256(student_folder(Path(source)) / "model.safetensors")
     _check_out(out)
     # Whatever can be wrong with what is given is told before anything is written.
     photos = None if choices.images is None else _photos(choices.images, student)
@@ -99,6 +99,8 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "format": choices.format,
         "opset": onnx.OPSET if choices.format == "onnx" else None,
+        "student_sha256": weights,
+        "photos": choices.images and str(choices.images.resolve()),
     }
     report |= {
         "files": {name: _tried(name, content, deployed, student, choices, photos) for name, content in files.items()}

@@ -26,12 +26,16 @@ from segkd.synthesis.source import Move
 
 @dataclass(frozen=True)
 class Report:
-    """What was found: `findings` in order, what to do in lines, and the cost of the recipe's moves in lines."""
+    """What was found: `findings` in order, what to do in lines, and the cost of the recipe's moves in lines.
+
+    `method` is the one that suits by itself, as METHOD or METHOD.VARIANT; None: none does without images of the user's.
+    """
 
     teacher: str
     findings: list[Finding]
     advice: list[str]
     plan: list[str]
+    method: str | None = None
 
     @property
     def verdict(self) -> Level:
@@ -68,7 +72,7 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
             run.load_teacher()
         except TeacherError as error:
             broken = [Finding("red", "loading", str(error))]
-            return Report(name, broken, _advice(broken), [])
+            return Report(name, broken, _advice(broken)[1], [])
         teacher, moves = run.teacher, bool(method.terms("source") or method.terms("pixels"))
         compares = moves and method.chosen.get("bn", 0) > 0
         made = f" of {teacher.classes}" if recipe.teacher.student_classes else ""
@@ -90,7 +94,8 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
                 plan = table(recipe, run.place, game)
         except (TeacherError, RecipeError) as error:
             findings.append(Finding("red", "distilling", str(error)))
-    return Report(name, findings, _advice(findings), plan)
+    method, advice = _advice(findings)
+    return Report(name, findings, advice, plan, method)
 
 
 def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
@@ -103,14 +108,16 @@ def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
     return {}
 
 
-def _advice(findings: list[Finding]) -> list[str]:
-    """Which methods can distil such a teacher."""
+def _advice(findings: list[Finding]) -> tuple[str | None, list[str]]:
+    """Which methods can distil such a teacher: the one that needs nothing else, and all of them in words."""
     level = {finding.what: finding.level for finding in findings}
     if level.get("loading") == "red" or "red" in (level.get("answers"), level.get("classes")):
-        return ["no method can distil it as it is"]
+        return None, ["no method can distil it as it is"]
     if level.get("gradients", "green") != "green":
-        return ["method: noise, or kd on photos of your own (synth.kind=folder synth.root=DIR): it gives no gradient"]
+        return None, [
+            "method: noise, or kd on photos of your own (synth.kind=folder synth.root=DIR): it gives no gradient"
+        ]
     if level.get("statistics") == "green":
-        return ["method: ddad with variant=pictures, whose generator follows its BatchNorm statistics"]
-    return ["method: dfad, or ddad with weights.bn=0: it has no statistics to follow; better, kd on photos of your own"
-            " (synth.kind=folder synth.root=DIR), or mskd on statistics recorded from them (segkd record)"]  # fmt: skip
+        return "ddad.pictures", ["method: ddad with variant=pictures, whose generator follows its BatchNorm statistics"]
+    return "dfad", ["method: dfad, or ddad with weights.bn=0: it has no statistics to follow; better, kd on photos of your own"
+                    " (synth.kind=folder synth.root=DIR), or mskd on statistics recorded from them (segkd record)"]  # fmt: skip

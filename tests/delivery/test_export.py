@@ -198,6 +198,9 @@ def test_students_of_smp_and_torchvision(tmp_path: Path, arch: str) -> None:
     network = create_network(arch, None if theirs else "tu-resnet10t", len(NAMES), {})
     student = saved(tmp_path / "student", network, 1 if theirs else 32)
     assert main(["export", str(student), "--out", str(tmp_path / "out"), "--int8", "--calibration", "noise"]) in (0, 4)
+    assert main(["export", str(student), "--out", str(tmp_path / "pt2"), "--format", "pt2"]) == 0, (
+        "a size is no fraction"
+    )
     found = json.loads((tmp_path / "out/export.json").read_text())
     assert (
         found["files"]["model.onnx"]["passed"]
