@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import METHOD_FILE, TEACHER_FILE, TRUST, with_debug
+from segkd.cli.options import METHOD_FILE, RECIPES, TEACHER_FILE, TRUST, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import UsageError
 
 
 @click.command()
-@click.argument("arguments", metavar="RECIPE... [key=value]...", nargs=-1, required=True)
+@click.argument("arguments", metavar="RECIPE... [key=value]...", required=True, **RECIPES)
 @click.option("--methods", default="", metavar="A,B,...", help="METHOD or METHOD.VARIANT; default: the recipe's own.")
 @click.option(
     "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs of each: seeds 0, 1, ..."

@@ -24,6 +24,8 @@ def explained(error: BaseException) -> tuple[int, list[str]]:
     """The exit code of an error and its lines for the user; what segkd did not foresee is a bug of segkd."""
     if isinstance(error, click.Abort):  # click's word for both ends of a terminal
         error = error.__cause__ or error
+    if isinstance(error, SystemExit) and error.code == 0:  # what the shell asked for, to complete a line, was told
+        return 0, []
     if isinstance(error, (OutputClosed, SystemExit)):  # nothing but click exits: its help could not be read on
         return OutputClosed.exit_code, []
     if isinstance(error, RecipeError):

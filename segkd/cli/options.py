@@ -8,13 +8,38 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from segkd.foundation import rooms
 from segkd.foundation.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of shipped recipes that begin so, for the shell, and its files."""
+    from segkd.recipe import shipped
+
+    names = [CompletionItem(name) for name in shipped() if name.startswith(incomplete)]
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
+def _values(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Keys of recipes that begin so, for the shell."""
+    from segkd.recipe.reference import keys
+
+    return [CompletionItem(f"{key.name}=") for key in keys("") if key.name.startswith(incomplete)]
+
+
+def _both(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [*_recipes(context, parameter, incomplete), *(_values(context, parameter, incomplete) if incomplete else [])]
+
+
+RECIPE = click.argument("recipe", shell_complete=_recipes)
+RECIPES = {"nargs": -1, "shell_complete": _both}
+"""Of an argument that takes recipes, and values behind them."""
 DATA_SETS = click.Choice([*rooms.files(rooms.SETS)])
-OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1)
+OVERRIDES = click.argument("overrides", metavar="[key=value]...", nargs=-1, shell_complete=_values)
 TRUST = click.option(
     "--trust-pickle",
     is_flag=True,
@@ -44,7 +69,7 @@ PRECISION = click.option(
 )
 
 
-TEACHER = click.argument("arguments", metavar="TEACHER [key=value]...", nargs=-1)
+TEACHER = click.argument("arguments", metavar="TEACHER [key=value]...", **RECIPES)
 
 
 def teacher_and_values(
@@ -89,5 +114,4 @@ def run_options(command: Function) -> Function:
     )  # fmt: skip
     accept = click.option("--accept", multiple=True, metavar="KEY", help="A key that may differ from the checkpoint's.")
     quiet = click.option("--quiet", is_flag=True, help="No progress; the result and errors only.")
-    recipe = click.argument("recipe")
-    return recipe(OVERRIDES(resume(accept(quiet(TRUST(with_debug(command)))))))
+    return RECIPE(OVERRIDES(resume(accept(quiet(TRUST(with_debug(command)))))))

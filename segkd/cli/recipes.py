@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import METHOD_FILE, OVERRIDES, TEACHER_FILE, with_debug
+from segkd.cli.options import METHOD_FILE, OVERRIDES, RECIPE, RECIPES, TEACHER_FILE, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 
@@ -36,7 +36,7 @@ def list_recipes() -> None:
 
 
 @recipes.command("show")
-@click.argument("recipe")
+@RECIPE
 @OVERRIDES
 @METHOD_FILE
 @TEACHER_FILE
@@ -66,7 +66,7 @@ def list_keys(prefix: str) -> None:
 
 
 @recipes.command("validate")
-@click.argument("recipes", metavar="RECIPE... [key=value]...", nargs=-1)
+@click.argument("recipes", metavar="RECIPE... [key=value]...", **RECIPES)
 @METHOD_FILE
 @TEACHER_FILE
 @with_debug
@@ -148,7 +148,7 @@ def alternatives(some: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 @recipes.command("cp")
-@click.argument("recipe")
+@RECIPE
 @click.argument("target", type=click.Path(path_type=Path))
 @with_debug
 def copy_recipe(recipe: str, target: Path) -> None:

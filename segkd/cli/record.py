@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import OVERRIDES, TEACHER_FILE, TRUST, with_debug
+from segkd.cli.options import OVERRIDES, RECIPE, TEACHER_FILE, TRUST, with_debug
 from segkd.foundation import terminal
 
 
 @click.command()
-@click.argument("recipe")
+@RECIPE
 @click.argument("images", type=click.Path(path_type=Path))
 @OVERRIDES
 @click.option(
