@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from segkd.delivery.folder import LoadedStudent, load_student, save_network, write_card
 from segkd.foundation.errors import ArgumentError, NumbersError, SegkdError, StorageError, TeacherError
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network
+from segkd.models.weights import read_state
 from tests.delivery.outside import MEAN, NAMES, PALETTE, STD, WITHOUT_SEGKD
 from tests.waiting import PATIENCE
 
@@ -137,6 +139,25 @@ def test_the_card_tells_what_is_known_and_nothing_else(folders, kind, tmp_path):
     write_card(known, network(kind), ["mIoU 0.5 on a set", "agreement 0.9"])
     card = (known / "README.md").read_text()
     assert "- mIoU 0.5 on a set\n- agreement 0.9\n" in card and "has not been measured" not in card
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_it_lies_as_smp_pushes_it_to_the_hub_with_a_card_that_has_its_metadata(folders, kind, tmp_path):
+    """`push_to_hub` uploads what `save_pretrained` writes; the card's block is what the hub's own reader finds."""
+    import segmentation_models_pytorch as smp
+
+    made = smp.from_pretrained(folders[kind])
+    made.save_pretrained(tmp_path / "pushed")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "pushed" / name).read_bytes() == (folders[kind] / name).read_bytes()
+    again, state = smp.from_pretrained(tmp_path / "pushed").state_dict(), read_state(tmp_path / "pushed")
+    assert all(
+        torch.equal(value, again[key]) and torch.equal(value, state[key]) for key, value in made.state_dict().items()
+    )
+    assert ModelCard.load(folders[kind] / "README.md").data.to_dict() == {
+        "license": "other", "library_name": "segmentation-models-pytorch", "pipeline_tag": "image-segmentation",
+        "tags": ["semantic-segmentation", "pytorch", "segkd"],
+    }  # fmt: skip
 
 
 def test_the_lines_of_the_card_run(image, tmp_path, monkeypatch, one_thread):
