@@ -110,6 +110,10 @@ class Compression:
     def _write(self, name: str, found: object) -> None:
         atomic_write(self.out / name, json.dumps(found, indent=2) + "\n")
 
+    def _say(self, *lines: object) -> None:
+        if not self.options.quiet:
+            terminal.say(*lines)
+
     def _write_recipe(self) -> None:
         """Look at the teacher, and write the recipe that suits it.
 
@@ -121,7 +125,7 @@ class Compression:
         if method is not None and report.method not in (None, method):
             method = report.method
             report = inspect(self._draft(method), self.options, quick=True)
-        terminal.say(*report.lines())
+        self._say(*report.lines())
         self._write(INSPECTED, report.as_dict())
         if report.verdict == "red":
             why = next(finding for finding in report.findings if finding.level == "red")
@@ -133,7 +137,7 @@ class Compression:
         if method is not None and self.asked.teacher is not None and not from_file(self.asked.teacher):
             self._tell_other_method(method)
         atomic_write(self.out / RECIPE, self.asked.text(self.out, method, self._logits(method)))
-        terminal.say(
+        self._say(
             f"{self.out / RECIPE}: {recipe.method}{f' ({recipe.variant})' if recipe.variant else ''}; once it is changed, that holds"
         )
 
@@ -148,7 +152,7 @@ class Compression:
         theirs = f"{own.method}.{own.variant}" if own.variant else own.method
         if theirs != method:
             keeps = " ".join(filter(None, (f"method={own.method}", own.variant and f"variant={own.variant}")))
-            terminal.say(
+            self._say(
                 f"{self.asked.teacher}: has method {theirs}; {method} is taken, as segkd inspect advises ({keeps} keeps it)"
             )
 

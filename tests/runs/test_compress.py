@@ -139,7 +139,7 @@ def test_a_teacher_that_cannot_be_distilled_ends_it_before_anything_is_trained(
     torch.save(state, tmp_path / "sick.pth")
     out = tmp_path / "out"
     assert main(asked(tmp_path / "sick.pth", out, *STEPS)) == 3
-    line = capsys.readouterr().err.splitlines()[-1]
+    [line] = capsys.readouterr().err.splitlines()
     assert "cannot be distilled as it is: loading: " in line and "nothing was trained" in line
     assert {path.name for path in out.iterdir()} == {".lock", "compress.json", "inspect.json"}
     assert main(asked(tmp_path / "sick.pth", out, "run.steps=1")) == 3, "nothing stands in the way of other values"
