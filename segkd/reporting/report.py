@@ -12,7 +12,7 @@ from typing import Any
 
 from segkd import __version__
 from segkd.foundation.errors import StorageError, one_line
-from segkd.foundation.files import atomic_write, sha256
+from segkd.foundation.files import atomic_write, sha256, sweep
 from segkd.foundation.terminal import spoken
 from segkd.recipe.strict_yaml import parse, plain
 from segkd.reporting import charts
@@ -41,6 +41,7 @@ def keep(folder: Path, of: Path | None = None) -> str | None:
     path = (of or folder) / PAGE
     try:
         if not up_to_date(folder, of):
+            sweep(path.parent, f"{PAGE}-")  # what a killed one left
             atomic_write(path, page(folder, of))
     except Exception as error:  # a full disk as well as a fault of ours: `segkd report` tells the one from the other
         makes = "the same command" if of else f"segkd report {shlex.quote(str(folder))}"
