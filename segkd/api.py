@@ -145,7 +145,7 @@ def compress(
     """
     _check_callable(progress)
     _one_of("format", format, ("onnx", "pt2"))
-    named = None if teacher is None else str(_path("teacher", teacher))
+    named = teacher if isinstance(teacher, str | None) else str(_path("teacher", teacher))  # a path would fold hf://
     folder, own = _path("out", out), _brought(teacher_file, None)
     asked = Asked(named, student, budget, tuple(values), teacher_file)
     options = runs.Options(

@@ -118,7 +118,11 @@ class Asked:
             tree = {key: dict(value) if isinstance(value, dict) else value for key, value in BEGINNING.items()}
             tree["teacher"] = {} if self.teacher is None else {"weights": self._teacher()}
         else:
-            find(self.teacher)
+            keys = {key for part in read_chain(find(self.teacher))[0] for key in plain(part)}
+            if "model" in keys and "method" not in keys:
+                raise UsageError(
+                    f"{self.teacher}: teaches a network: run segkd teach {self.teacher}, and name the file that it makes"
+                )
             tree["extends"] = self._teacher()
         if method is not None:
             name, _, variant = method.partition(".")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from segkd.data.photos import Photos
-from segkd.delivery import onnx
 from segkd.foundation import terminal
 from segkd.foundation.errors import NumbersError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.files import RunLock, atomic_write, make_folder, sha256, sweep
@@ -19,7 +18,7 @@ from segkd.recipe import DistillRecipe, differences, load, with_values
 from segkd.recipe.compression import ADVISED, Asked, from_file
 from segkd.runs.distill import Distillation, distill
 from segkd.runs.evaluate import evaluate
-from segkd.runs.export import REPORT, Choices, export
+from segkd.runs.export import REPORT, Choices, check_choices, export
 from segkd.runs.folder import NOTHING
 from segkd.runs.inspect import inspect
 from segkd.runs.options import Options
@@ -61,8 +60,7 @@ class Compression:
                 f"segkd compress starts its run itself: without torchrun; {self.out / RECIPE} runs under it"
             )
         self.asked.tree(self.out, None)
-        if self.choices.format == "onnx":
-            onnx.libraries()
+        check_choices(self.choices)
         if self.choices.images is not None:
             Photos(self.choices.images)  # what is wrong with them is told before hours of training
         self._check_folder()
@@ -218,6 +216,7 @@ class Compression:
         whole = all(each["passed"] and (folder / name).is_file() for name, each in files.items())
         if asked.items() <= known.items() and whole and (not choices.int8 or "model.int8.onnx" in files):
             return known
+        sweep(folder)
         try:
             return export(self.out / RUN, folder, choices)
         except NumbersError as error:

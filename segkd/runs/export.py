@@ -73,12 +73,7 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
         StorageError: `out` holds something else, or cannot be written.
         NumbersError: a file does not answer as the student does; it is there all the same.
     """
-    if choices.format == "onnx":
-        onnx.libraries()
-    elif choices.int8:
-        raise UsageError("--int8: is for ONNX: leave --format pt2 out")
-    if choices.calibration is not None and not choices.int8:
-        raise UsageError(f"--calibration {choices.calibration}: is for --int8")
+    check_choices(choices)
     student, weights = load_student(source), sha256(student_folder(Path(source)) / "model.safetensors")
     _check_out(out)
     # Whatever can be wrong with what is given is told before anything is written.
@@ -118,6 +113,16 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
                 f" {image} ({share:.4f}); the files and {REPORT} are there"
             )
     return report
+
+
+def check_choices(choices: Choices) -> None:
+    """Raises UsageError where choices do not go together, or libraries are missing."""
+    if choices.format == "onnx":
+        onnx.libraries()
+    elif choices.int8:
+        raise UsageError("--int8: is for ONNX: leave --format pt2 out")
+    if choices.calibration is not None and not choices.int8:
+        raise UsageError(f"--calibration {choices.calibration}: is for --int8")
 
 
 def _check_out(out: Path) -> None:
