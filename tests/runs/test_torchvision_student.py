@@ -22,14 +22,7 @@ run: {{steps: 1, batch: 2, device: cpu, precision: fp32, threads: 1}}
 output: taught.safetensors
 """
 QUIET = runs.Options(name="tiny", quiet=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """What a run sets for its process is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 def test_it_learns_from_a_deeplab_and_begins_with_a_backbone(tiny, tmp_path):
