@@ -38,7 +38,7 @@ presets:
   noise: {{terms: {{cwd: null}}}}
   cmi: {{terms: {{cwd: null}}, options: {{updates: 2, memory: 5}}}}
   fastdfkd: {{terms: {{cwd: null}}, options: {{updates: 2}}}}
-  dfss: {{terms: {{cwd: null}}}}
+  dfss: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
   degan: {{terms: {{cwd: null}}, options: {{width: 4}}}}
   mskd: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
