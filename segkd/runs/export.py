@@ -19,14 +19,14 @@ from torch import nn
 from segkd.data.photos import Photos
 from segkd.delivery import onnx
 from segkd.delivery.deployed import BYTES, Deployed, about, denormalised, output_name, prepared
-from segkd.delivery.examples import script
+from segkd.delivery.examples import RUNS, script
 from segkd.delivery.folder import LoadedStudent, load_student, student_folder
 from segkd.delivery.gate import Run, Verdict, compared, milliseconds
 from segkd.delivery.pt2 import exported_program, saved_bytes
 from segkd.foundation import terminal
 from segkd.foundation.channels import READ, in_channels, name_of
 from segkd.foundation.errors import NumbersError, StorageError, TeacherError, UsageError
-from segkd.foundation.files import atomic_write, make_folder, sha256
+from segkd.foundation.files import atomic_write, make_folder, remove, sha256
 from segkd.foundation.rng import seed_for
 from segkd.machine.device import machine
 from segkd.runs.evaluate import evaluate
@@ -40,6 +40,7 @@ LEAST = {"fp32": 0.999, "int8": 0.9}
 """Share of pixels to which a file gives the student's classes, below which it fails."""
 CALIBRATION, TRIED = 32, 12
 """Images that lead to the ranges of 8-bit activations, and procedural ones on which a file is tried."""
+MADE = ("model.onnx", "model.int8.onnx", "model.pt2")
 REPORT = "export.json"
 
 
@@ -85,8 +86,12 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
     told = about(student, choices.normalises, choices.chooses)
     files = _files(deployed, student, choices, told, calibration)
     make_folder(out)
+    remove(out / REPORT)  # it tells of the files before these
     for name, content in files.items():
         atomic_write(out / name, content)
+    for name in (*MADE, *(name for name, _, _ in RUNS.values())):
+        if name not in files:
+            remove(out / name)  # what an earlier export of another kind has left
     atomic_write(out / "deployed.json", json.dumps(told, indent=2) + "\n")
     terminal.doing("trying the file")
     report = {

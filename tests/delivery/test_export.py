@@ -118,7 +118,12 @@ def test_the_gate_names_the_worst_image_and_leaves_the_files(
     segnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(verb.LEAST, "fp32", 1.1)
+    (tmp_path / "out").mkdir()
+    for left in ("deployed.json", "model.onnx", "model.int8.onnx", "example_opencv.py", "mine.txt"):
+        (tmp_path / "out" / left).write_text("of an earlier export")
     assert main(["export", str(segnet), "--out", str(tmp_path / "out"), "--format", "pt2"]) == 4
+    held = {path.name for path in (tmp_path / "out").iterdir()}
+    assert held == {"deployed.json", "example.py", "export.json", "mine.txt", "model.pt2"}, "nothing of another format"
     [line] = capsys.readouterr().err.splitlines()
     assert "model.pt2: gives the student's class to " in line and "1.1 was asked for; least on " in line
     assert (tmp_path / "out/model.pt2").is_file() and not json.loads((tmp_path / "out/export.json").read_text())[
