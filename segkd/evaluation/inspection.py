@@ -258,7 +258,11 @@ def gradients(teacher: Teacher, images: Tensor, needed: bool) -> Finding:
 def shape(teacher: Teacher) -> Finding:
     """Which sizes it takes, and at which size it answers."""
     fixed = teacher.sizes.fixed or teacher.family.made_for(teacher.network)
-    sizes = "images of any size" if teacher.stride == 1 else f"sides that are multiples of {teacher.stride}; others are padded"
+    sizes = (
+        "images of any size"
+        if teacher.stride == 1
+        else f"sides that are multiples of {teacher.stride}; others are padded"
+    )
     if fixed:
         sizes = f"images of {fixed[0]}x{fixed[1]} alone"
     head = "at the image's size" if teacher.head_stride == 1 else f"at 1/{teacher.head_stride} of the image's sides"

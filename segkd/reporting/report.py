@@ -168,9 +168,11 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _warnings(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = [
-        f"step {line['step']}: {line[key]}" for line in lines for key in ("note", "wrong", "rolled_back") if key in line
-    ]
+    notes = [
+        (f"step {line['step']}: ", str(line[key]))
+        for line in lines for key in ("note", "wrong", "rolled_back") if key in line
+    ]  # fmt: skip
+    found = [step + note.removeprefix(step) for step, note in notes]  # some say it themselves
     refused = summary.get("refused_moves") or 0
     return [*([f"{refused} updates were refused, since numbers were none"] if refused else []), *dict.fromkeys(found)][
         :20

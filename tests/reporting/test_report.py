@@ -32,7 +32,13 @@ def run(tmp_path: Path) -> Path:
         "# segkd: 0.1.0\n# machine: a machine\n# sha256 of what follows: x\n\nmethod: ddad\ndata: {name: camvid, final: val}\nrun: {steps: 40}\n"
     )
     lines = [
-        {"step": step, "seconds": 2.0 * step, "kd": 1.0 / step, "agreement": step / 100, "note": "look <b>"}
+        {
+            "step": step,
+            "seconds": 2.0 * step,
+            "kd": 1.0 / step,
+            "agreement": step / 100,
+            "note": f"step {step}: look <b>",
+        }
         for step in (10, 20)
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -66,6 +72,7 @@ def test_the_result_comes_first_and_all_is_in_the_page(run: Path) -> None:
         assert words in text
     assert seen.names.count("img") == 5 and seen.names.count("svg") == 1 and not {"script", "link"} & set(seen.names)
     assert "step 5:" in text and "step 40:" in text and page(run) == page(run)
+    assert "step 10: step" not in text, "some notes name their step themselves"
 
 
 def test_what_was_not_measured_is_said(run: Path) -> None:
