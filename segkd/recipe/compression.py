@@ -31,8 +31,12 @@ BEGINNING: Mapping[str, Any] = {
 WEIGHTS = (".safetensors", ".pt", ".pth", ".pt2", ".bin", ".ckpt", ".tar")
 """How files of weights end: one that is missing is missed as such, and not as a recipe."""
 ORDER = "extends method variant teacher student game synth data run"
-ADVISED = "ddad.pictures"
+ADVISED: Mapping[str, Any] = {"method": "ddad", "variant": "pictures"}
 """The method with which a teacher is looked at, before it is known what it is like."""
+ON_PICTURES: Mapping[str, Any] = {
+    "method": "kd", "variant": None, "synth": {"kind": "pictures", "pictures": ["leaves", "streets", "rooms"]},
+}  # fmt: skip
+"""And that for one which has no statistics, or gives no gradient."""
 
 
 def from_file(teacher: str | Path) -> bool:
@@ -100,8 +104,8 @@ class Asked:
         """Whether the values say which method is played."""
         return bool({"method", "variant"} & self.given().keys())
 
-    def tree(self, out: Path, method: str | None, logits: str | None = None) -> dict[str, Any]:
-        """What the recipe's file says; `method` is METHOD or METHOD.VARIANT, None: the values', or else the recipe's own.
+    def tree(self, out: Path, method: Mapping[str, Any] | None, logits: str | None = None) -> dict[str, Any]:
+        """What the recipe's file says; `method`: as ADVISED, None: the values', or else the recipe's own.
 
         Raises:
             UsageError: an unknown student, or a value that a flag says, too.
@@ -124,9 +128,7 @@ class Asked:
                     f"{self.teacher}: teaches a network: run segkd teach {self.teacher}, and name the file that it makes"
                 )
             tree["extends"] = self._teacher()
-        if method is not None:
-            name, _, variant = method.partition(".")
-            tree |= {"method": name, "variant": variant or None}
+        tree = _merged(tree, method or {})
         if self.student is not None:  # what the recipe says of another student is not this one's
             others = dict.fromkeys(self._options_of_another()) or None
             tree["student"] = {**student_of(self.student), "options": others, "weights": "none"}
@@ -144,7 +146,7 @@ class Asked:
         options = (student.get("options") for student in said if isinstance(student, dict))
         return [name for each in options if isinstance(each, dict) for name in each]
 
-    def text(self, out: Path, method: str | None, logits: str | None) -> str:
+    def text(self, out: Path, method: Mapping[str, Any] | None, logits: str | None) -> str:
         """The recipe's file, to be read and changed."""
         own = "" if self.teacher_file is None else f" --teacher-file {self.teacher_file}"
         return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from segkd.data.photos import Photos
 from segkd.foundation import terminal
 from segkd.foundation.errors import NumbersError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.files import RunLock, atomic_write, make_folder, sha256, sweep
-from segkd.recipe import DistillRecipe, differences, load, with_values
+from segkd.recipe import DistillRecipe, differences, load, variant_of, with_values
 from segkd.recipe.compression import ADVISED, Asked, from_file
 from segkd.runs.distill import Distillation, distill
 from segkd.runs.evaluate import evaluate
@@ -133,28 +133,27 @@ class Compression:
             )
         recipe = self._draft(method)
         if method is not None and self.asked.teacher is not None and not from_file(self.asked.teacher):
-            self._tell_other_method(method)
+            self._tell_other_method(recipe)
         atomic_write(self.out / RECIPE, self.asked.text(self.out, method, self._logits(method)))
         self._say(
             f"{self.out / RECIPE}: {recipe.method}{f' ({recipe.variant})' if recipe.variant else ''}; once it is changed, that holds"
         )
 
-    def _draft(self, method: str | None, logits: str | None = None) -> DistillRecipe:
+    def _draft(self, method: Mapping[str, Any] | None, logits: str | None = None) -> DistillRecipe:
         own = self.options.teacher and self.options.teacher.name
         recipe = load(self.asked.tree(self.out, method, logits), (), "distill", own_teacher=own)
         assert isinstance(recipe, DistillRecipe)
         return recipe
 
-    def _tell_other_method(self, method: str) -> None:
+    def _tell_other_method(self, taken: DistillRecipe) -> None:
         own = self._draft(None)
-        theirs = f"{own.method}.{own.variant}" if own.variant else own.method
-        if theirs != method:
+        if _called(own) != _called(taken):
             keeps = " ".join(filter(None, (f"method={own.method}", own.variant and f"variant={own.variant}")))
-            self._say(
-                f"{self.asked.teacher}: has method {theirs}; {method} is taken, as segkd inspect advises ({keeps} keeps it)"
+            terminal.say(
+                f"{self.asked.teacher}: has method {_called(own)}; {_called(taken)} is taken, as segkd inspect advises ({keeps} keeps it)"
             )
 
-    def _logits(self, method: str | None) -> str | None:
+    def _logits(self, method: Mapping[str, Any] | None) -> str | None:
         """Where logits are compared, of which the recipe can be played: at the heads' own size if they have one, which takes less.
 
         None: as the recipe says, whose student that is.
@@ -221,6 +220,11 @@ class Compression:
             return export(self.out / RUN, folder, choices)
         except NumbersError as error:
             raise NumbersError(f"{error}, and the student is in {self.out / RUN}") from error
+
+
+def _called(recipe: DistillRecipe) -> str:
+    variant = variant_of(recipe)
+    return f"{recipe.method}.{variant}" if variant else recipe.method
 
 
 def _read(path: Path) -> dict[str, Any]:

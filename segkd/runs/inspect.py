@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,25 +18,28 @@ from segkd.foundation.errors import RecipeError, TeacherError
 from segkd.foundation.rng import seed_for
 from segkd.models.adapters import parameters_of
 from segkd.recipe import DistillRecipe, with_values
+from segkd.recipe.compression import ADVISED, ON_PICTURES
 from segkd.runs.costs import table
 from segkd.runs.distill import Distillation
 from segkd.runs.options import Options
 from segkd.runs.place import place_of
 from segkd.synthesis.source import Move
 
+NOTHING = "no method can distil it as it is"
+
 
 @dataclass(frozen=True)
 class Report:
     """What was found: `findings` in order, what to do in lines, and the cost of the recipe's moves in lines.
 
-    `method` is the one that suits by itself, as METHOD or METHOD.VARIANT; None: none does without images of the user's.
+    `method` is what suits by itself, as blocks of a recipe; None: nothing does.
     """
 
     teacher: str
     findings: list[Finding]
     advice: list[str]
     plan: list[str]
-    method: str | None = None
+    method: Mapping[str, Any] | None = None
 
     @property
     def verdict(self) -> Level:
@@ -71,8 +75,7 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
         try:
             run.load_teacher()
         except TeacherError as error:
-            broken = [Finding("red", "loading", str(error))]
-            return Report(name, broken, _advice(broken)[1], [])
+            return Report(name, [Finding("red", "loading", str(error))], [NOTHING], [])
         teacher, moves = run.teacher, bool(method.terms("source") or method.terms("pixels"))
         compares = moves and method.chosen.get("bn", 0) > 0
         made = f" of {teacher.classes}" if recipe.teacher.student_classes else ""
@@ -83,9 +86,11 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
             inspection.shape(teacher),
         ]
         plan: list[str] = []
+        follows = False
         try:
             recorded = build.recorded_of(recipe.teacher, teacher)
             findings.insert(1, inspection.statistics(teacher.network, compares, recorded))
+            follows = inspection.statistics(teacher.network, True, recorded).level != "red"
             shown = {**inspection.pictures(teacher, recipe.synth.size, 6), **_generated(recipe, run)}
             findings += inspection.answering(teacher, shown, run.place.bf16, moves)
             if not quick and inspection.verdict(findings) != "red":
@@ -94,7 +99,7 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
                 plan = table(recipe, run.place, game)
         except (TeacherError, RecipeError) as error:
             findings.append(Finding("red", "distilling", str(error)))
-    method, advice = _advice(findings)
+    method, advice = _advice(findings, follows)
     return Report(name, findings, advice, plan, method)
 
 
@@ -108,16 +113,16 @@ def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
     return {}
 
 
-def _advice(findings: list[Finding]) -> tuple[str | None, list[str]]:
-    """Which methods can distil such a teacher: the one that needs nothing else, and all of them in words."""
+def _advice(findings: list[Finding], follows: bool) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """What can distil such a teacher, and in words; `follows`: it has statistics that a generator can follow."""
     level = {finding.what: finding.level for finding in findings}
-    if level.get("loading") == "red" or "red" in (level.get("answers"), level.get("classes")):
-        return None, ["no method can distil it as it is"]
-    if level.get("gradients", "green") != "green":
-        return None, [
-            "method: noise, or kd on photos of your own (synth.kind=folder synth.root=DIR): it gives no gradient"
-        ]
-    if level.get("statistics") == "green":
-        return "ddad.pictures", ["method: ddad with variant=pictures, whose generator follows its BatchNorm statistics"]
-    return "dfad", ["method: dfad, or ddad with weights.bn=0: it has no statistics to follow; better, kd on photos of your own"
-                    " (synth.kind=folder synth.root=DIR), or mskd on statistics recorded from them (segkd record)"]  # fmt: skip
+    if "red" in (level.get("answers"), level.get("classes")):
+        return None, [NOTHING]
+    if not follows or level.get("gradients", "green") != "green":
+        lacks = "it has no statistics to follow" if not follows else "it gives no gradient"
+        return ON_PICTURES, [
+            f"method: kd on procedural pictures (method=kd synth.kind=pictures synth.pictures='[leaves, streets, rooms]'): {lacks};"
+            " better, kd on photos of your own (synth.kind=folder synth.root=DIR)"
+            + ("" if follows else ", or mskd on statistics recorded from them (segkd record)")
+        ]  # fmt: skip
+    return ADVISED, ["method: ddad with variant=pictures, whose generator follows its BatchNorm statistics"]

@@ -6,7 +6,7 @@ import pytest
 
 from segkd.foundation.errors import UsageError
 from segkd.recipe import load
-from segkd.recipe.compression import Asked, from_file, source_of, student_of
+from segkd.recipe.compression import ADVISED, Asked, from_file, source_of, student_of
 
 VALUES = ("teacher.arch=Unet", "teacher.encoder=resnet18", "teacher.classes=[a, b]")
 
@@ -57,7 +57,7 @@ def test_the_file_reads_back_as_what_was_asked_for(tmp_path, teacher) -> None:
         else ("run.batch=2", "student.options={decoder_channels: [8, 8, 8, 8, 8]}")
     )
     asked = Asked(teacher, "unet:resnet18", "2h", values)
-    (tmp_path / "recipe.yaml").write_text(asked.text(tmp_path, "ddad.pictures", "full"))
+    (tmp_path / "recipe.yaml").write_text(asked.text(tmp_path, ADVISED, "full"))
     recipe = load(tmp_path / "recipe.yaml", (), "distill")
     given = [
         *values,

@@ -220,7 +220,11 @@ def test_a_network_of_ones_own_without_statistics_takes_the_method_that_is_advis
     summary, exported = (
         json.loads(Path("out", name).read_text()) for name in ("run/summary.json", "export/export.json")
     )
-    assert summary["method"] == "dfad" and exported["files"].keys() == {"model.onnx", "model.int8.onnx"}
+    assert (
+        summary["method"] == "kd"
+        and summary["real_images_for_training"] == 0
+        and exported["files"].keys() == {"model.onnx", "model.int8.onnx"}
+    )
 
 
 PLAIN = """\

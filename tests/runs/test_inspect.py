@@ -141,7 +141,7 @@ def test_folded_statistics_are_told(tmp_path, monkeypatch) -> None:
         report = looked(*MODULE, *overrides, own="my.py:folded")
         assert found(report) == {"statistics": level}
         assert "was folded into them" in said(report, "statistics")
-        assert "dfad, or ddad with weights.bn=0" in report.advice[0]
+        assert report.advice[0].startswith("method: kd on procedural pictures (method=kd synth.kind=pictures ")
     report = looked(*MODULE, own="my.py:half")
     assert found(report) == {"statistics": "amber"} and said(report, "statistics").startswith(
         "all 5 BatchNorm layers were"
@@ -154,7 +154,9 @@ def test_a_network_through_which_no_gradient_comes(tmp_path, monkeypatch) -> Non
     for method, level in (("ddad", "red"), ("noise", "amber")):
         report = looked(*MODULE, f"method={method}", own="my.py:Deaf")
         assert found(report) == {"gradients": level} and said(report, "gradients") == "none reach the image"
-        assert report.advice[0].startswith("method: noise, or kd on photos of your own")
+        assert (
+            report.advice[0].startswith("method: kd on procedural pictures") and "gives no gradient" in report.advice[0]
+        )
 
 
 def untrained(state: State, draw: random.Random) -> State:
