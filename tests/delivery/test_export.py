@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -129,6 +131,17 @@ def test_the_gate_names_the_worst_image_and_leaves_the_files(
     assert (tmp_path / "out/model.pt2").is_file() and not json.loads((tmp_path / "out/export.json").read_text())[
         "files"
     ]["model.pt2"]["passed"]
+
+
+def test_a_full_disk_leaves_no_half_file(
+    segnet: Path, tmp_path: Path, small_files: Callable[[int], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with small_files(20_000):
+        assert main(["export", str(segnet), "--out", str(tmp_path / "out"), "--format", "pt2"]) == 5
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "out") in line and "write" in line
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
 
 
 def test_what_the_gate_counts() -> None:
