@@ -101,11 +101,18 @@ def aligned(rows: Sequence[Sequence[str]], texts: int) -> list[str]:
 
 
 def interactive(stream: TextIO | None) -> bool:
-    """Whether a line on it can be written over: it is a terminal, and no dumb one."""
+    """Whether a line on it can be written over: it is a terminal, and no dumb one, or a notebook's output."""
     try:
+        if in_notebook(stream):
+            return True
         return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
     except ValueError:  # it was closed
         return False
+
+
+def in_notebook(stream: TextIO | None) -> bool:
+    """Whether what is written appears below a cell of a Jupyter notebook, which knows carriage returns, and no escape codes."""
+    return type(stream).__module__.startswith("ipykernel.")
 
 
 def columns(stream: TextIO) -> int:
@@ -118,7 +125,7 @@ def columns(stream: TextIO) -> int:
 class Live:
     """A line at the end of standard error that is written over: how much is done of how much, how long it took and will take.
 
-    Where standard error cannot be written over (a file, a pipe, TERM=dumb), and when `quiet`, nothing is shown. One line is
+    A notebook shows it, too. Where standard error cannot be written over (a file, a pipe, TERM=dumb), and when `quiet`, nothing is shown. One line is
     shown at a time: the newest. Its width never exceeds the terminal's.
 
     Args:
@@ -186,15 +193,18 @@ class Live:
         if not self.shown or _live is not self:
             return
         with contextlib.suppress(OSError, ValueError):
+            before = len(self._drawn)
             self._drawn, self._last = self.text(columns(sys.stderr) - 1), time.perf_counter()
-            _write(sys.stderr, f"\r{self._drawn}\x1b[K")
+            rest = " " * (before - len(self._drawn)) if in_notebook(sys.stderr) else "\x1b[K"
+            _write(sys.stderr, f"\r{self._drawn}{rest}")
 
     def erase(self) -> None:
         """Make room for another line; `draw` brings this one back."""
         if self._drawn:
+            blank = " " * len(self._drawn) + "\r" if in_notebook(sys.stderr) else "\x1b[K"
             self._drawn = ""
             with contextlib.suppress(OSError, ValueError):
-                _write(sys.stderr, "\r\x1b[K")
+                _write(sys.stderr, f"\r{blank}")
 
     def end(self) -> None:
         """Show it no more."""

@@ -301,3 +301,23 @@ def test_text_of_what_is_done(monkeypatch):
 )
 def test_times_as_people_say_them(seconds, words):
     assert terminal.spoken(seconds) == words
+
+
+def test_a_notebook_shows_the_live_line_without_escape_codes(monkeypatch):
+    """As ipykernel's stream, which is no terminal: carriage returns write over what is there, and nothing clears it."""
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert terminal.interactive(stream) and not terminal.interactive(io.StringIO())
+    with terminal.Live("step", "steps", stays=True) as live:
+        for done, note in ((1, "a long note"), (2, "kd")):
+            live._last = -1
+            live.update(done, 2, note)
+        terminal.say("a line between")
+    shown, line = [], ""
+    for piece in re.split(r"(\r|\n)", stream.getvalue()):
+        if piece == "\n":
+            shown, line = [*shown, line.rstrip()], ""
+        elif piece != "\r":
+            line = piece + line[len(piece) :]
+    assert "\x1b" not in stream.getvalue() and shown[0] == "a line between"
+    assert shown[1].startswith("step: 100%") and shown[1].endswith("kd]") and len(shown) == 2
