@@ -192,7 +192,12 @@ def test_taps_hear_every_layer_of_a_segnet_teacher():
 def test_it_is_built_by_name_with_its_options():
     for arch in ("SegNet", "segnet"):
         made = create_network(arch, None, 7, {"width": 3, "upsample": "bilinear"})
-        assert isinstance(made, SegNet) and made.config == {"classes": 7, "width": 3, "upsample": "bilinear"}
+        assert isinstance(made, SegNet) and made.config == {
+            "_model_class": "SegNet",
+            "classes": 7,
+            "width": 3,
+            "upsample": "bilinear",
+        }
     assert create_network("SegNet", None, 7, {"width": 3, "channels": None}).config["upsample"] == "unpool"
     assert signature(SegNet).parameters["width"].default == 64
 
