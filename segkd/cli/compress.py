@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -60,14 +59,13 @@ def compress(
     with terminal.Live("preparing: loading torch", quiet=quiet):
         from segkd import api
         from segkd.reporting.report import PAGE
-        from segkd.runs.compress import EXPORTED, RECIPE, RUN
+        from segkd.runs.compress import EXPORTED, recipe_in
 
         found = api.compress(
             teacher, values, out=out, student=student, budget=budget, format=kind, int8=int8, images=images, quiet=quiet,
             trust_pickle=trust_pickle, teacher_file=teacher_file,
         )  # fmt: skip
-    recipe = load(out / RECIPE, [f"run.dir={json.dumps(str(out / RUN))}"], "distill", own_teacher=teacher_file)
-    agreed = found.get("agreement")
+    recipe, agreed = recipe_in(out, teacher_file), found.get("agreement")
     photos = (
         []
         if agreed is None

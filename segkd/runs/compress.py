@@ -79,11 +79,8 @@ class Compression:
             return found
 
     def recipe(self) -> DistillRecipe:
-        """What the folder's recipe says, for the run below it, wherever the folder lies now."""
-        own = self.options.teacher and self.options.teacher.name
-        recipe = load(self.out / RECIPE, [f"run.dir={json.dumps(str(self.out / RUN))}"], "distill", own_teacher=own)
-        assert isinstance(recipe, DistillRecipe)
-        return recipe
+        """That of the folder."""
+        return recipe_in(self.out, self.options.teacher and self.options.teacher.name)
 
     def _check_folder(self) -> None:
         """Raises UsageError, or StorageError, where something else lies in the folder: it is left as it is."""
@@ -132,11 +129,12 @@ class Compression:
                 f" nothing was trained ({self.out / INSPECTED})"
             )
         recipe = self._draft(method)
+        variant = variant_of(recipe)
         if method is not None and self.asked.teacher is not None and not from_file(self.asked.teacher):
             self._tell_other_method(recipe)
         atomic_write(self.out / RECIPE, self.asked.text(self.out, method, self._logits(method)))
         self._say(
-            f"{self.out / RECIPE}: {recipe.method}{f' ({recipe.variant})' if recipe.variant else ''}; once it is changed, that holds"
+            f"{self.out / RECIPE}: {recipe.method}{f' ({variant})' if variant else ''}; once it is changed, that holds"
         )
 
     def _draft(self, method: Mapping[str, Any] | None, logits: str | None = None) -> DistillRecipe:
@@ -220,6 +218,13 @@ class Compression:
             return export(self.out / RUN, folder, choices)
         except NumbersError as error:
             raise NumbersError(f"{error}, and the student is in {self.out / RUN}") from error
+
+
+def recipe_in(out: Path, own_teacher: str | None) -> DistillRecipe:
+    """What the recipe of a compression's folder says, for the run below it, wherever the folder lies now."""
+    recipe = load(out / RECIPE, [f"run.dir={json.dumps(str(out / RUN))}"], "distill", own_teacher=own_teacher)
+    assert isinstance(recipe, DistillRecipe)
+    return recipe
 
 
 def _called(recipe: DistillRecipe) -> str:

@@ -63,7 +63,7 @@ class Monitor:
         self.teacher = networks.teacher
         self.best: Best | None = None
         self._averaged: tuple[int, nn.Module] | None = None  # as `measured` made it, and after which update
-        self._kept: tuple[int, Tensor] | None = None  # inverted images, which take long, likewise
+        self._kept: tuple[int, Tensor, bool] | None = None  # as `_as_kept` made it, where that takes long, likewise
 
     def held_out(self, batches: int) -> Iterator[Tensor]:
         """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process.
@@ -143,12 +143,10 @@ class Monitor:
 
     def _as_kept(self) -> tuple[Tensor, bool]:
         """A batch (N,K,H,W) as it would be kept, and whether the terms for it ask for the teacher's statistics."""
+        if self._kept is not None and self._kept[0] == self.student.updates:
+            return self._kept[1:]
         move, network = Move(self.sampling.seed, -3, 0), self.student.network
         training, judge = network.training, self.judge(move)
-        asks = "statistics" in judge.needs
-        if self._kept is not None and self._kept[0] == self.student.updates:
-            network.train(training)
-            return self._kept[1], asks
         before = Snapshot([judge.method])
         try:
             with untouched_statistics(judge.student):
@@ -156,9 +154,10 @@ class Monitor:
         finally:
             before.put_back()
             network.train(training)
+        found = images, "statistics" in judge.needs
         if self.source.inverts:
-            self._kept = self.student.updates, images
-        return images, asks
+            self._kept = self.student.updates, *found
+        return found
 
     @torch.no_grad()
     def masks(self, images: Tensor, student: nn.Module) -> tuple[Tensor, Tensor]:
