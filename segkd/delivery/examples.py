@@ -8,16 +8,18 @@ TEXT = Path(__file__).with_name("example.txt")
 RUNS = {
     "onnx": (
         "example.py", "onnxruntime",
-        'onnxruntime.InferenceSession("model.onnx").run(None, {"images": np.ascontiguousarray(x)})[0]',
+        'onnxruntime.InferenceSession(here / "model.onnx").run(None, {"images": np.ascontiguousarray(x)})[0]',
     ),
     "opencv": ("example_opencv.py", "cv2", "network.forward()"),
     "pt2": (
         "example.py", "torch",
-        'torch.export.load("model.pt2").module()(torch.from_numpy(np.ascontiguousarray(x))).numpy()',
+        'torch.export.load(here / "model.pt2").module()(torch.from_numpy(np.ascontiguousarray(x))).numpy()',
     ),
 }  # fmt: skip
 """For each way to run a file: the script's name, what it imports, and what gives the answer to the images `x`."""
-BEFORE = {"opencv": 'network = cv2.dnn.readNetFromONNX("model.onnx")\nnetwork.setInput(np.ascontiguousarray(x))\n'}
+BEFORE = {
+    "opencv": 'network = cv2.dnn.readNetFromONNX(str(here / "model.onnx"))\nnetwork.setInput(np.ascontiguousarray(x))\n'
+}
 
 
 def script(way: str) -> str:

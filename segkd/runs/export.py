@@ -21,7 +21,7 @@ from segkd.delivery import onnx
 from segkd.delivery.deployed import BYTES, Deployed, about, denormalised, output_name, prepared
 from segkd.delivery.examples import RUNS, script
 from segkd.delivery.folder import LoadedStudent, load_student, student_folder
-from segkd.delivery.gate import Run, Verdict, compared, milliseconds
+from segkd.delivery.gate import Run, compared, milliseconds
 from segkd.delivery.pt2 import exported_program, saved_bytes
 from segkd.foundation import terminal
 from segkd.foundation.channels import READ, in_channels, name_of
@@ -36,8 +36,8 @@ from segkd.synthesis.pictures import KINDS
 from segkd.training import checkpoint
 
 Format = Literal["onnx", "pt2"]
-LEAST = {"fp32": 0.999, "int8": 0.9}
-"""Share of pixels to which a file gives the student's classes, below which it fails."""
+LEAST = {"fp32": ("agreement", 0.999), "int8": ("agreement_where_sure", 0.9)}
+"""Share of pixels to which a file gives the student's classes, below which it fails: of all, in 8 bits of those that it is sure of."""
 CALIBRATION, TRIED = 32, 12
 """Images that lead to the ranges of 8-bit activations, and procedural ones on which a file is tried."""
 MADE = ("model.onnx", "model.int8.onnx", "model.pt2")
@@ -102,19 +102,19 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
         "student_sha256": weights,
         "photos": choices.images and str(choices.images.resolve()),
     }
-    report |= {
-        "files": {name: _tried(name, content, deployed, student, choices, photos) for name, content in files.items()}
-    }
+    report |= {"files": {name: _tried(name, content, student, choices, photos) for name, content in files.items()}}
     report["student"] = {"milliseconds": milliseconds(_of(deployed), _example(student, choices.normalises)), **miou}
     if (teacher := _teacher(source)) is not None:
         report["teacher"] = {"milliseconds": milliseconds(_of(teacher), _example(student, False))}
-    report["examples"] = _write_examples(out, deployed, student, choices)
+    report["examples"] = _write_examples(out, student, choices)
     atomic_write(out / REPORT, json.dumps(report, indent=2) + "\n")
     for name, found in report["files"].items():
         if not found["passed"]:
             image, share = found["worst"]
+            judged_on = found["judged_on"]
+            whose = "" if judged_on == "agreement" else " of which the student is sure"
             raise NumbersError(
-                f"{out / name}: gives the student's class to {found['agreement']:.4f} of the pixels, and {found['least']} was asked for; least on"
+                f"{out / name}: gives the student's class to {found[judged_on]:.4f} of the pixels{whose}, and {found['least']} was asked for; least on"
                 f" {image} ({share:.4f}); the files and {REPORT} are there"
             )
     return report
@@ -168,19 +168,26 @@ def _of(network: nn.Module) -> Run:
 
 
 def _tried(
-    name: str, content: bytes, deployed: Deployed, student: LoadedStudent, choices: Choices, photos: Photos | None
+    name: str, content: bytes, student: LoadedStudent, choices: Choices, photos: Photos | None
 ) -> dict[str, Any]:
     """What the file does on procedural pictures and on photos, how large it is and how long an image takes."""
-    run, least = _runs(name, content), LEAST["int8" if ".int8" in name else "fp32"]
-    verdict: Verdict = compared(deployed, run, _images(student, photos, choices.normalises))
+    run = _runs(name, content)
+    verdict = compared(_reference(student, choices), run, _images(student, photos, choices.normalises))
+    judged_on, least = LEAST["int8" if ".int8" in name else "fp32"]
+    shares = {"agreement": verdict.agreement, "agreement_where_sure": verdict.sure}
     found = {
-        "passed": verdict.passes(least), "least": least, "agreement": verdict.agreement, "largest_difference": verdict.largest,
+        "passed": shares[judged_on] >= least, "judged_on": judged_on, "least": least, **shares, "largest_difference": verdict.largest,
         "worst": list(verdict.worst), "images": verdict.images, "bytes": len(content),
         "milliseconds": milliseconds(run, _example(student, choices.normalises)),
     }  # fmt: skip
     if choices.measured is not None:
         found["miou"] = _miou(_Answers(run, student, choices), student, choices.measured)
     return found
+
+
+def _reference(student: LoadedStudent, choices: Choices) -> Deployed:
+    """What a file is compared with: the student's logits."""
+    return Deployed(student, choices.normalises).eval()
 
 
 def _miou(network: nn.Module, student: LoadedStudent, measured: tuple[str, str | None, str]) -> float:
@@ -287,7 +294,7 @@ def _teacher(source: str | Path) -> nn.Module | None:
         return None
 
 
-def _write_examples(out: Path, deployed: Deployed, student: LoadedStudent, choices: Choices) -> dict[str, str]:
+def _write_examples(out: Path, student: LoadedStudent, choices: Choices) -> dict[str, str]:
     """Scripts that run the file, and of each what trying it has shown."""
     if choices.format == "pt2":
         atomic_write(out / "example.py", script("pt2"))
@@ -298,8 +305,8 @@ def _write_examples(out: Path, deployed: Deployed, student: LoadedStudent, choic
     try:
         network = cv2.dnn.readNetFromONNX(str(out / "model.onnx"))
         network.setInput(image)
-        verdict = compared(deployed, lambda _: network.forward(), [("one", image)])
-        loads = verdict.passes(LEAST["fp32"])
+        verdict = compared(_reference(student, choices), lambda _: network.forward(), [("one", image)])
+        loads = verdict.agreement >= LEAST["fp32"][1]
     except cv2.error:
         loads = False
     if loads:

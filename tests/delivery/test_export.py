@@ -90,17 +90,21 @@ def test_int8_is_smaller_and_calibrated(out: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["example.py", "example_opencv.py"])
-def test_the_examples_run_without_segkd(out: Path, segnet: Path, script: str) -> None:
+def test_the_examples_run_from_anywhere_without_segkd(out: Path, segnet: Path, tmp_path: Path, script: str) -> None:
     if not (out / script).is_file():
         assert "left out" in json.loads((out / "export.json").read_text())["examples"][script]
         return
     photo = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     cv2.imwrite(str(out / "photo.png"), photo)
     done = subprocess.run(
-        [sys.executable, "-s", script, "photo.png"], cwd=out, capture_output=True, text=True, timeout=PATIENCE
+        [sys.executable, "-s", out / script, out / "photo.png"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
-    mask = cv2.imread(str(out / "mask.png"))[..., ::-1]
+    mask = cv2.imread(str(tmp_path / "mask.png"))[..., ::-1]
     ours = np.array(PALETTE, np.uint8)[load_student(segnet).predict(photo[..., ::-1].copy())]
     assert mask.shape == photo.shape and (mask == ours).mean() > 0.99
 
@@ -119,7 +123,7 @@ def test_a_student_without_argmax_and_grey_and_as_a_program(tmp_path: Path) -> N
 def test_the_gate_names_the_worst_image_and_leaves_the_files(
     segnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(verb.LEAST, "fp32", 1.1)
+    monkeypatch.setitem(verb.LEAST, "fp32", ("agreement", 1.1))
     (tmp_path / "out").mkdir()
     for left in ("deployed.json", "model.onnx", "model.int8.onnx", "example_opencv.py", "mine.txt"):
         (tmp_path / "out" / left).write_text("of an earlier export")
@@ -156,9 +160,22 @@ def test_what_the_gate_counts() -> None:
     low, high = np.zeros((1, 1, 2, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
     found = gate.compared(network, off, [("low", low), ("high", high)])
     assert (found.agreement, found.largest, found.worst, found.images) == (0.75, 5.0, ("high", 0.5), 2)
-    assert found.passes(0.75) and not found.passes(0.76)
     nothing = gate.compared(network, lambda x: np.full((1, 2, 2, 2), np.nan, np.float32), [("low", low)])
-    assert nothing.agreement == 0 and not nothing.passes(0.5)
+    assert nothing.agreement == nothing.sure == 0
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+def test_the_gate_of_8_bits_asks_where_the_student_is_sure(chooses: bool) -> None:
+    doubtful, sure = torch.tensor([1.0, 0.9, 0.8]), torch.tensor([0.0, 4.0, 0.0])
+    logits = torch.stack([doubtful, sure], 1).view(1, 3, 1, 2)
+    other = logits.clone()
+    other[0, 0, 0, 0] -= 1
+    answer = (other.argmax(1).to(torch.uint8) if chooses else other).numpy()
+    image = np.zeros((1, 1, 1, 2), np.float32)
+    found = gate.compared(lambda _: logits, lambda _: answer, [("one", image)])
+    assert (found.agreement, found.sure) == (0.5, 1.0)
+    never = gate.compared(lambda _: logits[..., :1], lambda _: answer[..., :1], [("one", image[..., :1])])
+    assert never.agreement == never.sure == 0, "sure of none: all count"
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_failed_gate_leaves_the_run_and_is_tried_again(
     shutil.copytree(done, out)
     (out / "export/export.json").unlink()
     with monkeypatch.context() as patch:
-        patch.setitem(export.LEAST, "fp32", 1.1)
+        patch.setitem(export.LEAST, "fp32", ("agreement", 1.1))
         assert main(asked(checkpoint, out, *STEPS)) == 4
     line = capsys.readouterr().err.splitlines()[-1]
     assert "1.1 was asked for" in line and line.endswith(f"the student is in {out}/run")
