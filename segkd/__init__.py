@@ -10,7 +10,7 @@ from segkd.foundation.errors import SegkdError
 if TYPE_CHECKING:
     from segkd.api import Progress, compress, distill, evaluate, load_student, teach, visualize
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Progress", "SegkdError", "compress", "distill", "evaluate", "load_student", "teach", "visualize"]
 
 
