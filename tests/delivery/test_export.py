@@ -174,6 +174,10 @@ def test_the_gate_of_8_bits_asks_where_the_student_is_sure(chooses: bool) -> Non
     image = np.zeros((1, 1, 1, 2), np.float32)
     found = gate.compared(lambda _: logits, lambda _: answer, [("one", image)])
     assert (found.agreement, found.sure) == (0.5, 1.0)
+    close = torch.tensor([1e-9, 2e-9]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    assert gate.compared(lambda _: close, lambda _: close.numpy(), [("one", image)]).agreement == 1, (
+        "no tie of probabilities"
+    )
     never = gate.compared(lambda _: logits[..., :1], lambda _: answer[..., :1], [("one", image[..., :1])])
     assert never.agreement == never.sure == 0, "sure of none: all count"
 

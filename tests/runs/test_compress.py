@@ -87,6 +87,19 @@ def test_it_leaves_all_that_somebody_needs(done: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "called"), [(("method=noise",), "noise"), (("variant=paper", "synth.kind=resize"), "ddad (paper)")]
+)
+def test_it_says_which_method_its_recipe_has(checkpoint: Path, tmp_path: Path, method, called, capsys) -> None:
+    arguments = asked(
+        checkpoint, tmp_path / "out", *method, "synth.replay=0", "run.steps=1", *STEPS[1:], "--format", "pt2"
+    )
+    arguments.remove("--quiet")
+    assert main(arguments) == 0
+    assert f"recipe.yaml: {called}; once it is changed, that holds" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(done: Path, checkpoint: Path, capsys) -> None:
     before, photos = contents(done), str(checkpoint.with_name("photos"))
     assert main(asked(checkpoint, done, *STEPS, "--format", "pt2", "--images", photos)) == 0
