@@ -204,10 +204,10 @@ class Tiny:
         """A freshly built game; torch's global generator is left where building it left it."""
         import torch
 
-        from segkd import build
+        from segkd import builders
 
         recipe = self.recipe(case, *overrides)
-        return build.distiller_of(recipe, build.teacher_of(recipe.teacher), torch.device("cpu"), bf16)
+        return builders.distiller_of(recipe, builders.teacher_of(recipe.teacher), torch.device("cpu"), bf16)
 
     def hash(self, value: Any) -> str:
         """A hash of all bytes of a module or of a nested state."""

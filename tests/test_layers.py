@@ -12,7 +12,7 @@ FLOORS = (
     {"synthesis"},
     {"methods", "evaluation"},
     {"training", "delivery"},
-    {"build"},
+    {"builders"},
     {"runs"},
     {"benchmark", "reporting"},
     {"api"},

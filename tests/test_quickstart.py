@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segkd import build, runs
+from segkd import builders, runs
 from segkd.models.adapters import Adapter, flops_of, parameters_of
 from segkd.recipe import DistillRecipe, load
 from segkd.training import checkpoint
@@ -64,8 +64,8 @@ def equal(a: object, b: object) -> bool:
 @pytest.mark.parametrize(("name", "most"), [("quickstart", 4_000_000), ("camvid_deeplab", 5_000_000)])
 def test_the_student_is_at_most_half_of_the_teacher(name: str, most: int) -> None:
     recipe = load(name, kind="distill")
-    teacher = build.teacher_of(recipe.teacher)
-    student = Adapter(build.network_of(recipe.student, teacher.classes), teacher.classes)
+    teacher = builders.teacher_of(recipe.teacher)
+    student = Adapter(builders.network_of(recipe.student, teacher.classes), teacher.classes)
     assert parameters_of(teacher) <= most
     assert parameters_of(student) <= parameters_of(teacher) / 2
     assert flops_of(student, *recipe.synth.size) <= flops_of(teacher, *recipe.synth.size) / 2

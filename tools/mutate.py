@@ -160,7 +160,7 @@ def preload() -> None:
     import torch.optim.swa_utils  # noqa: F401
     import torchvision  # noqa: F401
 
-    from segkd import api, build, runs  # noqa: F401 - and the package itself, of which a child forgets a part
+    from segkd import api, builders, runs  # noqa: F401 - and the package itself, of which a child forgets a part
     from segkd.cli import main  # noqa: F401
 
 

@@ -88,7 +88,7 @@ class Trace:
     Attributes:
         entered: the files of which a function was called.
         recipe: those of them in which a recipe, a block of it, or the run that holds it was an argument.
-        build: the functions of build.py that were given one from elsewhere, in order.
+        build: the functions of builders/ that were given one from elsewhere, in order.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,11 @@ class Trace:
         given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if any(isinstance(frame.f_locals.get(name), self._carriers) for name in given):
             self.recipe.add(file)
-            if file == "build.py" and caller is not None and caller.f_code.co_filename != code.co_filename:
+            if (
+                file.startswith("builders/")
+                and caller is not None
+                and "/segkd/builders/" not in caller.f_code.co_filename
+            ):
                 self.build.append(code.co_name)
 
 
@@ -140,11 +144,11 @@ def step_of_ddad() -> list[str]:
     """The files outside machine/ that DDAD's own step enters, without further terms and augmentation."""
     import torch
 
-    from segkd import build
+    from segkd import builders
     from segkd.recipe import load
 
     recipe = load("quickstart", [*TINY, "terms.cwd=null", "synth.augment=[]"], "distill")
-    game = build.distiller_of(recipe, build.teacher_of(recipe.teacher), torch.device("cpu"), False)
+    game = builders.distiller_of(recipe, builders.teacher_of(recipe.teacher), torch.device("cpu"), False)
     trace = traced(lambda: [game.play(step) for step in (0, 1)])  # the second finds images in the bank
     return sorted(file for file in trace.entered if not file.startswith("machine/"))
 
@@ -156,7 +160,7 @@ def rows() -> list[tuple[str, str, str]]:
     long, circle = long_constructors("training"), cycle(imports())
     return [
         ("files outside machine/ that a step of DDAD enters", str(len(step)), ", ".join(step)),
-        ("times that a recipe enters build.py in `segkd distill`", str(len(run.build)), ", ".join(run.build)),
+        ("times that a recipe enters builders/ in `segkd distill`", str(len(run.build)), ", ".join(run.build)),
         ("files outside recipe/ that a recipe, or a part of it, is carried through", str(len(carried)), ", ".join(carried)),
         (f"classes of training/ made from more than {MOST_ARGUMENTS} arguments", str(len(long)), ", ".join(long)),
         ("modules in a circle of imports", str(len(circle)), ", ".join(circle)),

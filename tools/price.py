@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from segkd import build
+from segkd import builders
 from segkd.cli.main import main
 from segkd.cli.options import OVERRIDES
 from segkd.foundation import terminal
@@ -60,8 +60,8 @@ def look_at_numbers(player: Player) -> Callable[[], object]:
 def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
     """Seconds of a step, of the two ways to save, and of each guard as a share of a step."""
     place = place_of(recipe)
-    teacher = build.teacher_of(recipe.teacher).to(place.device, memory_format=torch.channels_last)
-    game = build.distiller_of(recipe, teacher, place.device, place.bf16)
+    teacher = builders.teacher_of(recipe.teacher).to(place.device, memory_format=torch.channels_last)
+    game = builders.distiller_of(recipe, teacher, place.device, place.bf16)
     steps = iter(range(recipe.run.steps))
     step = seconds(lambda: game.play(next(steps)))
     plan = rhythm_of(recipe).at_pace(step)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd import build
+from segkd import builders
 from segkd.benchmark.reference import Reference
 from segkd.data import catalogue
 from segkd.foundation.errors import UsageError
@@ -38,8 +38,8 @@ def trained(recipe: DistillRecipe) -> Trained:
     block = recipe.teacher
     torch.manual_seed(0)
     if has_weights(recipe):
-        return Trained(build.trained_network(block), False)
-    network = build.network_of(block, len(catalogue.class_map(*block.mapped_classes).teacher), block.channels)
+        return Trained(builders.trained_network(block), False)
+    network = builders.network_of(block, len(catalogue.class_map(*block.mapped_classes).teacher), block.channels)
     with torch.no_grad():
         network.train()(torch.randn(2, block.channels, *recipe.synth.size))
     return Trained(network, True)
@@ -48,8 +48,8 @@ def trained(recipe: DistillRecipe) -> Trained:
 def distiller(recipe: DistillRecipe, device: torch.device, bf16: bool) -> Distiller:
     """segkd's game, its bank full as in the middle of a run."""
     found = trained(recipe)
-    teacher = build.teacher_around(found.network, recipe.teacher)
-    game = build.distiller_of(recipe, teacher.to(device, memory_format=torch.channels_last), device, bf16)
+    teacher = builders.teacher_around(found.network, recipe.teacher)
+    game = builders.distiller_of(recipe, teacher.to(device, memory_format=torch.channels_last), device, bf16)
     if game.bank is not None:
         game.play(0)
         if len(game.bank):
@@ -78,11 +78,11 @@ def reference(recipe: DistillRecipe, device: torch.device) -> Reference:
         raise UsageError("teacher.output: the plain loop makes no logits of probabilities; bench with output=logits")
     found = trained(recipe)
     plain = Logits(copy.deepcopy(found.network))  # a Teacher's is quickened
-    teacher = build.teacher_around(found.network, recipe.teacher)
-    generator = build.generator_network_of(recipe, teacher)
+    teacher = builders.teacher_around(found.network, recipe.teacher)
+    generator = builders.generator_network_of(recipe, teacher)
     if any(side % teacher.stride for side in recipe.synth.size):
         raise UsageError(f"synth.size: {list(recipe.synth.size)} must be a multiple of {teacher.stride} to be compared")
-    student = build.network_of(recipe.student, len(teacher.names), teacher.channels)
+    student = builders.network_of(recipe.student, len(teacher.names), teacher.channels)
     return Reference(
         plain.to(device), student.to(device), generator.to(device),
         latent=recipe.synth.latent, size=recipe.synth.size, batch=recipe.run.batch, device=device,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from segkd import build
+from segkd import builders
 from segkd.benchmark import pair
 from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError, UsageError
@@ -74,7 +74,7 @@ def time_to_quality(
         raise UsageError("data.watch: null; name the labelled split that quality is watched on")
     if not pair.has_weights(recipe):
         raise TeacherError(f"{recipe.teacher.weights}: no such weights file; a random teacher has no quality to reach")
-    teacher = build.teacher_of(recipe.teacher).to(place.device, memory_format=torch.channels_last)
+    teacher = builders.teacher_of(recipe.teacher).to(place.device, memory_format=torch.channels_last)
 
     def miou(network: torch.nn.Module) -> float:
         return score(network, watch, recipe.teacher, place, StopFlag())["miou"]
@@ -84,7 +84,7 @@ def time_to_quality(
     best = miou(teacher)
     say(f"{who}, seed {recipe.run.seed}: the teacher has {best:.4f} on {recipe.data.watch}")
     if who == "segkd":
-        game = build.distiller_of(recipe, teacher, place.device, place.bf16)
+        game = builders.distiller_of(recipe, teacher, place.device, place.bf16)
         choose_precision(place, game)
         step_of, steps, precision = game.play, recipe.run.steps, game.precision
 

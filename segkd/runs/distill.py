@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from segkd import build
+from segkd import builders
 from segkd.data import catalogue
 from segkd.data.classes import Classes
 from segkd.data.photos import Photos
@@ -119,18 +119,18 @@ class Distillation(Run[DistillRecipe]):
         if synth.shows_folder:
             self.about[PHOTOS] = Photos(expand_root(synth.root)).listing()
         self.read_labelled()
-        build.check_classes(self.teacher, self.recipe.student, self.watch if self.final is None else self.final)
+        builders.check_classes(self.teacher, self.recipe.student, self.watch if self.final is None else self.final)
         terminal.doing("preparing: the student and the generator")
 
     def load_teacher(self) -> None:
         terminal.doing("preparing: the teacher")
         with audit.phase("training"):  # what a user's own code opens counts
-            teacher = build.teacher_of(self.recipe.teacher, self.options.trust_pickle, self.brought)
+            teacher = builders.teacher_of(self.recipe.teacher, self.options.trust_pickle, self.brought)
         self.teacher = teacher.to(self.place.device, memory_format=torch.channels_last)
 
     def build(self, recipe: DistillRecipe) -> Distiller:
         """A student and a source of images, each network in the precision in which it is quicker."""
-        game = build.distiller_of(recipe, self.teacher, self.place.device, self.place.bf16, self.own)
+        game = builders.distiller_of(recipe, self.teacher, self.place.device, self.place.bf16, self.own)
         self.place = choose_precision(self.place, game)
         return game
 

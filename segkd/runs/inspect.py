@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segkd import build
+from segkd import builders
 from segkd.evaluation import inspection
 from segkd.evaluation.inspection import Finding, Level
 from segkd.foundation import terminal
@@ -68,10 +68,10 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
         RecipeError: the recipe's own blocks are wrong, whatever the teacher is.
     """
     run = Distillation(recipe, options)
-    name = f"{build.described(recipe.teacher)}, {recipe.teacher.weights or 'as its file builds it'}"
+    name = f"{builders.described(recipe.teacher)}, {recipe.teacher.weights or 'as its file builds it'}"
     with run.blaming():
         run.place = place_of(recipe)
-        method = build.method_of(recipe, run.own)
+        method = builders.method_of(recipe, run.own)
         try:
             run.load_teacher()
         except TeacherError as error:
@@ -88,7 +88,7 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
         plan: list[str] = []
         follows = False
         try:
-            recorded = build.recorded_of(recipe.teacher, teacher)
+            recorded = builders.recorded_of(recipe.teacher, teacher)
             findings.insert(1, inspection.statistics(teacher.network, compares, recorded))
             follows = inspection.statistics(teacher.network, True, recorded).level != "red"
             shown = {**inspection.pictures(teacher, recipe.synth.size, 6), **_generated(recipe, run)}
@@ -107,7 +107,7 @@ def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
     """What the recipe's generator paints before it has learnt anything."""
     with torch.random.fork_rng([]), suppress(RecipeError):  # another kind of source has none
         torch.manual_seed(seed_for(recipe.run.seed, 0, 0, "weights"))
-        generator = build.generator_of(recipe, run.teacher).to(run.place.device)
+        generator = builders.generator_of(recipe, run.teacher).to(run.place.device)
         move = Move(recipe.run.seed, -2, 0)
         return {"an untrained generator's images": generator.draw(4, recipe.synth.size, move).images}
     return {}

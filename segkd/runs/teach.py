@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from segkd import build
+from segkd import builders
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, refuse_irregular, sweep, write_failure
 from segkd.models.adapters import Adapter, flops_of, parameters_of
@@ -50,7 +50,7 @@ class Supervised(Run[TeachRecipe]):
         self.read_labelled()
 
     def build(self, recipe: TeachRecipe) -> Teaching:
-        game, self.network = build.teaching_of(recipe, self.place.device, self.place.bf16)
+        game, self.network = builders.teaching_of(recipe, self.place.device, self.place.bf16)
         return game
 
     def check_targets(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from segkd import build
+from segkd import builders
 from segkd.data import catalogue
 from segkd.data.class_map import ClassMap
 from segkd.data.classes import Classes, disagreement
@@ -232,12 +232,12 @@ def _teacher(recipe: DistillRecipe, bringing: Bringing) -> Model:
     own, arch = bringing.own, recipe.teacher.arch
     if own is not None and arch.lower() != blocks.OWN:  # of a run
         raise UsageError(f"teacher.arch: the run's teacher is a {arch}, and not {own.name}; leave --teacher-file out")
-    teacher = build.teacher_of(recipe.teacher, bringing.trust_pickle, own)
+    teacher = builders.teacher_of(recipe.teacher, bringing.trust_pickle, own)
     with nullcontext() if own is None else own.blamed():
         try_passes(
             teacher,
             "teacher",
-            build.described(recipe.teacher),
+            builders.described(recipe.teacher),
             recipe.synth.size,
             1,
             torch.device("cpu"),
@@ -288,7 +288,7 @@ def _built(recipe: DistillRecipe | TeachRecipe, block: blocks.Model | blocks.Stu
     """A network of the recipe, its weights still to be loaded."""
     model = model_of(recipe)
     classes = len(catalogue.class_map(*model.mapped_classes).student)
-    return Adapter(build.network_of(block, classes, model.channels), classes, channels=model.channels)
+    return Adapter(builders.network_of(block, classes, model.channels), classes, channels=model.channels)
 
 
 def _changed(recipe: DistillRecipe | TeachRecipe, overrides: Overrides) -> DistillRecipe | TeachRecipe:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segkd import build
+from segkd import builders
 from segkd.cli.main import main
 from segkd.data.classes import IGNORE
 from segkd.data.samples import FileSet, check_labels
@@ -187,8 +187,8 @@ def test_class_counts_that_disagree_are_three_numbers(row, countries: Path, caps
     for count in COUNTS:
         Path("recipe.yaml").write_text(RECIPE.format(teacher=count, student=count, data=count))
         recipe = load("recipe.yaml")
-        teacher, data = build.teacher_of(recipe.teacher), labelled(recipe, "val")
-        build.check_classes(teacher, recipe.student, data)
+        teacher, data = builders.teacher_of(recipe.teacher), labelled(recipe, "val")
+        builders.check_classes(teacher, recipe.student, data)
 
 
 def test_without_data_two_numbers_are_enough(countries: Path, capsys: pytest.CaptureFixture[str]):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segkd import build, losses
+from segkd import builders, losses
 from segkd.data.classes import IGNORE
 from segkd.losses import contrast, discrepancy, features, labels, priors, reduce, statistics
 from segkd.methods.base import View
@@ -127,7 +127,7 @@ def terms() -> dict[str, Loss]:
     for case in cases():
         method, _, variant = case.partition("+")[0].partition(".")
         recipe = load("quickstart", [f"method={method}", *([f"variant={variant}"] if variant else [])])
-        made = build.method_of(recipe)
+        made = builders.method_of(recipe)
         for name in method_terms()[method].names:
             found[f"{case}: {name}"] = lambda s, t, f=getattr(made, name): f(view_of(s, t))
     for name in further_terms():

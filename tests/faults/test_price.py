@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from segkd import build
+from segkd import builders
 from segkd.recipe import load
 from segkd.training import distiller
 
@@ -45,7 +45,7 @@ class Moved(TorchDispatchMode):
 
 def test_guarding_moves_no_more_than_a_fiftieth_of_a_steps_bytes(monkeypatch, one_thread):
     recipe = load("quickstart", ["run.precision=fp32", "run.device=cpu"], "distill")
-    game = build.distiller_of(recipe, build.teacher_of(recipe.teacher), torch.device("cpu"), False)
+    game = builders.distiller_of(recipe, builders.teacher_of(recipe.teacher), torch.device("cpu"), False)
     moved = Moved()
     # Snapshots of what a refused move is put back to; looks at what is kept, and at gradients.
     for place, guard in ((distiller, "Snapshot"), (distiller, "finite"), (torch.nn.utils, "get_total_norm")):

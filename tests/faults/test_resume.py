@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segkd import build, runs
+from segkd import builders, runs
 from segkd.data import catalogue
 from segkd.evaluation.evaluate import evaluate
 from segkd.foundation.errors import Stopped
@@ -43,7 +43,7 @@ def game_of(tiny: Tiny, case: str, *overrides: str) -> loop.Game:
     path.write_text(TEACH.replace("ROOT", str(tiny.folder / "camvid")))
     recipe = load(path, ["run.steps=16", *overrides], "teach")
     assert isinstance(recipe, TeachRecipe)
-    return build.teaching_of(recipe, torch.device("cpu"), bf16=False)[0]
+    return builders.teaching_of(recipe, torch.device("cpu"), bf16=False)[0]
 
 
 def state_of(folder: Path, game: loop.Game, step: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segkd import build, runs
+from segkd import builders, runs
 from segkd.cli.main import main
 from segkd.data import catalogue
 from segkd.data.sets.scenes import SceneSet
@@ -70,9 +70,9 @@ def test_it_plays_two_steps(row, tmp_path: Path, name: str, choice: str):
     recipe = toy(name, choice, tmp_path)
     cpu = torch.device("cpu")
     if isinstance(recipe, TeachRecipe):
-        game = build.teaching_of(recipe, cpu, bf16=False)[0]
+        game = builders.teaching_of(recipe, cpu, bf16=False)[0]
     else:
-        game = build.distiller_of(recipe, build.teacher_of(recipe.teacher, own=own(recipe)), cpu, bf16=False)
+        game = builders.distiller_of(recipe, builders.teacher_of(recipe.teacher, own=own(recipe)), cpu, bf16=False)
         assert 0 <= game.monitor.agreement(game.monitor.measured("ema"), 1) <= 1
     values = [game.play(step) for step in range(2)]
     assert all(math.isfinite(value) for step in values for value in step.values()) and not game.notes
@@ -118,7 +118,7 @@ def made(recipe: DistillRecipe, path: Path) -> Path:
     torch.manual_seed(0)
     classes = len(catalogue.classes_of(recipe.teacher.classes))
     brought = own(recipe)
-    network = build.network_of(recipe.teacher, classes) if brought is None else brought.built()
+    network = builders.network_of(recipe.teacher, classes) if brought is None else brought.built()
     state = network.state_dict()
     trained = {key: value + 0.1 if key.endswith("running_mean") else value for key, value in state.items()}
     save_file({key: value.contiguous() for key, value in trained.items()}, path)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from segkd import build
+from segkd import builders
 from segkd.cli.main import main
 from segkd.delivery.folder import load_student, save_network
 from segkd.foundation.errors import SegkdError, StorageError, TeacherError
@@ -257,8 +257,8 @@ def test_weights_of_another_network_are_told_by_three_keys(row, tiny, tmp_path: 
         save_file(change(good), path)
         shutil.copy(path, student / "model.safetensors")
         doors: dict[str, Callable[[], object]] = {
-            str(path): lambda: build.teacher_of(recipe.teacher.model_copy(update={"weights": str(path)})),
-            f"{path}": lambda: build.start_from(build.network_of(starts, 11), starts.weights),
+            str(path): lambda: builders.teacher_of(recipe.teacher.model_copy(update={"weights": str(path)})),
+            f"{path}": lambda: builders.start_from(builders.network_of(starts, 11), starts.weights),
             str(student / "model.safetensors"): lambda: load_student(student),
         }
         for place, read in doors.items():
@@ -269,4 +269,4 @@ def test_weights_of_another_network_are_told_by_three_keys(row, tiny, tmp_path: 
             assert words in line, (name, line)
         row.count()
     save_file({key: value.half() if value.is_floating_point() else value for key, value in good.items()}, path)
-    build.teacher_of(recipe.teacher.model_copy(update={"weights": str(path)}))
+    builders.teacher_of(recipe.teacher.model_copy(update={"weights": str(path)}))

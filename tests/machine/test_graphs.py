@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from segkd import build
+from segkd import builders
 from segkd.machine.graphs import Recorded
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network
@@ -86,8 +86,8 @@ def test_a_game_is_played_as_without_graphs(tiny, preset):
     device, played = torch.device("cuda"), []
     for graphs in ("true", "false"):
         recipe = tiny.recipe(preset, f"run.cuda_graphs={graphs}")
-        teacher = build.teacher_of(recipe.teacher).to(device, memory_format=torch.channels_last)
-        game = build.distiller_of(recipe, teacher, device, bf16=False)
+        teacher = builders.teacher_of(recipe.teacher).to(device, memory_format=torch.channels_last)
+        game = builders.distiller_of(recipe, teacher, device, bf16=False)
         values = game.play(0)
         passes = [found for recorded in game.networks.recorded.values() for found in recorded._passes.values()]
         assert bool(passes) == (graphs == "true") and None not in passes

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segkd import build
+from segkd import builders
 from segkd.data import catalogue
 from segkd.evaluation.evaluate import predict
 from segkd.foundation.errors import RecipeError, TeacherError
@@ -122,7 +122,7 @@ def test_a_dpt_distils(tiny):
             network.train()(torch.randn(2, 3, 32, 64))
     recipe = tiny.recipe("ddad.segkd")
     teacher = Teacher(network, catalogue.classes_of("camvid").names, recipe.teacher.mean, recipe.teacher.std)
-    game = build.distiller_of(recipe, teacher, CPU, False)
+    game = builders.distiller_of(recipe, teacher, CPU, False)
     assert all(torch.isfinite(torch.as_tensor(value)) for value in game.play(0).values())
     with FeatureTap(network.eval(), ("encoder",)).open() as maps:
         network(torch.randn(1, 3, 32, 64))

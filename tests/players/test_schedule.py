@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from segkd.build import factor_of
+from segkd.builders.player import factor_of
 from segkd.recipe.blocks import Schedule
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from segkd import build, evaluate, load_student
+from segkd import builders, evaluate, load_student
 from segkd.cli.main import main
 from segkd.evaluation.inspection import pictures
 from segkd.models.building import create_network
@@ -100,7 +100,7 @@ def test_a_teacher_of_four_channels_and_its_student(recipe_of, tmp_path, capsys)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_the_images_that_show_a_teacher(recipe_of, channels):
     file = recipe_of(channels, "dfad", "data.name=null")
-    teacher = build.teacher_of(load(file).teacher)
+    teacher = builders.teacher_of(load(file).teacher)
     for images in pictures(teacher, (32, 64), 4).values():
         assert images.shape[1:] == (channels, 192, 256) and images.min() >= -2 and images.max() <= 2
 

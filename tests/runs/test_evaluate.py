@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segkd import build, evaluate, load_student
+from segkd import evaluate, load_student
 from segkd import visualize as draw_from_python
 from segkd.cli.main import main
 from segkd.data.classes import IGNORE, Classes, listed, numbered
@@ -26,6 +26,7 @@ from segkd.evaluation.inference import Inference
 from segkd.evaluation.visualize import overlay
 from segkd.foundation.errors import DataError, NumbersError, StorageError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
+from segkd.models.building import create_network
 from segkd.recipe import load
 from segkd.runs.evaluate import evaluate as measure
 from segkd.runs.trained import Model, load_guide, load_model
@@ -106,7 +107,7 @@ def networks() -> dict[str, Adapter]:
     found = {}
     for seed, name in enumerate(("taught", "average", "live", "teacher")):
         torch.manual_seed(seed)
-        network = build.create_network("Linknet", "mobilenet_v2", len(CAMVID), {"encoder_depth": 3})
+        network = create_network("Linknet", "mobilenet_v2", len(CAMVID), {"encoder_depth": 3})
         found[name] = Adapter(network, len(CAMVID)).eval()
     return found
 
@@ -317,7 +318,7 @@ def test_other_classes_are_refused_before_a_network_runs(sets: dict[str, str], n
 
 
 def test_a_student_of_nyuv2_is_known_by_its_class_names(sets: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    network = Adapter(build.create_network("Linknet", "mobilenet_v2", 13, {"encoder_depth": 3}), 13).eval()
+    network = Adapter(create_network("Linknet", "mobilenet_v2", 13, {"encoder_depth": 3}), 13).eval()
     save(network, Path("student"), NYUV2_13)
     model = load_model("student")
     assert model.classes is NYUV2_13

@@ -10,7 +10,8 @@ import cv2
 import pytest
 import torch
 
-from segkd import build, distill
+from segkd import builders, distill
+from segkd.data import catalogue
 from segkd.recipe import load
 
 pytestmark = [
@@ -30,7 +31,7 @@ class Disguised(torch.nn.Module):
 
     def __init__(self, head: str) -> None:
         super().__init__()
-        self.network, self.head = build.trained_network(load("camvid_deeplab", kind="distill").teacher), head
+        self.network, self.head = builders.trained_network(load("camvid_deeplab", kind="distill").teacher), head
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self.network(images.expand(-1, 3, -1, -1) if self.head == "grey" else images)
@@ -58,7 +59,7 @@ def ground(tmp_path: Path) -> Path:
 
 
 def exported(folder: Path) -> dict[str, object]:
-    network = build.trained_network(load("camvid_deeplab", kind="distill").teacher).eval()
+    network = builders.trained_network(load("camvid_deeplab", kind="distill").teacher).eval()
     dynamic = {0: torch.export.Dim.AUTO}
     torch.export.save(
         torch.export.export(network, (torch.zeros(2, 3, *SIZE),), dynamic_shapes=(dynamic,)), folder / "it.pt2"
@@ -90,7 +91,7 @@ def test_the_student_beats_noise_and_an_untrained_one(head: str, tmp_path: Path,
     if head == "merged":
         own, others = (
             {},
-            [name for name in build.catalogue.classes_of("camvid").names if name not in ("road", "pavement")],
+            [name for name in catalogue.classes_of("camvid").names if name not in ("road", "pavement")],
         )
         recipe["teacher"] = {"student_classes": {"ground": ["road", "pavement"], "other": others}}
     if head == "exported":

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from segkd import build, runs
+from segkd import builders, runs
 from segkd.cli.main import main
 from segkd.evaluation.inspection import doubts, shape
 from segkd.models.building import create_network
@@ -27,14 +27,14 @@ FUSED = """\
 from pathlib import Path
 
 import torch
-from segkd import build
+from segkd import builders
 from segkd.recipe import find, load
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def whole():
-    return build.teacher_of(load(find("quickstart"), (), "distill").teacher).network
+    return builders.teacher_of(load(find("quickstart"), (), "distill").teacher).network
 
 
 def folded(most=99):
@@ -123,7 +123,7 @@ def test_the_teachers_that_ship_are_healthy(name) -> None:
 def test_small_images_are_no_reason_for_doubt() -> None:
     """Scenes of 64x64 pixels vary from pixel to pixel more than photographs do."""
     recipe = load(find("camvid_deeplab"), ("synth.size=[64, 64]",), "distill")
-    assert doubts(build.teacher_of(recipe.teacher), recipe.synth.size, False) == []
+    assert doubts(builders.teacher_of(recipe.teacher), recipe.synth.size, False) == []
 
 
 def test_a_module_of_a_users_own_is_looked_at_alike(tmp_path, monkeypatch) -> None:
@@ -267,7 +267,7 @@ def test_distill_says_what_speaks_against_its_teacher(tiny, tmp_path, capsys) ->
 
 
 def test_a_look_changes_nothing_of_the_teacher(tiny) -> None:
-    teacher = build.teacher_of(tiny.recipe().teacher)
+    teacher = builders.teacher_of(tiny.recipe().teacher)
     before, drawn = tiny.hash(teacher), torch.get_rng_state()
     doubts(teacher, (32, 64), False)
     assert tiny.hash(teacher) == before and tiny.hooks(teacher) == 0 and torch.equal(torch.get_rng_state(), drawn)

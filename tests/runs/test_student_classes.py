@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segkd import build, runs
+from segkd import builders, runs
 from segkd.cli.main import main
 from segkd.data import catalogue
 from segkd.data.class_map import ClassMap
@@ -49,7 +49,7 @@ def summary_of(run: Path) -> dict:
 def test_teacher_and_student_are_measured_on_the_students_classes(tiny, run: Path) -> None:
     """The teacher's scores are those of the sums of its probabilities."""
     recipe = tiny.recipe("ddad.segkd")
-    own, same, union = build.teacher_of(recipe.teacher), torch.zeros(3), torch.zeros(3)
+    own, same, union = builders.teacher_of(recipe.teacher), torch.zeros(3), torch.zeros(3)
     for sample in catalogue.dataset("camvid", str(tiny.folder / "camvid"), "test", CAMVID):
         image = torch.from_numpy(sample.image).permute(2, 0, 1)[None] / 255
         mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (own.mean, own.std))
@@ -149,10 +149,10 @@ def test_heads_and_weights_of_the_teacher_follow(tiny) -> None:
 
 def test_classes_of_which_only_the_number_is_known(tiny) -> None:
     numbered = ("teacher.classes=11", "teacher.student_classes={road: [class 3, class 4], sky: class 0}")
-    assert build.teacher_of(tiny.recipe("ddad.segkd", *numbered).teacher).names == ("road", "sky")
+    assert builders.teacher_of(tiny.recipe("ddad.segkd", *numbered).teacher).names == ("road", "sky")
     wrong = tiny.recipe("ddad.segkd", "teacher.classes=11", "teacher.student_classes={road: class 11, sky: class 0}")
     with pytest.raises(RecipeError, match='student_classes: unknown class of the teacher "class 11", did you mean'):
-        build.teacher_of(wrong.teacher)
+        builders.teacher_of(wrong.teacher)
 
 
 def test_inspect_says_how_many(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from segkd import build, runs
+from segkd import builders, runs
 from segkd.recipe import load
 from segkd.training.distiller import Distiller
 from segkd.training.log import read_lines
@@ -85,7 +85,7 @@ def test_images_that_nobody_learns_to_make_cannot_collapse(tiny):
 def test_a_teacher_that_loses_its_way_is_named(tiny):
     (tiny.folder / "teach.yaml").write_text(TEACH.replace("ROOT", str(tiny.folder / "camvid")))
     recipe = load(tiny.folder / "teach.yaml", ["run.steps=4"], "teach")
-    game, _ = build.teaching_of(recipe, torch.device("cpu"), bf16=False)
+    game, _ = builders.teaching_of(recipe, torch.device("cpu"), bf16=False)
     game.play(0)
     before = hash_of(game.state())
     seen, wrong = game.vitals()

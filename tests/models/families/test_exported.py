@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from segkd import build
+from segkd import builders
 from segkd.cli.main import main
 from segkd.foundation.errors import TeacherError
 from segkd.models.families.exported import loaded
@@ -98,8 +98,8 @@ def test_a_program_is_run_for_those_only_who_trust_it(tmp_path: Path) -> None:
     with pytest.raises(
         TeacherError, match="static.pt2: a program, which may do anything: pass --trust-pickle if you trust"
     ):
-        build.teacher_of(block)
-    assert build.teacher_of(block, trust_pickle=True).sizes == Sizes(fixed=(16, 32))
+        builders.teacher_of(block)
+    assert builders.teacher_of(block, trust_pickle=True).sizes == Sizes(fixed=(16, 32))
     (tmp_path / "other").write_bytes(b"no program")
     for change, line in (
         ({"weights": str(tmp_path / "gone.pt")}, "gone.pt: no such file; teacher.arch: exported is a program in one"),
@@ -110,7 +110,7 @@ def test_a_program_is_run_for_those_only_who_trust_it(tmp_path: Path) -> None:
         ({"weights_key": "ema"}, "teacher.weights_key: .*static.pt2 is a program, of which no entry can be taken"),
     ):
         with pytest.raises(TeacherError, match=line):
-            build.teacher_of(block.model_copy(update=change), trust_pickle=True)
+            builders.teacher_of(block.model_copy(update=change), trust_pickle=True)
 
 
 def test_a_program_of_two_tensors_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from segkd.build import teacher_of
+from segkd.builders import teacher_of
 from segkd.foundation.errors import RecipeError, TeacherError, UsageError
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network, fitting_mb

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segkd import build
+from segkd import builders
+from segkd.builders.teaching import check_held_out
 from segkd.data import catalogue
 from segkd.data.classes import Classes, listed, numbered
 from segkd.data.resize import resize_protocol
@@ -71,10 +72,10 @@ def test_a_folder_of_ones_own_has_the_classes_that_it_says(here: Path):
         TEACH.replace("name: nyuv2, root: nyu", "name: folder, root: own") % f"[{names}, void]"
     )
     recipe = load("teach.yaml")
-    assert len(build.teaching_of(recipe, torch.device("cpu"), False)[0].samples) == 2
+    assert len(builders.teaching_of(recipe, torch.device("cpu"), False)[0].samples) == 2
     Path("own/dataset.yaml").write_text(f"classes: [void, {names}]\n")
     with pytest.raises(TeacherError, match="class 0 is 'thing 0' to the model, and 'void' in own"):
-        build.teaching_of(recipe, torch.device("cpu"), False)
+        builders.teaching_of(recipe, torch.device("cpu"), False)
 
 
 @pytest.mark.parametrize("root", [".", "../own/", "${SEGKD_DATA}"])
@@ -112,13 +113,13 @@ def test_what_cannot_be_had(here: Path):
 
 def test_a_teacher_of_nyuv2(here: Path):
     Path("teach.yaml").write_text(TEACH % "nyuv2_13")
-    game, network = build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
+    game, network = builders.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
     assert len(game.samples) == 2 and network.classes == 13
     assert all(math.isfinite(value) for value in game.play(0).values())
     for classes, words in (("camvid", "13 or 40"), (f"[{', '.join(NYUV2_13.names[::-1])}]", "class 0 is 'window' to")):
         Path("teach.yaml").write_text(TEACH % classes)
         with pytest.raises((DataError, TeacherError), match=words):
-            build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
+            builders.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def large(here: Path) -> Path:
 def test_a_teacher_learns_at_the_size_at_which_it_is_measured(large: Path, size: str):
     Path("teach.yaml").write_text(TEACH % "nyuv2_13")
     recipe = load("teach.yaml", [] if size == "protocol" else ["data.size=original"])
-    game, _ = build.teaching_of(recipe, torch.device("cpu"), False)
+    game, _ = builders.teaching_of(recipe, torch.device("cpu"), False)
     data = catalogue.dataset("nyuv2", "nyu", "train", NYUV2_13)
     assert [sample.image.shape for sample in data] == [(300, 400, 3)] * 2
     wanted = [resize_protocol(sample) if size == "protocol" else sample for sample in data]
@@ -151,7 +152,7 @@ def test_the_kept_teachers_learn_from_their_files_as_they_are(monkeypatch: pytes
     monkeypatch.setitem(SceneSet.counts, "train", 3)
     recipe = load(name, ["model.weights=none"])
     assert recipe.data.size == "protocol"
-    game, _ = build.teaching_of(recipe, torch.device("cpu"), False)
+    game, _ = builders.teaching_of(recipe, torch.device("cpu"), False)
     data = catalogue.dataset(recipe.data.name, recipe.data.root, "train", catalogue.classes_of(recipe.model.classes))
     assert len(data) == (367 if recipe.data.name == "camvid" else 3)
     assert_same(game.samples, data)
@@ -170,13 +171,13 @@ def test_names_of_teacher_and_data_are_compared(here: Path):
         names = NYUV2_13.names
 
     student = load("quickstart").student
-    build.check_classes(Named, student, data)
+    builders.check_classes(Named, student, data)
     Named.names = ("bad", *NYUV2_13.names[1:])
     with pytest.raises(TeacherError, match="class 0 is 'bad' to the teacher, and 'bed' in nyuv2_13; set"):
-        build.check_classes(Named, student, data)
+        builders.check_classes(Named, student, data)
     data.classes = listed("other", ["a", "b"])
     with pytest.raises(TeacherError, match=r"teacher 13, student 13, data 2 \(other\)"):
-        build.check_classes(Named, student, data)
+        builders.check_classes(Named, student, data)
 
 
 def test_a_set_without_a_labelled_pixel_teaches_nobody(here: Path):
@@ -184,7 +185,7 @@ def test_a_set_without_a_labelled_pixel_teaches_nobody(here: Path):
     for path in Path("nyu/labels13").iterdir():
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     with pytest.raises(DataError, match="no pixel of the 2 images in train belongs to a class"):
-        build.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
+        builders.teaching_of(load("teach.yaml"), torch.device("cpu"), False)
 
 
 def test_a_folder_without_splits_is_not_both_taught_and_measured(tmp_path: Path):
@@ -192,10 +193,10 @@ def test_a_folder_without_splits_is_not_both_taught_and_measured(tmp_path: Path)
     overrides = ["data.name=folder", f"data.root={root}", "model.classes=[road,car,tree]", "data.watch=null"]
     recipe = load("teachers/scenes", overrides, "teach")
     with pytest.raises(DataError, match=r"data\.final: the 2 images of train and test are the same; list them apart"):
-        build.teaching_of(recipe, torch.device("cpu"), False)
+        builders.teaching_of(recipe, torch.device("cpu"), False)
     (root / "train.txt").write_text("a\n")
     (root / "test.txt").write_text("b\n")
-    build._check_held_out(recipe, catalogue.dataset("folder", str(root), "train", numbered(3)))
+    check_held_out(recipe, catalogue.dataset("folder", str(root), "train", numbered(3)))
 
 
 HALF = (
@@ -236,7 +237,7 @@ def test_weights_of_one_logit_are_those_of_two_classes(tmp_path: Path, capsys: p
         arch="Unet", encoder="tu-resnet10t", classes=("background", "lesion"), weights=str(tmp_path / "w.ckpt"),
         options={**small, "channels": [8, 8, 8, 8]},
     )  # fmt: skip
-    teacher, images = build.teacher_of(block), torch.randn(1, 3, 32, 32)
+    teacher, images = builders.teacher_of(block), torch.randn(1, 3, 32, 32)
     assert "teacher: one logit, of a sigmoid: above 0 it is lesion, below background" in capsys.readouterr().err
     torch.testing.assert_close(teacher(images).softmax(1)[:, 1:], network.eval()(images).sigmoid())
 
