@@ -61,6 +61,10 @@ class TorchScript(ValueError):
     """The file holds a program, and its weights within."""
 
 
+class Damaged(ValueError):
+    """The file is no checkpoint, or not a whole one: pickle does not help."""
+
+
 class LeftOut:
     """Stands for a value of a file that is not read; it keeps nothing of what it is given."""
 
@@ -101,6 +105,7 @@ def load_pickled(source: Path | bytes) -> Any:
     """What `torch.save` wrote: tensors, and plain values that hold them; the arguments and scores of a run as `LeftOut`.
 
     Raises:
+        Damaged: it is no such file, or a part of one; in one line.
         ValueError: it holds anything else, or asks for more than it brings; in one line.
         OSError: it cannot be read.
     """
@@ -121,7 +126,8 @@ def load_pickled(source: Path | bytes) -> Any:
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
         if out_of_memory(error):
             raise
-        raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
+        kind = Damaged if isinstance(error, EOFError) else ValueError
+        raise kind(f"{type(error).__name__}: {one_line(error)}") from error
     for tensor in _tensors_in(loaded):
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(f"a tensor of {'x'.join(map(str, tensor.shape))} that repeats fewer numbers than it has")
@@ -138,14 +144,20 @@ def _check_size(path: Path) -> None:
 def _check_steps(file: BinaryIO) -> None:
     """Raise ValueError unless the pickles of a checkpoint name only what tensors are built of, in a bearable number of steps."""
     for pickle in _pickles(file):
-        try:
-            for number, (step, argument, _) in enumerate(pickletools.genops(pickle)):
-                if number > MOST_STEPS:
-                    raise ValueError(f"its pickle has more than {MOST_STEPS} steps")
-                if step.name == "GLOBAL" and not _is_known(argument):
-                    raise ValueError(f"it asks for {argument.replace(' ', '.')}")
-        except (UnicodeDecodeError, OverflowError) as error:
-            raise ValueError("damaged pickle") from error
+        for number, (name, argument) in enumerate(_steps(pickle)):
+            if number > MOST_STEPS:
+                raise ValueError(f"its pickle has more than {MOST_STEPS} steps")
+            if name == "GLOBAL" and not _is_known(argument):
+                raise ValueError(f"it asks for {argument.replace(' ', '.')}")
+
+
+def _steps(pickle: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """The instructions of a pickle, by name, with their arguments. Raises Damaged where something else stands there."""
+    try:
+        for step, argument, _ in pickletools.genops(pickle):
+            yield step.name, argument
+    except (ValueError, OverflowError) as error:
+        raise Damaged(f"its pickle is damaged: {one_line(error, 60)}") from error
 
 
 def _is_known(name: str) -> bool:
@@ -198,13 +210,13 @@ def _record(file: BinaryIO) -> bytes:
                 raise ValueError("no pickle of tensors, or a larger one than any network's")
             pickle = archive.read(found[0])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
-        raise ValueError(f"damaged: {one_line(error)}") from error
+        raise Damaged(one_line(error)) from error
     file.seek(0)
     try:
         if torch._C.PyTorchFileReader(file).get_record("data.pkl") != pickle:
             raise ValueError("another pickle than the one that its list of records names")
     except RuntimeError as error:
-        raise ValueError(f"damaged: {one_line(error)}") from error
+        raise Damaged(one_line(error)) from error
     return pickle
 
 
@@ -216,16 +228,16 @@ def _directory(tail: bytes, size: int) -> int:
     """
     end = len(tail) - 22
     if end < 0 or tail[end : end + 4] != b"PK\x05\x06":
-        raise ValueError("damaged: no end of a list of records at its end")
+        raise Damaged("no end of a list of records at its end")
     length, offset = struct.unpack_from("<LL", tail, end + 12)
     if tail[max(end - 20, 0) : end][:4] == b"PK\x06\x07":
         place = struct.unpack_from("<Q", tail, end - 20 + 8)[0]
         end -= 76
         if end < 0 or place != size - len(tail) + end or tail[end : end + 4] != b"PK\x06\x06":
-            raise ValueError("damaged: two ends of a list of records")
+            raise Damaged("two ends of a list of records")
         length, offset = struct.unpack_from("<QQ", tail, end + 40)
     if offset + length != size - len(tail) + end:
-        raise ValueError("damaged: its list of records is not where it should be")
+        raise Damaged("its list of records is not where it should be")
     return length
 
 

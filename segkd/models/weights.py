@@ -16,7 +16,7 @@ from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError, one_line
 from segkd.machine.memory import out_of_memory
 from segkd.models.family import families, family_of
-from segkd.models.tensors import TorchScript, load_pickled, load_safetensors
+from segkd.models.tensors import Damaged, TorchScript, load_pickled, load_safetensors
 
 State = dict[str, Tensor]
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
@@ -94,6 +94,10 @@ def _untrusted(file: Path) -> Any:
     except TorchScript as error:
         how = "save torch.jit.load(FILE).state_dict() with torch.save, or run it as it is: teacher.arch=exported"
         raise TeacherError(f"{file}: a TorchScript archive, not weights; {how}") from error
+    except Damaged as error:
+        raise TeacherError(
+            f"{file}: not a weights file, or a damaged one ({one_line(error)}); fetch or save it again"
+        ) from error
     except (ValueError, OSError) as error:
         advice = "save a state_dict as .safetensors, or pass --trust-pickle if you trust its source"
         raise TeacherError(f"{file}: not loadable without pickle ({one_line(error)}); {advice}") from error

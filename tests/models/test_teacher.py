@@ -183,6 +183,19 @@ def test_damaged_files_are_one_line(tmp_path, name, cut):
     assert str(caught.value).startswith(f"{path}: not ")
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>404</html>", b"\x80\x02garbage", None], ids=["empty", "page", "noise", "cut"]
+)
+def test_pickle_is_not_advised_for_a_file_that_it_does_not_help(tmp_path, content):
+    path = tmp_path / "x.pt"
+    torch.save(STATE, path)
+    path.write_bytes(path.read_bytes()[:-50] if content is None else content)
+    with pytest.raises(
+        TeacherError, match=r"x\.pt: not a weights file, or a damaged one \(.*\); fetch or save it again$"
+    ):
+        read_state(path)
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"epoch": 3, "a": torch.zeros(1)}, {0: torch.zeros(1)}])
 def test_what_is_no_state_dict_is_one_line(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
