@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from segkd.evaluation.collapse import ONE_CLASS, class_shares
 from segkd.foundation import audit
-from segkd.foundation.channels import GREY, RGB, in_channels
+from segkd.foundation.channels import RGB, stands_in
 from segkd.foundation.errors import UsageError
+from segkd.models.adapters import Adapter
 from segkd.models.family import Size
 from segkd.models.recorded import RecordedStatistics
 from segkd.models.taps import BatchNormTap, BatchStatistics, batchnorm_layers, norm_of, untrained
 from segkd.models.teacher import Teacher, input_range
-from segkd.models.trial import computed
+from segkd.models.trial import ONE_EACH, computed
 from segkd.procedural.scenes import render
 
 Level = Literal["green", "amber", "red"]
@@ -95,8 +96,10 @@ def statistics(network: nn.Module, needed: bool, recorded: RecordedStatistics | 
         )
     tracked = batchnorm_layers(network)
     count = len(tracked)
+    others = sum(norm_of(module) is not None for module in network.modules()) - count
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     biased = sum(module.bias is not None for module in convolutions)
+    biased = 0 if others > count else biased  # beside LayerNorm they have one, folded or not
     folded = f"{biased} of {len(convolutions)} convolutions have a bias, as where BatchNorm was folded into them"
     fresh = untrained(tracked)
     level: Level = "red" if needed else "amber"
@@ -110,6 +113,9 @@ def statistics(network: nn.Module, needed: bool, recorded: RecordedStatistics | 
     if fresh:
         said = f"{count - len(fresh)} of {count} BatchNorm layers were trained; not {fresh[0]}"
         return Finding("amber", "statistics", said, "see whether the whole file was taken")
+    if others > count:
+        said = f"kept by {count} of {count + others} normalisation layers: they say little of its images"
+        return Finding("amber", "statistics", said, "expect less, or record those of images of your own: segkd record")
     said = f"all {count} BatchNorm layers were trained"
     if biased > 2 * count:
         return Finding("amber", "statistics", f"{said}, but {folded}", "bring the unfolded teacher, if there is one")
@@ -141,8 +147,7 @@ def scenes(size: Size, count: int, channels: int = RGB) -> Tensor:
     """Street scenes (N,K,H,W) in 0..1; where they are not RGB, every channel is their grey."""
     with audit.phase("none"):  # nothing of a run is made of them
         images = np.stack([render(FIRST_SEED + number, size)[0] for number in range(count)])
-    if channels != RGB:
-        images = np.stack([in_channels(image, GREY) for image in images]).repeat(channels, axis=3)
+    images = np.stack([stands_in(image, channels) for image in images])
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
@@ -211,6 +216,11 @@ def first_statistics(teacher: Teacher, images: Tensor) -> BatchStatistics | None
 def answers(teacher: Teacher, shown: Mapping[str, Tensor], bf16: bool = False) -> Iterator[Finding]:
     """What it answers to kinds of images: whether that is finite, how sure it is, and which classes it ever gives."""
     seen, most, logits = {}, {}, {}
+    with torch.no_grad(), torch.autocast(next(iter(shown.values())).device.type, torch.bfloat16, enabled=bf16):
+        maps = Adapter.forward(teacher, next(iter(shown.values()))[:1]).shape[1]  # before classes are merged
+    if maps != teacher.classes:
+        yield Finding("red", "classes", f"{maps} maps for {teacher.classes} classes", ONE_EACH)
+        return
     for kind, images in shown.items():
         with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             logits[kind] = teacher(images).float()

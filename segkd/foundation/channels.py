@@ -21,6 +21,11 @@ def name_of(channels: int) -> str:
     return {GREY: "grey", RGB: "RGB"}.get(channels, f"{channels} channels")
 
 
+def stands_in(image: np.ndarray, channels: int) -> np.ndarray:
+    """A picture (H,W,3) for a network of any channels: where these are neither RGB nor grey, each is its grey."""
+    return in_channels(image, channels) if channels in READ else in_channels(image, GREY).repeat(channels, axis=2)
+
+
 def in_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """An image (H,W) or (H,W,K) uint8 as (H,W,channels): as it is where K is that, or as the grey of its colours.
 

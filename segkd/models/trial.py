@@ -13,6 +13,8 @@ from segkd.machine.memory import out_of_memory
 from segkd.models.adapters import Adapter
 from segkd.models.taps import untouched_statistics
 
+ONE_EACH = "teacher.classes must name one class for each map, in their order"
+
 
 @contextmanager
 def computed(what: str, advice: str, kind: type[SegkdError] = TeacherError) -> Iterator[None]:
@@ -81,7 +83,7 @@ def try_passes(
         own = "changes its own numbers as it computes an image, as in training; export it, or write it, for evaluation"
         raise TeacherError(f"{block}: {of} {own}")
     if logits.shape[1] != network.classes:
-        raise TeacherError(f"{block}: {of} gives {logits.shape[1]} maps for {network.classes} classes")
+        raise TeacherError(f"{block}: {of} gives {logits.shape[1]} maps for {network.classes} classes; {ONE_EACH}")
     if _bounded(logits) and _bounded(tried(large, network, batch, what, advice, device)):
         kind = "softmax" if torch.allclose(logits.sum(1), torch.ones(()), atol=1e-2) else "sigmoid"
         instead = ", or set teacher.output=probabilities" if block == "teacher" else ""

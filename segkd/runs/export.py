@@ -24,7 +24,7 @@ from segkd.delivery.folder import LoadedStudent, load_student, student_folder
 from segkd.delivery.gate import Run, compared, milliseconds
 from segkd.delivery.pt2 import exported_program, saved_bytes
 from segkd.foundation import terminal
-from segkd.foundation.channels import READ, in_channels, name_of
+from segkd.foundation.channels import READ, name_of, stands_in
 from segkd.foundation.errors import NumbersError, StorageError, TeacherError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, remove, sha256
 from segkd.foundation.rng import seed_for
@@ -233,7 +233,7 @@ def _pictures(student: LoadedStudent, count: int) -> list[tuple[str, np.ndarray]
         made.append(
             (
                 f"{kind} {index}",
-                in_channels(KINDS[kind](seed_for(0, index, 0, "export") % 2**31, size), student.channels),
+                stands_in(KINDS[kind](seed_for(0, index, 0, "export") % 2**31, size), student.channels),
             )
         )
     noise = np.random.default_rng(0).integers(0, 256, (*sizes[0], student.channels), dtype=np.uint8)
@@ -296,6 +296,8 @@ def _teacher(source: str | Path) -> nn.Module | None:
 
 def _write_examples(out: Path, student: LoadedStudent, choices: Choices) -> dict[str, str]:
     """Scripts that run the file, and of each what trying it has shown."""
+    if student.channels not in READ:
+        return {"example.py": f"left out: it reads photos, and the student takes images of {name_of(student.channels)}"}
     if choices.format == "pt2":
         atomic_write(out / "example.py", script("pt2"))
         return {"example.py": "PyTorch alone"}

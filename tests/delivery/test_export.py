@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
+from PIL.ExifTags import Base
 from safetensors.torch import load_file, save_file
 
 from segkd.cli.main import main
@@ -35,7 +37,7 @@ def saved(folder: Path, network: torch.nn.Module, stride: int, channels: int = 3
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
-    mean, std = [0.5, 0.45, 0.4][:channels], [0.25, 0.25, 0.2][:channels]
+    mean, std = [0.5, 0.45, 0.4, 0.5][:channels], [0.25, 0.25, 0.2, 0.2][:channels]
     return save_network(
         network, folder, names=NAMES, palette=PALETTE, mean=mean, std=std, stride=stride, shorter_side=96
     )
@@ -95,7 +97,9 @@ def test_the_examples_run_from_anywhere_without_segkd(out: Path, segnet: Path, t
         assert "left out" in json.loads((out / "export.json").read_text())["examples"][script]
         return
     photo = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    cv2.imwrite(str(out / "photo.png"), photo)
+    exif = Image.Exif()
+    exif[Base.Orientation] = 3  # a camera held upside down
+    Image.fromarray(np.rot90(photo, 2)).save(out / "photo.png", exif=exif)
     done = subprocess.run(
         [sys.executable, "-s", out / script, out / "photo.png"],
         cwd=tmp_path,
@@ -105,7 +109,7 @@ def test_the_examples_run_from_anywhere_without_segkd(out: Path, segnet: Path, t
     )
     assert done.returncode == 0, done.stderr
     mask = cv2.imread(str(tmp_path / "mask.png"))[..., ::-1]
-    ours = np.array(PALETTE, np.uint8)[load_student(segnet).predict(photo[..., ::-1].copy())]
+    ours = np.array(PALETTE, np.uint8)[load_student(segnet).predict(photo)]
     assert mask.shape == photo.shape and (mask == ours).mean() > 0.99
 
 
@@ -118,6 +122,15 @@ def test_a_student_without_argmax_and_grey_and_as_a_program(tmp_path: Path) -> N
     assert report["files"]["model.pt2"]["largest_difference"] < 1e-3 and report["opset"] is None
     program = torch.export.load(tmp_path / "pt2/model.pt2").module()
     assert program(torch.zeros(2, 1, 64, 96)).shape == (2, 3, 64, 96)
+
+
+@pytest.mark.slow
+def test_a_student_of_other_channels_is_tried_on_grey_ones_and_has_no_example(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    four = saved(tmp_path / "student", SegNet(len(NAMES), 2, in_channels=4), 32, channels=4)
+    assert main(["export", str(four), "--out", str(tmp_path / "out"), "--format", "pt2"]) == 0
+    report = json.loads((tmp_path / "out/export.json").read_text())
+    assert "images of 4 channels" in report["examples"]["example.py"] and not (tmp_path / "out/example.py").exists()
 
 
 def test_the_gate_names_the_worst_image_and_leaves_the_files(
