@@ -49,12 +49,12 @@ def compress(
     OUT holds the recipe that was written, the run, the export and report.html. The same command goes on where it was stopped.
     """
     from segkd.recipe import load
-    from segkd.recipe.compression import ADVISED, Asked
+    from segkd.recipe.compression import Asked
 
     teacher, values = teacher_and_values("compress", arguments, teacher_file)
     asked = Asked(teacher, student, budget, values, teacher_file)
     # before torch: a slip is told at once
-    draft = load(asked.tree(out, None if asked.chooses_method else ADVISED), (), "distill", own_teacher=teacher_file)
+    draft = load(asked.tree(out, asked.first), (), "distill", own_teacher=teacher_file)
     memory.hold(sparing=draft.run.checkpointing)
     with terminal.Live("preparing: loading torch", quiet=quiet):
         from segkd import api

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segkd.foundation.channels import READ
 from segkd.foundation.errors import RecipeError, UsageError
 from segkd.recipe import hub, networks
 from segkd.recipe.loading import Source
@@ -37,6 +39,10 @@ ON_PICTURES: Mapping[str, Any] = {
     "method": "kd", "variant": None, "synth": {"kind": "pictures", "pictures": ["leaves", "streets", "rooms"]},
 }  # fmt: skip
 """And that for one which has no statistics, or gives no gradient."""
+PAINTED: Mapping[str, Any] = {"method": "ddad", "variant": "segkd"}
+"""ADVISED for images which no pictures can stand for: neither RGB nor grey."""
+ADVERSARIAL: Mapping[str, Any] = {"method": "dfad", "variant": None}
+"""ON_PICTURES for those."""
 
 
 def from_file(teacher: str | Path) -> bool:
@@ -104,6 +110,16 @@ class Asked:
         """Whether the values say which method is played."""
         return bool({"method", "variant"} & self.given().keys())
 
+    @property
+    def first(self) -> Mapping[str, Any] | None:
+        """The method with which its teacher is looked at; None: the one that the values say."""
+        if self.chooses_method:
+            return None
+        of_recipe = [] if self.teacher is None or from_file(self.teacher) else read_chain(find(self.teacher))[0]
+        teachers = (tree.get("teacher") for tree in (*map(plain, of_recipe), self.given()))
+        means = [each["mean"] for each in teachers if isinstance(each, dict) and isinstance(each.get("mean"), list)]
+        return PAINTED if means and len(means[-1]) not in READ else ADVISED
+
     def tree(self, out: Path, method: Mapping[str, Any] | None, logits: str | None = None) -> dict[str, Any]:
         """What the recipe's file says; `method`: as ADVISED, None: the values', or else the recipe's own.
 
@@ -134,7 +150,7 @@ class Asked:
             tree["student"] = {**student_of(self.student), "options": others, "weights": "none"}
         if logits is not None:
             tree["game"] = {"logits": logits}
-        length = {} if self.budget is None else {"budget": self.budget, "steps": None}
+        length = {} if self.budget is None else {"budget": _seconds(self.budget), "steps": None}
         tree = _merged(_merged(tree, {"run": {**length, "dir": str(out / "run")}}), given)
         return {key: tree[key] for key in sorted(tree, key=lambda key: (key not in ORDER, ORDER.find(key)))}
 
@@ -153,6 +169,13 @@ class Asked:
             f"# Written by segkd compress, which goes on with what stands here. It is a recipe as any other:\n"
             f"# segkd distill {out / 'recipe.yaml'}{own}\n{dump(self.tree(out, method, logits))}"
         )
+
+
+def _seconds(budget: str) -> str | float:
+    """A time as a recipe says it: seconds as a number."""
+    with suppress(ValueError):
+        return float(budget) if budget.strip()[:1].isdigit() else budget
+    return budget
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

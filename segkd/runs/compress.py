@@ -12,10 +12,11 @@ from typing import Any
 
 from segkd.data.photos import Photos
 from segkd.foundation import terminal
+from segkd.foundation.channels import READ, name_of
 from segkd.foundation.errors import NumbersError, RecipeError, StorageError, TeacherError, UsageError
 from segkd.foundation.files import RunLock, atomic_write, make_folder, sha256, sweep
 from segkd.recipe import DistillRecipe, differences, load, variant_of, with_values
-from segkd.recipe.compression import ADVISED, Asked, from_file
+from segkd.recipe.compression import Asked, from_file
 from segkd.runs.distill import Distillation, distill
 from segkd.runs.evaluate import evaluate
 from segkd.runs.export import REPORT, Choices, check_choices, export
@@ -62,7 +63,8 @@ class Compression:
         self.asked.tree(self.out, None)
         check_choices(self.choices)
         if self.choices.images is not None:
-            Photos(self.choices.images)  # what is wrong with them is told before hours of training
+            for _ in Photos(self.choices.images):  # what is wrong with one is told before hours of training
+                terminal.doing("reading photos")
         self._check_folder()
         make_folder(self.out)
         with RunLock(self.out, "--out"):
@@ -71,6 +73,9 @@ class Compression:
                 self._write(ASKED, self.asked.as_dict())
                 self._write_recipe()
             recipe = self.recipe()
+            if self.choices.images is not None and recipe.teacher.channels not in READ:
+                takes = name_of(recipe.teacher.channels)
+                raise UsageError(f"--images {self.choices.images}: the teacher takes images of {takes}: leave it out")
             found: dict[str, Any] = {"inspect": _known(self.out / INSPECTED)}
             found["summary"] = distill(recipe, self.options)
             if self.choices.images is not None:
@@ -115,7 +120,7 @@ class Compression:
         Raises:
             TeacherError: no recipe does.
         """
-        method = None if self.asked.chooses_method else ADVISED
+        method = self.asked.first
         report = inspect(self._draft(method), self.options, quick=True)
         if method is not None and report.method not in (None, method):
             method = report.method
@@ -123,7 +128,7 @@ class Compression:
         self._say(*report.lines())
         self._write(INSPECTED, report.as_dict())
         if report.verdict == "red":
-            why = next(finding for finding in report.findings if finding.level == "red")
+            why = report.obstacle
             raise TeacherError(
                 f"{self.asked.teacher or self.asked.teacher_file}: cannot be distilled as it is: {why.what}: {why.told};"
                 f" nothing was trained ({self.out / INSPECTED})"

@@ -14,17 +14,20 @@ from segkd import builders
 from segkd.evaluation import inspection
 from segkd.evaluation.inspection import Finding, Level
 from segkd.foundation import terminal
+from segkd.foundation.channels import READ, name_of
 from segkd.foundation.errors import RecipeError, TeacherError
 from segkd.foundation.rng import seed_for
 from segkd.models.adapters import parameters_of
 from segkd.recipe import DistillRecipe, with_values
-from segkd.recipe.compression import ADVISED, ON_PICTURES
+from segkd.recipe.compression import ADVERSARIAL, ADVISED, ON_PICTURES, PAINTED
 from segkd.runs.costs import table
 from segkd.runs.distill import Distillation
 from segkd.runs.options import Options
 from segkd.runs.place import place_of
 from segkd.synthesis.source import Move
 
+HOPELESS = "answers", "classes"
+"""Findings that no method gets round."""
 NOTHING = "no method can distil it as it is"
 
 
@@ -40,6 +43,12 @@ class Report:
     advice: list[str]
     plan: list[str]
     method: Mapping[str, Any] | None = None
+
+    @property
+    def obstacle(self) -> Finding:
+        """Why a red one is: first what no other method would do without."""
+        red = [finding for finding in self.findings if finding.level == "red"]
+        return min(red, key=lambda finding: finding.what not in HOPELESS)
 
     @property
     def verdict(self) -> Level:
@@ -99,7 +108,7 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
                 plan = table(recipe, run.place, game)
         except (TeacherError, RecipeError) as error:
             findings.append(Finding("red", "distilling", str(error)))
-    method, advice = _advice(findings, follows)
+    method, advice = _advice(findings, follows, recipe.teacher.channels)
     return Report(name, findings, advice, plan, method)
 
 
@@ -113,12 +122,20 @@ def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
     return {}
 
 
-def _advice(findings: list[Finding], follows: bool) -> tuple[Mapping[str, Any] | None, list[str]]:
-    """What can distil such a teacher, and in words; `follows`: it has statistics that a generator can follow."""
+def _advice(findings: list[Finding], follows: bool, channels: int) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """What can distil such a teacher, and in words; `follows`: it has statistics that a generator can follow; `channels`: its images'."""
     level = {finding.what: finding.level for finding in findings}
-    if "red" in (level.get("answers"), level.get("classes")):
+    if "red" in map(level.get, HOPELESS):
         return None, [NOTHING]
-    if not follows or level.get("gradients", "green") != "green":
+    moved = level.get("gradients", "green") == "green"
+    if channels not in READ:
+        no = f"no pictures have {name_of(channels)}"
+        if not moved:
+            return None, [f"{NOTHING}: it gives no gradient, and {no}"]
+        if not follows:
+            return ADVERSARIAL, [f"method: dfad: it has no statistics to follow, and {no}"]
+        return PAINTED, [f"method: ddad with variant=segkd, whose generator follows its BatchNorm statistics; {no}"]
+    if not (follows and moved):
         lacks = "it has no statistics to follow" if not follows else "it gives no gradient"
         return ON_PICTURES, [
             f"method: kd on procedural pictures (method=kd synth.kind=pictures synth.pictures='[leaves, streets, rooms]'): {lacks};"

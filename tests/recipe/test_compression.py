@@ -49,6 +49,17 @@ def test_what_a_flag_says_no_value_does(tmp_path, value) -> None:
         Asked("teacher.pth", "unet:resnet18", "2h", (*VALUES, value)).tree(tmp_path, None)
 
 
+@pytest.mark.parametrize(("channels", "variant"), [(None, "pictures"), (1, "pictures"), (3, "pictures"), (4, "segkd")])
+def test_no_pictures_stand_for_images_of_other_channels(channels, variant) -> None:
+    mean = () if channels is None else (f"teacher.mean={[0.5] * channels}",)
+    assert Asked("teacher.pth", values=mean).first == {"method": "ddad", "variant": variant}
+
+
+def test_a_budget_may_be_a_number_of_seconds(tmp_path) -> None:
+    assert Asked("teacher.pth", budget="90").tree(tmp_path, None)["run"]["budget"] == 90
+    assert Asked("teacher.pth", budget="-90").tree(tmp_path, None)["run"]["budget"] == "-90"
+
+
 @pytest.mark.parametrize("teacher", ["teacher.pth", "quickstart"])
 def test_the_file_reads_back_as_what_was_asked_for(tmp_path, teacher) -> None:
     values = (

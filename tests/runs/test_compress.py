@@ -178,6 +178,13 @@ def test_what_cannot_be_is_a_line_before_anything_is_written(
     assert line in told and not any(tmp_path.iterdir())
 
 
+def test_a_damaged_photo_is_named_before_anything_is_trained(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/bad.jpg").write_text("no photo")
+    assert main(asked(checkpoint, tmp_path / "out", *STEPS, "--images", str(tmp_path / "photos"))) == 3
+    assert "photos/bad.jpg: " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_failed_gate_leaves_the_run_and_is_tried_again(
     done: Path, checkpoint: Path, tmp_path: Path, monkeypatch, capsys

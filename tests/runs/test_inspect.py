@@ -148,6 +148,45 @@ def test_folded_statistics_are_told(tmp_path, monkeypatch) -> None:
     )
 
 
+NORMED = """\
+import torch
+from torch import nn
+
+
+def build(maps=3, channels=4):
+    torch.manual_seed(1)
+    head = nn.Conv2d(8, maps, 1)
+    norms = [nn.GroupNorm(2, 8), nn.GroupNorm(2, 8)]
+    network = nn.Sequential(nn.Conv2d(channels, 8, 3, 1, 1), nn.BatchNorm2d(8), *norms, head)
+    with torch.no_grad():
+        network(torch.randn(4, channels, 32, 32))
+        head.bias -= head(norms[1](norms[0](torch.randn(4, 8, 32, 32)))).mean((0, 2, 3))
+    return network
+
+
+def plain():
+    return nn.Sequential(*(layer for layer in build() if not isinstance(layer, nn.BatchNorm2d)))
+"""
+
+
+@pytest.mark.parametrize(("own", "method"), [("build", "ddad with variant=segkd"), ("plain", "dfad")])
+def test_images_of_other_channels_get_advice_that_can_be_followed(tmp_path, monkeypatch, own, method) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(NORMED)
+    four = ("teacher.weights=null", f"teacher.mean={[0.5] * 4}", f"teacher.std={[0.25] * 4}", "data.name=null")
+    report = looked(*four, "teacher.classes=[a, b, c]", "student.weights=none", "game.logits=full", own=f"my.py:{own}")
+    assert report.advice[0].startswith(f"method: {method}") and "no pictures have 4 channels" in report.advice[0]
+    if own == "build":  # convolutions beside other normalisation have biases that nothing was folded into
+        assert said(report, "statistics") == "kept by 1 of 3 normalisation layers: they say little of its images"
+
+
+def test_classes_that_are_not_as_many_as_maps_are_red_and_the_reason(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(NORMED.replace("channels=4", "channels=3").replace("nn.BatchNorm2d(8), ", ""))
+    report = looked(*MODULE, "teacher.classes=[a, b]", "student.weights=none", "data.name=null", own="my.py")
+    assert found(report)["statistics"] == "red" and report.obstacle.told.startswith("3 maps for 2 classes; ")
+
+
 def test_a_network_through_which_no_gradient_comes(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.py").write_text(FUSED)
