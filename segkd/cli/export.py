@@ -10,7 +10,7 @@ import click
 from segkd.cli.options import DATA_SETS, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import UsageError
-from segkd.foundation.terminal import aligned
+from segkd.foundation.terminal import aligned, without_empty_columns
 
 
 @click.command()
@@ -72,4 +72,10 @@ def told(out: Path, report: dict[str, Any]) -> list[str]:
     rows += [row(name, found | {"megabytes": found["bytes"] / 1e6}) for name, found in report["files"].items()]
     beside = [f"{name}: {what}" for name, what in report["examples"].items()]
     where = f"{report['machine']}, {report['threads']} threads"
-    return [*aligned(rows, texts=1), "", where, *beside, f"{out / 'export.json'} holds the figures"]
+    return [
+        *aligned(without_empty_columns(rows), texts=1),
+        "",
+        where,
+        *beside,
+        f"{out / 'export.json'} holds the figures",
+    ]

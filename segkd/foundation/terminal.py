@@ -100,6 +100,12 @@ def aligned(rows: Sequence[Sequence[str]], texts: int) -> list[str]:
     ]
 
 
+def without_empty_columns(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Rows of cells, the first of them the head, without the columns in which nothing stands below it."""
+    kept = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
+    return [tuple(row[column] for column in kept) for row in rows]
+
+
 def interactive(stream: TextIO | None) -> bool:
     """Whether a line on it can be written over: it is a terminal, and no dumb one, or a notebook's output."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from segkd import __version__
 from segkd.foundation.errors import StorageError, one_line
 from segkd.foundation.files import atomic_write, sha256, sweep
-from segkd.foundation.terminal import spoken
+from segkd.foundation.terminal import spoken, without_empty_columns
 from segkd.recipe.strict_yaml import parse, plain
 from segkd.reporting import charts
 from segkd.reporting.listing import as_object, logged
@@ -93,15 +93,16 @@ def _agreed(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _exported(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A row for each file, and for the networks that it was tried beside."""
+    """A head, and a row for each file and for the networks that it was tried beside; without columns in which nothing stands."""
 
     def row(name: str, each: Mapping[str, Any]) -> tuple[str, ...]:
         size = f"{each['bytes'] / 1e6:.1f}" if "bytes" in each else ""
         shares = (f"{each[key]:.4f}" if key in each else "" for key in ("agreement", "miou"))
         return name, size, f"{each['milliseconds']:.1f}", *shares, "" if each.get("passed", True) else "failed"
 
-    beside = [row(f"{who}, PyTorch", found[who]) for who in ("teacher", "student") if who in found]
-    return [*beside, *(row(name, each) for name, each in found.get("files", {}).items())]
+    rows = [row(f"{who}, PyTorch", found[who]) for who in ("teacher", "student") if who in found]
+    rows += [row(name, each) for name, each in found.get("files", {}).items()]
+    return without_empty_columns([("", "MB", "ms an image", "agreement", "mIoU", ""), *rows]) if rows else []
 
 
 def _summary(folder: Path) -> dict[str, Any]:

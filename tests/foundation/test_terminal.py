@@ -321,3 +321,9 @@ def test_a_notebook_shows_the_live_line_without_escape_codes(monkeypatch):
             line = piece + line[len(piece) :]
     assert "\x1b" not in stream.getvalue() and shown[0] == "a line between"
     assert shown[1].startswith("step: 100%") and shown[1].endswith("kd]") and len(shown) == 2
+
+
+def test_columns_in_which_nothing_stands_are_left_out() -> None:
+    rows = [("", "MB", "mIoU"), ("a file", "", "")]
+    assert terminal.without_empty_columns(rows) == [("",), ("a file",)]
+    assert terminal.without_empty_columns([*rows, ("another", "", "0.5")])[0] == ("", "mIoU")
