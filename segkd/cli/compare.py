@@ -8,7 +8,7 @@ import click
 
 from segkd.cli.options import METHOD_FILE, RECIPES, TEACHER_FILE, TRUST, with_debug
 from segkd.foundation import terminal
-from segkd.foundation.errors import UsageError
+from segkd.foundation.errors import StorageError, UsageError
 
 
 @click.command()
@@ -48,6 +48,8 @@ def compare(
         raise UsageError("segkd compare: names no recipe")
     if steps is not None and budget is not None:
         raise UsageError("segkd compare: --steps and --budget: give one of them")
+    if not next((above for above in (out, *out.parents) if above.exists()), out).is_dir():
+        raise StorageError(f"{out}: is no folder, and lies in none; name another: --out DIR")
     chosen = tuple(name.strip() for name in methods.split(",") if name.strip())
     asked = Asked(chosen, seeds, steps, budget, values, method_file, teacher_file)
     planned, lines = cells(recipes, asked, out)  # before torch: a slip is told at once

@@ -39,22 +39,22 @@ from segkd.foundation.terminal import aligned, without_empty_columns
 )
 @click.option("--data", type=DATA_SETS, help="A labelled set on which file and student are measured.")
 @click.option("--root", metavar="DIR", help="Its folder.")
-@click.option("--split", default="test", show_default=True, help="And its split.")
+@click.option("--split", help="And its split; default: test.")
 @with_debug
 def export(
     model: Path, out: Path, kind: str, int8: bool, calibration: str | None, with_normalisation: bool, with_argmax: bool,
-    images: Path | None, data: str | None, root: str | None, split: str,
+    images: Path | None, data: str | None, root: str | None, split: str | None,
 ) -> None:  # fmt: skip
     """Write the student of MODEL (a run or student folder) for other programs, and try it against the student.
 
     A file that gives another class to more than a thousandth of the pixels fails, with exit code 4.
     """
-    if root is not None and data is None:
-        raise UsageError("segkd export: --root: name the set with --data, too")
+    if data is None and (flag := "--root" if root is not None else split and "--split"):
+        raise UsageError(f"segkd export: {flag}: name the set with --data, too")
     with terminal.Live("preparing: loading torch"):
         from segkd.runs.export import Choices, export
 
-        measured = None if data is None else (data, root, split)
+        measured = None if data is None else (data, root, split or "test")
         choices = Choices(kind, int8, calibration, with_normalisation, with_argmax, images, measured)
         report = export(model, out, choices)
     terminal.deliver(*told(out, report))

@@ -31,13 +31,15 @@ def inspect(
     No data are needed.
     """
     from segkd import recipe as recipes
+    from segkd.foundation.files import atomic_write, check_target
     from segkd.recipe.compression import source_of
 
+    if json_file is not None:
+        check_target(json_file)
     teacher, overrides = teacher_and_values("inspect", arguments, teacher_file)
     loaded = recipes.load(source_of(teacher), overrides, "distill", method_file=method_file, own_teacher=teacher_file)
     with terminal.Live("preparing: loading torch"):
         from segkd import runs
-        from segkd.foundation.files import atomic_write
         from segkd.models.own import OwnNetwork
         from segkd.runs.inspect import inspect as look
 

@@ -267,16 +267,17 @@ def read_text(path: Path) -> str:
         RecipeError: it cannot be read, is larger than a recipe may be, or is no text.
     """
     name = shown_path(path)
+    other = "" if path.suffix in (".yaml", ".yml") else "; a recipe is a text, and names weights as teacher.weights"
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise RecipeError(f"{name}:1: larger than {MAX_BYTES} bytes")
+            raise RecipeError(f"{name}:1: larger than {MAX_BYTES} bytes{other}")
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{name}: cannot read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise RecipeError(f"{name}:{line}: not UTF-8 text") from error
+        raise RecipeError(f"{name}:{line}: not UTF-8 text{other}") from error
 
 
 def _read_file(path: Path) -> tuple[Node, list[str]]:

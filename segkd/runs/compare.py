@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -104,7 +105,10 @@ def results(cells: Sequence[Cell], flags: Flags) -> list[Result]:
         try:
             summary = finished(cell.folder, cell.resolved, options)
         except UsageError as error:
-            raise UsageError(str(error).replace("another run.dir", "another folder: --out DIR")) from error
+            said = re.sub(
+                r"; to (train it on|make its student again) with (another [^:]*):.*", r"; asked for with \2", str(error)
+            )
+            raise UsageError(f"{said.partition('; name ')[0]}; name another folder: --out DIR") from error
         found.append(Result(cell, summary, "" if summary else "not run yet", looks=_looks(cell.folder)))
     return found
 

@@ -263,6 +263,8 @@ def _calibration(source: Path, student: LoadedStudent, choices: Choices) -> list
         drawn = np.random.default_rng(1).standard_normal((CALIBRATION, 192, 256, student.channels))
         pixels = (drawn * student.std + student.mean) * BYTES
         return [prepared(student, image, choices.normalises) for image in pixels.clip(0, 255).astype(np.uint8)]
+    if not Path(named).is_dir():
+        raise UsageError(f"--calibration {named}: neither generator, pictures or noise, nor a folder of photos")
     photos = islice(_photos(Path(named), student), 4 * CALIBRATION)
     return [prepared(student, sample.image, choices.normalises) for sample in photos]
 

@@ -201,6 +201,7 @@ def test_the_gate_of_8_bits_asks_where_the_student_is_sure(chooses: bool) -> Non
         ("nan", 3, "not finite: "), ("classes", 3, "classes"), ("gone", 3, "no model.safetensors"),
         ("set", 3, "camvid is read from a folder"), ("photos", 3, "no such folder"),
         ("occupied", 5, "holds mine.txt, which no export has made"), ("calibration", 2, "is for --int8"), ("int8", 2, "is for ONNX"),
+        ("kind", 2, "--calibration genrator: neither generator"), ("split", 2, "--split: name the set with --data"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exported(
@@ -224,7 +225,10 @@ def test_what_cannot_be_exported(
     elif spoil in ("set", "photos"):
         flags = ["--data", "camvid"] if spoil == "set" else ["--images", str(tmp_path / "none")]
     else:
-        flags = ["--calibration", "noise"] if spoil == "calibration" else ["--format", "pt2", "--int8"]
+        flags = {
+            "calibration": ["--calibration", "noise"], "int8": ["--format", "pt2", "--int8"], "split": ["--split", "val"],
+            "kind": ["--int8", "--calibration", "genrator"],
+        }[spoil]  # fmt: skip
     assert main(["export", str(student), "--out", str(out), *flags]) == code
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and line in told[0]

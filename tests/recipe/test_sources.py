@@ -108,6 +108,11 @@ def test_not_text(here: Path, methods: dict[str, Terms]) -> None:
     (here / "a.yaml").write_bytes(b"a: 1\nb: \xff\xfe\n")
     with pytest.raises(RecipeError, match=r"a\.yaml:2: not UTF-8 text"):
         load("a.yaml", methods=methods)
+    (here / "a.pt").write_bytes(b"PK\x03\x04\xff")
+    with pytest.raises(
+        RecipeError, match=r"a\.pt:1: not UTF-8 text; a recipe is a text, and names weights as teacher\.weights$"
+    ):
+        load("a.pt", methods=methods)
 
 
 def test_a_byte_order_mark_is_no_key(here: Path, distill: dict[str, Any], methods: dict[str, Terms]) -> None:

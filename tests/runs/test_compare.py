@@ -43,6 +43,10 @@ def test_what_others_run_is_left_to_them_and_what_is_done_is_kept(tmp_path, monk
     assert [look["step"] for look in own.looks] == [1]
     again, _ = played(tmp_path, "dfad")
     assert begun[2:] == ["noise"] and all(result.summary for result in again) and again[0].summary == own.summary
+    with pytest.raises(
+        compare.UsageError, match=r"1 steps; asked for with another run.steps; name another folder: --out DIR$"
+    ):
+        compare.results(cells(["quickstart"], Asked(("dfad",), steps=2, values=tuple(BLIND)), tmp_path)[0], FLAGS)
     with pytest.raises(compare.UsageError, match=r"another recipe .run.batch.; name another folder: --out DIR"):
         compare.results(
             [
@@ -81,8 +85,11 @@ def test_a_missing_set_leaves_out_what_trains_on_it(tmp_path):
 def test_flags_that_go_together(tmp_path, capsys):
     assert main(["compare", "quickstart", "--steps", "1", "--budget", "5m"]) == 2
     assert main(["compare", "run.steps=3"]) == 2
+    assert main(["compare", "quickstart", "--out", f"{__file__}/below"]) == 5
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and "give one of them" in told[0] and "names no recipe" in told[1]
+    assert (
+        len(told) == 3 and "give one of them" in told[0] and "names no recipe" in told[1] and "is no folder" in told[2]
+    )
 
 
 @pytest.mark.slow

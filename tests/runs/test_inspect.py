@@ -288,6 +288,11 @@ def test_the_command_tells_it_with_its_cost_and_writes_json(tiny, tmp_path, caps
     assert not (tmp_path / "run").exists()
 
 
+def test_a_report_that_cannot_be_written_is_told_before_the_look(tmp_path, capsys) -> None:
+    assert main(["inspect", "quickstart", "--quick", "--json", str(tmp_path / "none/report.json")]) == 2
+    assert "no folder" in capsys.readouterr().err
+
+
 def test_a_red_one_is_exit_code_3(tmp_path, capsys) -> None:
     code = main(["inspect", "quickstart", f"teacher.weights={tmp_path / 'none.safetensors'}", "--quick"])
     out = capsys.readouterr().out
