@@ -80,6 +80,8 @@ def teacher_and_values(
     Raises:
         UsageError: no teacher is named.
     """
+    if arguments and arguments[0].endswith(".py") and os.path.isfile(arguments[0]):
+        raise UsageError(f"{arguments[0]}: code, and no weights: --teacher-file {arguments[0]}:FUNCTION runs it")
     if arguments and ("=" not in arguments[0] or os.path.exists(arguments[0])):
         return arguments[0], arguments[1:]
     if teacher_file is None:

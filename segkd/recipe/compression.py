@@ -194,7 +194,7 @@ def student_of(named: str) -> dict[str, str | None]:
         UsageError: there is no such network, or it is no student.
     """
     name, _, encoder = named.partition(":")
-    if wrong := networks.unknown_architecture(name):
+    if wrong := networks.unknown_architecture(name, student=True):
         raise UsageError(f"--student {named}: {wrong}")
     arch = next((known for known in networks.architectures() if known.lower() == name.lower()), name)
     if arch in networks.only_teachers():

@@ -21,12 +21,16 @@ _ALIASES = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "tim
 """Former names of smp for encoders of timm: it takes them as `tu-` names."""
 
 
-def unknown_architecture(name: str) -> str | None:
-    """What is wrong with the name of an architecture, in whose letters case does not count; None: nothing."""
+def unknown_architecture(name: str, student: bool = False) -> str | None:
+    """What is wrong with the name of an architecture, in whose letters case does not count; None: nothing.
+
+    For a `student` those that can only be teachers are not among the names that are known.
+    """
     known = architectures()
     if not known or name.lower() in (other.lower() for other in known):
         return None
-    return f"unknown architecture {shown(name)}{suggestion(name, known)}"
+    named = [other for other in known if not (student and other in only_teachers())]
+    return f"unknown architecture {shown(name)}{suggestion(name, named)}"
 
 
 def unknown_encoder(name: str) -> str | None:

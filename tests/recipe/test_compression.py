@@ -40,6 +40,7 @@ def test_students_are_named_as_smp_names_them() -> None:
 def test_what_is_no_student(name, line) -> None:
     with pytest.raises(UsageError, match="^--student ") as raised:
         student_of(name)
+    assert "exported" not in str(raised.value), "no student, and not among those that are offered"
     assert line in str(raised.value)
 
 

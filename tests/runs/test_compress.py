@@ -185,6 +185,14 @@ def test_a_damaged_photo_is_named_before_anything_is_trained(checkpoint: Path, t
     assert "photos/bad.jpg: " in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("verb", [["inspect"], ["compress", "--out", "out"]])
+def test_code_in_the_place_of_weights_is_called_so(tmp_path: Path, monkeypatch, capsys, verb) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(PLAIN)
+    assert main([*verb, "my.py", *TEACHER]) == 2
+    assert "my.py: code, and no weights: --teacher-file my.py:FUNCTION" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_failed_gate_leaves_the_run_and_is_tried_again(
     done: Path, checkpoint: Path, tmp_path: Path, monkeypatch, capsys
