@@ -71,6 +71,8 @@ def told(out: Path, report: dict[str, Any]) -> list[str]:
     rows += [row(f"{who}, PyTorch", report[who]) for who in ("teacher", "student") if who in report]
     rows += [row(name, found | {"megabytes": found["bytes"] / 1e6}) for name, found in report["files"].items()]
     beside = [f"{name}: {what}" for name, what in report["examples"].items()]
+    if "teacher_left_out" in report:
+        beside.insert(0, f"teacher left out: {report['teacher_left_out']}")
     where = f"{report['machine']}, {report['threads']} threads"
     return [
         *aligned(without_empty_columns(rows), texts=1),

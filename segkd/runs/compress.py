@@ -220,7 +220,7 @@ class Compression:
             return known
         sweep(folder)
         try:
-            return export(self.out / RUN, folder, choices)
+            return export(self.out / RUN, folder, choices, self.options.trust_pickle, self.options.teacher)
         except NumbersError as error:
             raise NumbersError(f"{error}, and the student is in {self.out / RUN}") from error
 

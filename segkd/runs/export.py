@@ -29,6 +29,7 @@ from segkd.foundation.errors import NumbersError, StorageError, TeacherError, Us
 from segkd.foundation.files import atomic_write, make_folder, remove, sha256
 from segkd.foundation.rng import seed_for
 from segkd.machine.device import machine
+from segkd.models.own import OwnNetwork
 from segkd.runs.evaluate import evaluate
 from segkd.runs.trained import load_model, of_student
 from segkd.synthesis.bank import Replay
@@ -65,8 +66,12 @@ class Choices:
     measured: tuple[str, str | None, str] | None = None
 
 
-def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
+def export(
+    source: str | Path, out: Path, choices: Choices, trust_pickle: bool = False, own: OwnNetwork | None = None
+) -> dict[str, Any]:
     """Write a student into `out`, and return what trying it has shown, which `export.json` holds, too.
+
+    `trust_pickle` and `own` are for the teacher of a run, whose time stands beside the student's; see `load_model`.
 
     Raises:
         TeacherError: there is no student, or it is damaged.
@@ -104,8 +109,7 @@ def export(source: str | Path, out: Path, choices: Choices) -> dict[str, Any]:
     }
     report |= {"files": {name: _tried(name, content, student, choices, photos) for name, content in files.items()}}
     report["student"] = {"milliseconds": milliseconds(_of(deployed), _example(student, choices.normalises)), **miou}
-    if (teacher := _teacher(source)) is not None:
-        report["teacher"] = {"milliseconds": milliseconds(_of(teacher), _example(student, False))}
+    report |= _teacher(source, student, trust_pickle, own)
     report["examples"] = _write_examples(out, student, choices)
     atomic_write(out / REPORT, json.dumps(report, indent=2) + "\n")
     for name, found in report["files"].items():
@@ -288,12 +292,17 @@ def _generated(run: Path, student: LoadedStudent, normalises: bool) -> list[np.n
     return [(denormalised(student, x) if normalises else x).contiguous().numpy() for x in drawn]
 
 
-def _teacher(source: str | Path) -> nn.Module | None:
-    """That of a run, where it is still at hand."""
+def _teacher(
+    source: str | Path, student: LoadedStudent, trust_pickle: bool, own: OwnNetwork | None
+) -> dict[str, dict[str, float] | str]:
+    """What an image takes the teacher of a run, or why that is not known; nothing where there is none."""
+    if not (Path(source) / "student").is_dir():
+        return {}
     try:
-        return load_model(source, "teacher").network.eval()
-    except (TeacherError, UsageError, StorageError):
-        return None
+        teacher = load_model(source, "teacher", trust_pickle=trust_pickle, own=own).network.eval()
+    except (TeacherError, UsageError, StorageError) as error:
+        return {"teacher_left_out": str(error)}
+    return {"teacher": {"milliseconds": milliseconds(_of(teacher), _example(student, False))}}
 
 
 def _write_examples(out: Path, student: LoadedStudent, choices: Choices) -> dict[str, str]:

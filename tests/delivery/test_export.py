@@ -114,10 +114,12 @@ def test_the_examples_run_from_anywhere_without_segkd(out: Path, segnet: Path, t
 
 
 @pytest.mark.slow
-def test_a_student_without_argmax_and_grey_and_as_a_program(tmp_path: Path) -> None:
+def test_a_student_without_argmax_and_grey_and_as_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(2)
     grey = saved(tmp_path / "student", SegNet(len(NAMES), 2, in_channels=1), 32, channels=1)
-    assert main(["export", str(grey), "--out", str(tmp_path / "pt2"), "--format", "pt2"]) == 0
+    assert grey.parent == tmp_path, "as in a run's folder, whose teacher is not to be found"
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "pt2"), "--format", "pt2"]) == 0
+    assert f"teacher left out: {tmp_path}" in capsys.readouterr().out
     report = json.loads((tmp_path / "pt2/export.json").read_text())
     assert report["files"]["model.pt2"]["largest_difference"] < 1e-3 and report["opset"] is None
     program = torch.export.load(tmp_path / "pt2/model.pt2").module()
