@@ -268,3 +268,18 @@ def build():
         network[2].weight *= 20
     return network
 """
+
+
+def test_photos_are_refused_where_the_teacher_takes_other_images(tmp_path: Path, capsys) -> None:
+    layers = "nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(), nn.Conv2d(8, 3, 1)"
+    trained = f"torch.manual_seed(0)\n    net = nn.Sequential({layers})\n    net(torch.rand(8, 4, 4, 6).repeat_interleave(16, 2).repeat_interleave(16, 3))\n    return net"
+    (tmp_path / "my.py").write_text(f"import torch\nfrom torch import nn\ndef build():\n    {trained}\n")
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos/a.png"), np.zeros((64, 96, 3), np.uint8))
+    teacher = ("teacher.classes=[a, b, c]", "teacher.mean=[0, 0, 0, 0]", "teacher.std=[1, 1, 1, 1]")
+    more = ("--teacher-file", str(tmp_path / "my.py"), "--student", "segnet", "--images", str(tmp_path / "photos"))
+    assert main(["compress", *teacher, *LITTLE, *STEPS, *more, "--quiet", "--out", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "photos: the teacher takes images of 4 channels: leave it out" in line and not (tmp_path / "out/run").exists()
+    )
