@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 from segkd.foundation import rooms
 from segkd.foundation.errors import UsageError
@@ -16,12 +16,21 @@ from segkd.foundation.errors import UsageError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@add_completion_class
+class Bash(BashComplete):
+    """click's own, but that no space comes behind a key, whose value is typed next."""
+
+    source_template = BashComplete.source_template.replace(
+        "COMPREPLY+=($value)", "COMPREPLY+=($value)\n            [[ $value == *= ]] && compopt -o nospace"
+    )
+
+
 def _recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of shipped recipes that begin so, for the shell, and its files."""
     from segkd.recipe import shipped
 
     names = [CompletionItem(name) for name in shipped() if name.startswith(incomplete)]
-    return [*names, CompletionItem(incomplete, type="file")]
+    return [CompletionItem(incomplete, type="file"), *names]  # bash drops what came before a file
 
 
 def _values(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
