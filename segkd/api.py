@@ -20,6 +20,7 @@ from segkd.foundation import terminal
 from segkd.foundation.errors import ArgumentError, SegkdError
 from segkd.foundation.files import check_target
 from segkd.foundation.resize import Size
+from segkd.machine.ambient import as_new
 from segkd.models.own import OwnNetwork
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, load
 from segkd.recipe.compression import Asked
@@ -42,6 +43,7 @@ Network = str | Path | LoadedStudent
 Kinds = TypeVar("Kinds", bound=Recipe)
 
 
+@as_new()
 def distill(
     recipe: Source,
     overrides: Overrides = (),
@@ -80,6 +82,7 @@ def distill(
     return _reported(loaded, runs.distill(loaded, replace(options, method_file=own, teacher=brought)))
 
 
+@as_new()
 def teach(
     recipe: Source,
     overrides: Overrides = (),
@@ -109,6 +112,7 @@ def _write_pages(run: Path, compression: Path | None = None) -> None:
                 terminal.say(line)
 
 
+@as_new()
 def compress(
     teacher: str | Path | None,
     values: Sequence[str] = (),
@@ -160,6 +164,7 @@ def compress(
             _write_pages(folder / RUN, folder)
 
 
+@as_new()
 def evaluate(
     model: Network,
     overrides: Overrides = (),
@@ -225,6 +230,7 @@ def evaluate(
     return scores
 
 
+@as_new()
 def visualize(
     model: Network,
     images: str | Path | Iterable[str | Path],
@@ -302,7 +308,7 @@ def _recipe(
 
 
 def _check_overrides(overrides: object) -> None:
-    if not isinstance(overrides, (str, Sequence, Mapping)):
+    if not isinstance(overrides, (str, Sequence, Mapping)) or isinstance(overrides, bytes):
         raise ArgumentError(f'overrides: expected ["key.sub=value", ...] or a dict, got {_named(overrides)}')
 
 

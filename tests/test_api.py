@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,35 @@ def test_what_a_callback_raises_ends_the_run_which_goes_on(recipe, tmp_path) -> 
     assert [state.step for state in told] == [2, 3]
 
 
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "device": lambda: torch.device("meta"),
+}
+
+
+def test_a_run_is_the_same_in_whatever_block_it_is_called_and_leaves_torch_as_it_was(recipe, tmp_path) -> None:
+    recipe["run"] |= {"steps": 1, "precision": "fp32"}
+    students, threads = [], torch.get_num_threads()
+    for name, mode in ({"none": nullcontext} | MODES | {"float64": nullcontext}).items():
+        torch.manual_seed(3)
+        before = torch.get_rng_state()
+        torch.set_default_dtype(torch.float64 if name == "float64" else torch.float32)
+        try:
+            with mode():
+                recipe["run"] |= {"dir": tmp_path / name, "threads": threads + 1}
+                distill(recipe, quiet=True)
+                assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), before)
+                mask = load_student(tmp_path / name).predict(np.zeros((32, 32, 3), np.uint8))
+                assert mask.shape == (32, 32)
+            assert torch.get_default_dtype() == (torch.float64 if name == "float64" else torch.float32)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        students.append((tmp_path / name / "student/model.safetensors").read_bytes())
+    assert len(set(students)) == 1
+
+
 def test_teaching_tells_each_step_too(tiny, tmp_path) -> None:
     told: list[Progress] = []
     options = {"channels": [16, 24, 32, 48], "stem_width": 8, "decoder_channels": 32}
@@ -152,6 +182,7 @@ WRONG = {
     "distill a typo": lambda s: distill("quickstrat"),
     "distill a taught one": lambda s: distill("teachers/scenes"),
     "overrides None": lambda s: distill("quickstart", None),
+    "overrides bytes": lambda s: distill("quickstart", b"run.steps=3"),
     "overrides a number": lambda s: distill("quickstart", 3),
     "overrides odd": lambda s: distill("quickstart", "steps"),
     "resume odd": lambda s: distill(

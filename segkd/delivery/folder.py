@@ -24,6 +24,7 @@ from segkd.foundation.errors import ArgumentError, NumbersError, StorageError, T
 from segkd.foundation.files import atomic_write, fsync_files, fsync_folder, write_failure
 from segkd.foundation.resize import LARGEST_SIDE, PROTOCOL_SIDE, Size, reduced, side_of
 from segkd.foundation.rng import check_idle
+from segkd.machine.ambient import as_new
 from segkd.machine.memory import out_of_memory
 from segkd.models.adapters import Adapter
 from segkd.models.building import at_most, fitting_mb, is_local, unknown_arguments
@@ -226,6 +227,7 @@ def student_folder(folder: Path) -> Path:
     return next((inner for inner in (folder / "student", folder / "model") if os.path.isdir(inner)), folder)
 
 
+@as_new()
 def load_student(folder: str | Path) -> LoadedStudent:
     """The network of a student folder (or of a run folder that holds `student/` or `model/`), ready for `predict`.
 

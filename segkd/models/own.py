@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from segkd.foundation import terminal
 from segkd.foundation.errors import SegkdError, TeacherError, one_line
+from segkd.machine.ambient import kept_apart
 from segkd.machine.memory import out_of_memory
 from segkd.machine.own_code import CodeFile
 from segkd.models.weights import load_weights
@@ -94,7 +95,8 @@ class OwnNetwork:
         """
         printed = io.StringIO()
         try:
-            with _kept_apart(), self.blamed(), contextlib.redirect_stdout(printed):
+            with kept_apart(), self.blamed(), contextlib.redirect_stdout(printed):
+                torch.manual_seed(0)
                 made = self.make()
         except (Exception, SystemExit) as error:
             if isinstance(error, SegkdError) or out_of_memory(error):
@@ -139,15 +141,3 @@ def _found_beside(path: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(folder)
-
-
-@contextlib.contextmanager
-def _kept_apart() -> Iterator[None]:
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    try:
-        with torch.random.fork_rng(), torch.enable_grad():
-            torch.manual_seed(0)
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_num_threads(threads)

@@ -25,6 +25,7 @@ from segkd.foundation.files import RunLock, atomic_write, make_folder, remove, s
 from segkd.foundation.resize import side_of
 from segkd.foundation.rng import alone
 from segkd.machine import ranks
+from segkd.machine.ambient import kept_apart
 from segkd.machine.device import machine
 from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, filled, with_values
@@ -95,7 +96,7 @@ class Run(ABC, Generic[AnyRecipe]):
             check_board()
         self.announce()
         audit.install()
-        with alone():
+        with alone(), kept_apart():
             place = place_of(self.recipe, self.folder)
             with ranks.process_group(place.device):
                 self.place = replace(place, bf16=ranks.broadcast(place.bf16))
