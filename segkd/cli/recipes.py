@@ -113,7 +113,8 @@ def checked(
     recipe = None
     try:
         if not overrides:
-            others = alternatives(presets(name, own=not is_shipped(find(name))), presets(name))
+            own = presets(name, own=not is_shipped(find(name)))
+            others = alternatives([one for one in own if one.partition(".")[0] in methods], presets(name))
         recipe = load(name, overrides, method_file=method_file, own_teacher=own_teacher, fetch=False)
     except RecipeError as error:
         errors += error.errors

@@ -25,6 +25,7 @@ from segkd.recipe.precedence import (
     resolved,
     with_weights_of_terms,
     with_whole_lists,
+    without_effect,
     without_foreign_names,
 )
 from segkd.recipe.sources import Overrides, find, read_chain, read_overrides, scalar, shown_path, tell
@@ -105,7 +106,7 @@ def read(
         layers, notes, wrong = with_new_names(with_weights_of_terms(layers), chosen, known)
         errors += wrong
         layers, lines = without_foreign_names(layers, chosen, known)
-        notes += lines + held_back(layers, chosen)
+        notes += lines + held_back(layers, chosen) + without_effect(layers, chosen)
     tree = resolved(layers[:-1], layers[-1], chosen.presets)
 
     kind, wrong = _kind(tree, kind, path)
@@ -119,9 +120,14 @@ def read(
     if method_file is not None and chosen.method != method_file.stem:
         other = f"the recipe's method is {chosen.method}" if chosen.method else "the recipe has no method"
         errors.append(f"{shown_path(method_file)}: {other}; choose method={method_file.stem}, or leave the file out")
+    unchosen = False
     if kind == "distill":
-        errors += _preset_errors(files, known) + _method_errors(tree, files, known, further)
-    recipe, wrong = _typed(tree, _MODELS[kind])
+        choosing, others = _choice_errors(tree, files, known), _method_errors(tree, known, further)
+        errors += _preset_errors(files, known) + choosing + others
+        unchosen = bool(choosing)
+    recipe, wrong = _typed(tree, _MODELS[kind], unchosen)
+    if not unchosen and any(line.endswith(": missing") for line in wrong):
+        errors += _no_variant(tree, files)
     errors += wrong
     if errors or recipe is None:
         errors = list(dict.fromkeys(errors))
@@ -255,10 +261,13 @@ def _preset_errors(files: Sequence[Layer], known: Mapping[str, Terms]) -> list[s
     ]
 
 
-def _method_errors(
-    tree: Node, files: Sequence[Layer], known: Mapping[str, Terms], further: Mapping[str, Further]
-) -> list[str]:
-    """Unknown methods, variants, terms and options: what the types cannot know."""
+def _variants(method: str, files: Sequence[Layer]) -> list[str]:
+    names = dict.fromkeys(name for file in files for name in file.presets)
+    return [name.partition(".")[2] for name in names if name.startswith(f"{method}.")]
+
+
+def _choice_errors(tree: Node, files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:
+    """Unknown methods and variants, whose presets are missed then, too."""
     method, variant = scalar(tree, "method"), scalar(tree, "variant")
     if method is None:
         return []  # missing, or no text: the types say so
@@ -266,12 +275,25 @@ def _method_errors(
         own = "" if nearest(method, known) else "; one of your own: segkd distill --method-file FILE.py"
         message = f"unknown method {shown(method)}{suggestion(method, known)}{own}"
         return [error_line(tree, ("method",), message)]
+    variants = dict.fromkeys((*_VARIANTS, *_variants(method, files)))
+    if variant is None or variant in variants:
+        return []
+    return [error_line(tree, ("variant",), f"unknown variant {shown(variant)}{suggestion(variant, variants)}")]
+
+
+def _no_variant(tree: Node, files: Sequence[Layer]) -> list[str]:
+    """Why keys may be missing: no variant is chosen, and the presets of the method are of variants."""
+    method = scalar(tree, "method")
+    variants = _variants(method, files) if method and scalar(tree, "variant") is None else []
+    return [error_line(tree, ("variant",), f"none is chosen; {method} has {', '.join(variants)}")] if variants else []
+
+
+def _method_errors(tree: Node, known: Mapping[str, Terms], further: Mapping[str, Further]) -> list[str]:
+    """Unknown terms and options: what the types cannot know."""
+    method = scalar(tree, "method")
+    if method not in known:
+        return []
     errors: list[str] = []
-    presets = dict.fromkeys(name for file in files for name in file.presets)
-    variants = [*_VARIANTS, *(name.partition(".")[2] for name in presets if name.startswith(f"{method}."))]
-    if variant is not None and variant not in variants:
-        message = f"unknown variant {shown(variant)}{suggestion(variant, dict.fromkeys(variants))}"
-        errors.append(error_line(tree, ("variant",), message))
     errors += _name_errors(tree, ("weights",), known[method].names, f"term of {method}")
     errors += _option_errors(tree, ("options",), known[method].options, f"option of {method}")
     errors += _name_errors(tree, ("terms",), further, "further term")
@@ -311,7 +333,7 @@ def _first(mistakes: Iterable[Any]) -> list[Any]:
 
 
 def _typed(
-    tree: Node, model: type[DistillRecipe] | type[TeachRecipe]
+    tree: Node, model: type[DistillRecipe] | type[TeachRecipe], unchosen: bool = False
 ) -> tuple[DistillRecipe | TeachRecipe | None, list[str]]:
     try:
         return model.model_validate(plain(tree)), []
@@ -321,6 +343,7 @@ def _typed(
         return None, [
             error_line(tree, path, own.get(path, message) if message == "missing" else message)
             for path, message in found
+            if not (unchosen and message == "missing")  # a preset may have said it
         ]
 
 

@@ -73,6 +73,7 @@ def layer_of(tree: Node) -> tuple[Layer, list[str]]:
             f"{presets.where}: presets: expected a mapping from METHOD or METHOD.VARIANT to keys"
         ]
     good = {name: node for name, node in presets.value.items() if isinstance(node.value, dict)}
+    taken = ("method", "variant", "extends", "presets")
     bad = [
         f"{node.where}: {key_name(('presets', name))}: expected a mapping, got {shown(plain(node))}"
         for name, node in presets.value.items()
@@ -81,10 +82,10 @@ def layer_of(tree: Node) -> tuple[Layer, list[str]]:
     bad += [
         f"{node.value[key].where}: {key_name(('presets', name, key))}: a preset cannot choose this"
         for name, node in good.items()
-        for key in ("method", "variant", "extends", "presets")
+        for key in taken
         if isinstance(node.value, dict) and key in node.value
     ]
-    return Layer(blocks, {name: _said_by(node, name) for name, node in good.items()}), bad
+    return Layer(blocks, {name: _said_by(_without(node, taken), name) for name, node in good.items()}), bad
 
 
 def choice(layers: Sequence[Layer]) -> Choice:
@@ -186,6 +187,14 @@ def held_back(layers: Sequence[Layer], chosen: Choice) -> list[str]:
     return lines
 
 
+def without_effect(layers: Sequence[Layer], chosen: Choice) -> list[str]:
+    """A line for a variant of the command line that no preset is for, beside the values that it leaves as they are."""
+    variant = layers[-1].value(("variant",))
+    if not chosen.variant or variant is None or any(chosen.name in layer.presets for layer in layers):
+        return []
+    return [f"{variant.where}: variant: {chosen.variant} changes nothing, since there is no preset {chosen.name}"]
+
+
 def _nearest(layers: Sequence[Layer], key: str) -> tuple[str | None, int]:
     """The text of a key in the nearest layer that has it (None: it is no text), and the number of that layer."""
     for number in reversed(range(len(layers))):
@@ -215,6 +224,11 @@ def _leaves(tree: Node | None, key: Key = ()) -> Iterator[tuple[Key, Node]]:
         return
     for part, node in tree.value.items():
         yield from _leaves(node, (*key, part))
+
+
+def _without(node: Node, keys: Sequence[str]) -> Node:
+    assert isinstance(node.value, dict)
+    return Node({key: child for key, child in node.value.items() if key not in keys}, node.where, node.preset)
 
 
 def _said_by(node: Node, preset: str) -> Node:

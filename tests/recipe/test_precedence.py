@@ -224,3 +224,36 @@ def test_a_length_in_steps_takes_back_one_in_time_and_the_other_way_round(write:
     base = write(distill, "base.yaml")
     recipe = load(write(f"extends: {base.name}\nrun: {{{above}}}\n", "own.yaml"), given, methods=methods)
     assert (recipe.run.steps, recipe.run.budget) == length
+
+
+@pytest.mark.parametrize(
+    ("more", "values", "wanted"),
+    [
+        ("presets: {ddda: {weights: {kd: 1.0}}}\n", [], ["recipe.yaml:10: presets.ddda: unknown method, did you mean 'ddad'?"]),
+        ("", ["variant=fast"], ['command line: variant: unknown variant "fast"']),
+        ("", ["method=ddda"], ['command line: method: unknown method "ddda", did you mean \'ddad\'?']),
+        ("", ["variant=null"], ["command line: variant: none is chosen; ddad has paper, segkd, pictures", "recipe.yaml:7: synth.kind: missing"]),
+        ("presets: {ddad.segkd: {extends: quickstart}}\n", [], ["recipe.yaml:10: presets.ddad.segkd.extends: a preset cannot"]),
+        ("presets: {ddad.segkd: {method: dfad}}\n", [], ["recipe.yaml:10: presets.ddad.segkd.method: a preset cannot"]),
+    ],
+)  # fmt: skip
+def test_a_choice_that_misses_its_preset_is_the_only_mistake_told(write: Write, capsys, more, values, wanted) -> None:
+    from segkd.cli.main import main
+
+    write(OWN + more)
+    assert main(["recipes", "validate", "recipe.yaml", *values]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(wanted) and all(one.startswith(want) for one, want in zip(told, wanted, strict=True)), told
+
+
+def test_a_variant_of_the_command_line_that_changes_nothing_is_told(write: Write) -> None:
+    path = write(OWN)
+    for values in (["variant=paper"], ["method=dfad", "variant=null"], ["method=dfad"]):
+        assert not any("changes nothing" in note for note in read(path, values).notes)
+    for values, name in (
+        (["method=dfad", "variant=segkd"], "dfad.segkd"),
+        (["method=kd", "variant=paper"], "kd.paper"),
+    ):
+        variant = name.partition(".")[2]
+        line = f"command line: variant: {variant} changes nothing, since there is no preset {name}"
+        assert line in read(path, values).notes
