@@ -143,11 +143,11 @@ def _check_method(recipe: DistillRecipe, method: Method) -> None:
     if game.overlap and not synth.replay:
         raise RecipeError(["game.overlap: there is no bank to learn from beside the generator; set synth.replay"])
     if synth.refine and not (game.keep_moves and method.terms("pixels")):
-        lacks = (
-            f"{recipe.method} has no term for it with weight"
-            if game.keep_moves
-            else "nothing is kept; set game.keep_moves"
-        )
+        lacks = "nothing is kept; set game.keep_moves"
+        if game.keep_moves:
+            lacks = f"{recipe.method} has no term for it"
+            if method.pixels:
+                lacks = f"none of its terms has weight; set one of weights.{', '.join(method.pixels)}"
         raise RecipeError([f"synth.refine: images are refined as they are kept, but {lacks}; or set synth.refine=0"])
 
 

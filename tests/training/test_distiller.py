@@ -370,6 +370,11 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
         ("noise", ["synth.pictures=[]"], "synth.pictures: name one kind or more"),
         ("noise", ["synth.pictures=[street]"], "synth.pictures.0.: unknown value .street., did you mean 'streets'"),
         ("kd", ["weights.kd=0"], "no student term of kd has weight; set weights.kd=1"),
+        (
+            "ddad.segkd",
+            ["weights.bn=0", "weights.balance=0", "synth.refine=2"],
+            "none of its terms has weight; set one of weights.bn, balance, one_hot, tv; or ",
+        ),
         ("ddad.segkd", ["game.keep_moves=0", "synth.refine=2"], "synth.refine: .*nothing is kept; set game.keep_moves"),
         (
             "dfad",
