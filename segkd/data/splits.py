@@ -107,6 +107,11 @@ class Split:
         """What to say of files that do not belong to it."""
         if not self.parted:
             yield f"{self.root}: has no splits: '{self.split}' is all that is there"
+        if self._unread():
+            yield (
+                f"{self.root / f'{self.split}.txt'}: not read, since {self.images.folder} is a folder; it lists other images"
+                f' than lie there: in dataset.yaml list: "{SPLIT}.txt" would choose them'
+            )
         for files in (self.images, self.masks) if self.listing is None else ():
             if files.others and (files is self.images or files.pattern.endswith(ANY_KIND)):
                 yield f"{files.folder}: left out: {_some(files.others, files.folder)}"
@@ -125,6 +130,16 @@ class Split:
             there = f"there are the splits {', '.join(sorted(others))}"
             raise DataError(f"{listing}: no such list of images{folders}; {there}")
         return None
+
+    def _unread(self) -> bool:
+        """Whether a list of other images lies beside the folders of the split, which hold without it."""
+        listing = self.root / f"{self.split}.txt"
+        if self.flat or self.layout != Layout() or not listing.is_file():
+            return False
+        known = Known(self.images.of, self.root)
+        return _names_any(listing, known) and {known.find(said) for _, said in read_lines(listing)} != set(
+            self.images.of
+        )
 
     def _listed(self, listing: Path) -> dict[str, str]:
         """The names of a list's images, each with that of its mask: its own, or the one that stands beside it."""

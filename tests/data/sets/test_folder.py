@@ -71,6 +71,20 @@ def test_lists_of_stems(root: Path):
     assert Folder.splits(root) == ["train", "val"]
 
 
+def test_a_list_beside_the_folders_of_a_split_is_not_passed_over_in_silence(root: Path):
+    listing = root / "train.txt"
+    for text in ("a\nb\nc.d\n", "of these photos\n"):
+        listing.write_text(text)
+        assert not Folder(root, "train").notes and len(Folder(root, "train")) == 3
+    for text in ("a\n", "a\nb\nc.d\ne\n"):
+        listing.write_text(text)
+        [note] = Folder(root, "train").notes
+        assert note.startswith(f"{listing}: not read, since {root}/images/train is a folder; ")
+    (root / "dataset.yaml").write_text(NAMES + 'list: "{split}.txt"\n')
+    listing.write_text("a\n")
+    assert len(Folder(root, "train")) == 1 and not Folder(root, "train").notes
+
+
 @pytest.mark.parametrize(
     ("images", "masks", "target"),
     [("{split}/rgb", "{split}/labels", "train/rgb"), ("x/y-{split}", "m-{split}", "x/y-train"), ("rgb", "gt", "rgb")],
