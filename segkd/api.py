@@ -218,7 +218,7 @@ def evaluate(
     place = None if root is None else str(_path("root", root))
     inference = _inference(slide, scales, flip)
     if confusion is not None:
-        check_target(confusion)
+        check_target(_path("confusion", confusion), ".png")
     own = _own(teacher_file, who, against)
     scores = measure(
         _network(model, who, overrides, trust_pickle, own), data=data, root=place, split=split,

@@ -219,6 +219,8 @@ WRONG = {
     "device number": lambda s: evaluate(s, data="scenes", device=0),
     "evaluate progress": lambda s: evaluate(s, data="scenes", progress=1),
     "confusion": lambda s: evaluate(s, data="scenes", confusion="no/where/c.png"),
+    "confusion as JPEG": lambda s: evaluate(s, data="scenes", confusion="c.jpg"),
+    "confusion number": lambda s: evaluate(s, data="scenes", confusion=3),
     "kind": lambda s: visualize(s, s, "out", kind="masks"),
     "arrays": lambda s: visualize(s, np.zeros((8, 8, 3), np.uint8), "out"),
     "a list of arrays": lambda s: visualize(s, [np.zeros((8, 8, 3), np.uint8)], "out"),

@@ -49,9 +49,11 @@ def evaluate(
     """
     from segkd.foundation.files import atomic_write, check_target
 
-    for file in (json_file, csv_file, confusion):
-        if file is not None:
-            check_target(file)
+    files = [file for file in (json_file, csv_file, confusion) if file is not None]
+    for file in files:
+        check_target(file, ".png" if file is confusion else "")
+    if len({file.absolute() for file in files}) < len(files):
+        raise click.UsageError("--json, --csv and --confusion: name a file for each")
     with terminal.Live("loading torch and the network"):
         from segkd.evaluation.confusion import save_confusion
         from segkd.evaluation.inference import Inference

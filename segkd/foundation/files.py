@@ -173,14 +173,19 @@ def write_failure(path: Path, needed: int, error: Exception) -> str:
     return f"{path}: cannot write: {getattr(error, 'strerror', None) or error} ({needed} bytes needed, {free})"
 
 
-def check_target(path: str | Path) -> None:
-    """Raises UsageError if `path` is a folder, lies in none, or has a name that is too long: said before long work."""
+def check_target(path: str | Path, ending: str = "") -> None:
+    """Raises UsageError if `path` is a folder, lies in none, or has a name that is too long or ends otherwise.
+
+    It is said before long work.
+    """
     if not os.path.isdir(Path(path).absolute().parent):
         raise UsageError(f"{path}: no folder {Path(path).parent} to write to")
     if (length := len(os.fsencode(Path(path).name))) > 230:  # of 255 bytes: temporary files have longer names
         raise UsageError(f"{path}: a name of {length} bytes: at most 230")
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name a file in it")
+    if not str(path).lower().endswith(ending):
+        raise UsageError(f"{path}: what is written is a {ending[1:].upper()}: name a file that ends in {ending}")
 
 
 def refuse_irregular(path: Path) -> None:

@@ -61,6 +61,9 @@ class DeepInversion(DDAD):
             raise UsageError(
                 "game.keep_moves: images are inverted as they are kept, and none is; set game.keep_moves=1"
             )
+        if not self.terms("pixels"):
+            known = ", ".join(self.pixels)
+            raise UsageError(f"weights: no term that images follow has weight; set one of weights.{known}")
         o = self.options
         how = Descent(o["updates"], o["lr"], BETAS, o["half"], o["jitter"], o["flip"])
         return Pixels(self.labelled(source), how, *self.ends)

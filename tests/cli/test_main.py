@@ -131,7 +131,8 @@ def test_usage_errors_are_one_line_and_2(here: Path, capsys: pytest.CaptureFixtu
     ("flags", "words"),
     [(["--slide", "0x3"], "slide 0x3"), (["--slide", "9999x64"], "slide 9999x64"), (["--slide", "big"], "slide big"),
      (["--scales", "a,b"], "scales a,b"), (["--scales", "0,1"], "scales 0,1"), (["--confusion", "."], "is a folder"),
-     (["--confusion", "no/such/c.png"], "no folder no/such"), (["--json", "no/such/s.json"], "no folder no/such")],
+     (["--confusion", "no/such/c.png"], "no folder no/such"), (["--json", "no/such/s.json"], "no folder no/such"),
+     (["--confusion", "c.jpg"], "c.jpg: what is written is a PNG"), (["--json", "s", "--csv", "./s"], "name a file for each")],
 )  # fmt: skip
 def test_bad_values_are_told_before_a_network_is_looked_for(
     here: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str

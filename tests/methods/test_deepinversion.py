@@ -94,6 +94,13 @@ def test_what_cannot_be_is_one_line(tiny, overrides, error, line):
     assert line in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("method", ["zskd", "adi"])
+def test_images_that_follow_nothing_are_refused(tiny, method):
+    none = [f"weights.{name}=0" for name in ("ce", "bn", "tv", "l2", "compete")[: 1 if method == "zskd" else 5]]
+    with pytest.raises(UsageError, match=r"weights: no term that images follow has weight; set one of weights\.ce"):
+        tiny.game(method, *none)
+
+
 def test_statistics_that_a_teacher_lacks_are_told_before_the_first_step(tiny, monkeypatch):
     monkeypatch.setattr("segkd.models.taps.batchnorm_layers", lambda network: {})
     with pytest.raises(TeacherError, match="the teacher has no BatchNorm layer"):
