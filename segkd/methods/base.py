@@ -187,23 +187,30 @@ class Method(nn.Module):
         Raises:
             UsageError: the term returns anything else.
         """
-        term = getattr(self, name)
-        value = term(view)
+        value = getattr(self, name)(view)
         if not isinstance(value, Tensor) or value.shape or not value.is_floating_point():
-            code = getattr(term.forward if isinstance(term, nn.Module) else term, "__code__", None)
-            where = f"{code.co_filename}:{code.co_firstlineno}: " if code is not None else ""
-            what = (
-                f"a tensor {tuple(value.shape)}"
-                if isinstance(value, Tensor)
-                else f"an object of type {type(value).__name__}"
-            )
-            raise UsageError(
-                f"{where}term {name} returns {what}, and not one number: a tensor () of floats, such as a mean"
-            )
+            what = f"an object of type {type(value).__name__}"
+            if isinstance(value, Tensor):
+                what = f"a tensor {tuple(value.shape)} of {str(value.dtype)[6:]}"
+            wanted = "and not one number: a tensor () of floats, such as a mean"
+            raise UsageError(f"{self._place(name)}term {name} returns {what}, {wanted}")
         return value
+
+    def _place(self, name: str) -> str:
+        """Where a term is written, as the beginning of a line about it."""
+        term = getattr(self, name)
+        code = getattr(term.forward if isinstance(term, nn.Module) else term, "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}: " if code is not None else ""
 
     def loss(self, player: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of a player's terms, and each term's own value by name."""
         values = {name: self.value(name, view) for name in self.terms(player)}
         total = torch.stack([self.weight(name, step) * value for name, value in values.items()]).sum()
         return total, values
+
+    def check_taught(self, values: Mapping[str, Tensor]) -> None:
+        """Raises UsageError for a value from which no gradient comes back, and so teaches nothing; 0 may be one that waits."""
+        for name, value in values.items():
+            if not value.requires_grad and value != 0:
+                advice = "leave detach(), no_grad() and NumPy out of it"
+                raise UsageError(f"{self._place(name)}no gradient comes back from term {name}; {advice}")

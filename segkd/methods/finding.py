@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from segkd.foundation.errors import UsageError
+from segkd.machine.ambient import kept_apart
 from segkd.machine.own_code import CodeFile
 from segkd.methods.base import Method, Term
 
@@ -49,7 +50,9 @@ def method_class(name: str, own: MethodFile | None = None) -> type[Method]:
     """
     if own is None:
         return _last(importlib.import_module(f"segkd.methods.{name}"), Method)[0]
-    found = [kind for kind in _last(own.run(), Method) if kind.student]
+    with kept_apart():
+        module = own.run()
+    found = [kind for kind in _last(module, Method) if kind.student]
     if len(found) != 1:
         raise UsageError(
             f"{own.path}:1: holds {len(found)} subclasses of segkd.methods.base.Method that have student terms, not one"

@@ -182,6 +182,7 @@ class Distiller:
         before = Snapshot([network, self.method])
         studied = self.networks.study(lesson["x"], self.needs["student"], network, first=True)
         total, values = self.method.loss("student", self.networks.view({**lesson, **studied}, network), step)
+        self.method.check_taught(values)
         verdict, values = self.student.update(total, step, before), _values(values)
         self._record(step, index, "student", verdict.explained(values))
         return values

@@ -213,6 +213,7 @@ class TermsJudge:
         seen |= self.networks.study(batch.images, self.needs, self.student, first)
         view = self.networks.view({**batch.named(), **seen}, self.student)
         total, values = self.method.loss(self.terms, view, self.move.step)
+        self.method.check_taught(values)
         self.values = {name: value.detach() for name, value in values.items()}
         self.batch, self.logits = batch, seen["kept"]
         return total

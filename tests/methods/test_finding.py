@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import segkd
 from segkd.cli.main import main
+from segkd.methods.finding import MethodFile, method_class
 from segkd.recipe import method_terms
 from segkd.training import checkpoint
 from tests.conftest import Tiny, hash_of
@@ -112,14 +114,16 @@ WRONG = {
     "does not import": (("from segkd", "import nowhere\nfrom segkd"), "own.py:1: ModuleNotFoundError: No module named 'nowhere'"),
     "leaves": (("from segkd", "import sys\nsys.exit(0)\nfrom segkd"), "own.py:2: SystemExit: 0"),
     "no Python": (("class Own", "class Own("), "own.py:4: cannot read the method: "),
-    "no number": (("v.s.mean()", "v.s"), r"own.py:7: term more returns a tensor \(\d+, .*\), and not one number"),
+    "no number": (("v.s.mean()", "v.s"), r"own.py:7: term more returns a tensor \(\d+, .*\) of float32, and not one number"),
+    "no fraction": (("v.s.mean()", "v.s.argmax()"), "own.py:7: term more returns a tensor () of int64, and not one number"),
     "None": (("return v.s.mean()", "v.s.mean()"), "own.py:7: term more returns an object of type NoneType"),
     "raises": (("v.s.mean()", "v.s.mean() / 0 + [][1]"), "own.py:8: IndexError: list index out of range"),
     "no labels": (("v.s.mean()", "v.labels.float().mean()"), "own.py:8: a term looks at v.labels, and the source draws no maps of classes; set synth.kind=conditional"),
     "no average": (("v.s.mean()", "v.average(v.x).mean()"), "own.py:8: a term asks for v.average, and the student has no average"),
     "no latents": (("v.s.mean()", "v.z.mean()"), "own.py:8: AttributeError: a term looks at v.z, which this move does not"),
     "another option": (("v.s.mean()", "v.s.mean() * self.options['a']"), "own.py:8: Own: no option 'a' in its `options`"),
-    "no gradient": (("v.s.mean()", "v.t.mean()"), "own.py:4: RuntimeError: element 0 of tensors does not require grad"),
+    "no gradient": (("v.s.mean()", "v.t.mean()"), "own.py:7: no gradient comes back from term more; leave detach"),
+    "no gradient of one": (("v.s.mean()", "v.s.detach().abs().mean()"), "own.py:7: no gradient comes back from term more; leave detach"),
     "no function": (("def more", "def less"), "own.py:4: term more: the class has no function of that name"),
     "no weight": ((', "more": 1.0}', "}"), "own.py:4: term more: `weights` has no default for it"),
     "a name that is taken": (("more", "loss"), "own.py:4: term loss: every method has a loss already"),
@@ -138,7 +142,7 @@ def test_what_a_file_does_wrong_is_one_line(
 ) -> None:
     (before, after), line = WRONG[fault]
     (here / "own.py").write_text(OWN.replace(before, after))
-    weights = ["weights.kd=0"] if "gradient" in fault else []
+    weights = ["weights.kd=0"] if fault == "no gradient" else []
     values = ["method=own", "variant=null", "data=null", "synth.size=[32, 32]", "run.steps=1", "run.batch=2", "run.device=cpu",
               "synth.kind=noise", "synth.replay=0", "synth.augment=[]", "student.ema=0", "run.headline=last", "terms=null",
               "game.synth_moves=0", "game.keep_moves=0", "game.overlap=false", "run.dir=run"]  # fmt: skip
@@ -163,3 +167,14 @@ def test_a_file_that_is_not_the_recipes_method(here, tiny, capsys, name, values,
         (here / name).write_text(OWN)
     assert main(["distill", str(tiny.path), *values, "--method-file", name]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_what_a_file_changes_in_torch_is_put_back(here: Path) -> None:
+    changes = (
+        "import torch\ntorch.set_grad_enabled(False)\ntorch.manual_seed(0)\ntorch.set_default_dtype(torch.float64)\n"
+    )
+    (here / "own.py").write_text(changes + OWN)
+    before = torch.get_rng_state()
+    assert method_class("own", MethodFile.read(Path("own.py"))).__name__ == "Own"
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+    assert torch.equal(torch.get_rng_state(), before)
