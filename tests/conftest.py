@@ -40,7 +40,7 @@ presets:
   fastdfkd: {{terms: {{cwd: null}}, options: {{updates: 2}}}}
   dfss: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
   degan: {{terms: {{cwd: null}}, options: {{width: 4}}}}
-  mskd: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
+  mskd: {{terms: {{cwd: null}}}}
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
   rdskd: {{options: {{ahead: 0.0}}}}
 teacher: {{{NETWORK}, classes: camvid, weights: teacher.safetensors, recipe: teachers/tiny, mean: [0.5, 0.45, 0.4], std: [0.25, 0.25, 0.2]}}

@@ -23,9 +23,9 @@ class DeepInversion(DDAD):
 
     A `keep` move inverts one batch, first at half, then at full size, and puts it into the image bank; the student moves
     learn from the bank. Differs: the class is a map of classes, procedural or of smoothed noise; `one_hot` and `balance` may
-    stand in its place; losses are means over pixels and layers, so its weights are ours, and not tuned; 60 updates a batch on
-    a constant learning rate, where 3,000 are published (2,000 at half size, 1,000 at full, falling as a cosine): raise
-    `options.updates`. `synth.kind` says what images begin as: noise.
+    stand in its place; losses are means over pixels and layers, so its weights are ours, and not tuned; images begin as `synth.kind`
+    says, in the preset as procedural pictures, and are updated 20 times on a constant learning rate, where they begin as
+    noise and are updated 3,000 times as published (2,000 at half size, 1,000 at full, falling as a cosine).
 
     Options:
         first: weight of the first layer's BatchNorm distance among the others.

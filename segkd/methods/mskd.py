@@ -11,8 +11,8 @@ class MSKD(DDAD):
     The records are those of `segkd record` (`teacher.statistics`), or without a file the running statistics of BatchNorm
     layers, the case that every checkpoint carries.
     Differs: the published records are means and covariances of one layer's activations, and images are optimised from noise;
-    here they are means and variances of every normalisation layer, and a generator's images follow them, which
-    `synth.refine` then moves themselves.
+    here they are means and variances of every normalisation layer, and a generator follows them, in the preset one that
+    changes procedural pictures.
 
     Options:
         discrepancy: how student and teacher are compared.
