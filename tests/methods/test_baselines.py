@@ -74,15 +74,18 @@ def test_the_student_learns_on_a_generator_that_stands_still(tiny):
     before = tiny.hash(game.source.player.network)
     assert set(game.play(2)) == {"kd", "lr"} and tiny.hash(game.source.player.network) == before
     alone = tiny.game("rdskd", "options.ahead=0.5", *(f"weights.{name}=0" for name in RDSKD.source))
-    assert alone.method.moves(0) == ["student", "student"], "where nothing learns to make images, nobody waits"
+    assert alone.method.moves(0) == ["keep", "student", "student"], "where nothing learns to make images, nobody waits"
 
 
 def test_a_budget_and_its_forecast_know_of_two_stages(tiny):
     game, seen = tiny.game("rdskd", "options.ahead=0.5", f"run.steps={costs.TRIALS + 1}"), []
     costs.steps_for(1.0, lambda step: seen.append(game.method.moves(step)))
-    assert seen == [["source"]] * 2 + [["student", "student"]] * 2
+    assert seen == [["source"]] * 2 + [["keep", "student", "student"]] * 2
     plan = planned(tiny.recipe("rdskd", "options.ahead=0.5"), Options(quiet=True))
-    assert any(line.endswith("not counted; nor is a later stage, of each student update") for line in plan)
+    assert any(
+        line.endswith("not counted; nor is a later stage, of each batch for the image bank and student update")
+        for line in plan
+    )
     assert not any("stage" in line for line in planned(tiny.recipe("rdskd"), Options(quiet=True)))
 
 
@@ -104,7 +107,9 @@ def test_a_step_is_of_one_batch_of_latents(tiny):
 
 
 def test_half_of_a_batch_is_by_the_average(tiny):
-    game = tiny.game("mad", "run.batch=4", "synth.optimizer.lr=0.1")
+    game = tiny.game(
+        "mad", "run.batch=4", "synth.optimizer.lr=0.1", "synth.replay=0", "game.keep_moves=0", "synth.augment=[]"
+    )
     for step in range(2):
         game.play(step)
     live, average = (network.train() for network in (game.source.player.network, game.source.player.headline))
