@@ -107,10 +107,13 @@ def export(
         "student_sha256": weights,
         "photos": choices.images and str(choices.images.resolve()),
     }
-    report |= {"files": {name: _tried(name, content, student, choices, photos) for name, content in files.items()}}
+    reference = Deployed(student, choices.normalises).eval()  # gives logits, whatever the files give
+    report |= {
+        "files": {name: _tried(name, content, reference, student, choices, photos) for name, content in files.items()}
+    }
     report["student"] = {"milliseconds": milliseconds(_of(deployed), _example(student, choices.normalises)), **miou}
     report |= _teacher(source, student, trust_pickle, own)
-    report["examples"] = _write_examples(out, student, choices)
+    report["examples"] = _write_examples(out, reference, student, choices)
     atomic_write(out / REPORT, json.dumps(report, indent=2) + "\n")
     for name, found in report["files"].items():
         if not found["passed"]:
@@ -172,11 +175,11 @@ def _of(network: nn.Module) -> Run:
 
 
 def _tried(
-    name: str, content: bytes, student: LoadedStudent, choices: Choices, photos: Photos | None
+    name: str, content: bytes, reference: Deployed, student: LoadedStudent, choices: Choices, photos: Photos | None
 ) -> dict[str, Any]:
     """What the file does on procedural pictures and on photos, how large it is and how long an image takes."""
     run = _runs(name, content)
-    verdict = compared(_reference(student, choices), run, _images(student, photos, choices.normalises))
+    verdict = compared(reference, run, _images(student, photos, choices.normalises))
     judged_on, least = LEAST["int8" if ".int8" in name else "fp32"]
     shares = {"agreement": verdict.agreement, "agreement_where_sure": verdict.sure}
     found = {
@@ -187,11 +190,6 @@ def _tried(
     if choices.measured is not None:
         found["miou"] = _miou(_Answers(run, student, choices), student, choices.measured)
     return found
-
-
-def _reference(student: LoadedStudent, choices: Choices) -> Deployed:
-    """What a file is compared with: the student's logits."""
-    return Deployed(student, choices.normalises).eval()
 
 
 def _miou(network: nn.Module, student: LoadedStudent, measured: tuple[str, str | None, str]) -> float:
@@ -305,7 +303,7 @@ def _teacher(
     return {"teacher": {"milliseconds": milliseconds(_of(teacher), _example(student, False))}}
 
 
-def _write_examples(out: Path, student: LoadedStudent, choices: Choices) -> dict[str, str]:
+def _write_examples(out: Path, reference: Deployed, student: LoadedStudent, choices: Choices) -> dict[str, str]:
     """Scripts that run the file, and of each what trying it has shown."""
     if student.channels not in READ:
         return {"example.py": f"left out: it reads photos, and the student takes images of {name_of(student.channels)}"}
@@ -318,7 +316,7 @@ def _write_examples(out: Path, student: LoadedStudent, choices: Choices) -> dict
     try:
         network = cv2.dnn.readNetFromONNX(str(out / "model.onnx"))
         network.setInput(image)
-        verdict = compared(_reference(student, choices), lambda _: network.forward(), [("one", image)])
+        verdict = compared(reference, lambda _: network.forward(), [("one", image)])
         loads = verdict.agreement >= LEAST["fp32"][1]
     except cv2.error:
         loads = False
