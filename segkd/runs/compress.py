@@ -63,7 +63,8 @@ class Compression:
         self.asked.tree(self.out, None)
         check_choices(self.choices)
         if self.choices.images is not None:
-            for _ in Photos(self.choices.images):  # what is wrong with one is told before hours of training
+            photos = Photos(self.choices.images)  # what is wrong with one is told before hours of training
+            for _ in photos if not (self.out / RUN / "summary.json").is_file() else ():
                 terminal.doing("reading photos")
         self._check_folder()
         make_folder(self.out)
