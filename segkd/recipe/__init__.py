@@ -1,40 +1,16 @@
 """Recipes: typed, strict, and checked without torch. `load` reads one; every mistake is a line with its place."""
 
-from segkd.recipe.blocks import (
-    Data,
-    DistillRecipe,
-    Game,
-    Model,
-    Optimizer,
-    Recipe,
-    Run,
-    Schedule,
-    Student,
-    Synth,
-    Teacher,
-    TeachRecipe,
-    Train,
-)
+from segkd.recipe.blocks import DistillRecipe, Recipe, TeachRecipe
 from segkd.recipe.loading import differences, expand_root, load, presets, unset_root, with_values
 from segkd.recipe.sources import find, named, shipped
 from segkd.recipe.terms import Terms, further_terms, method_terms, read_terms, variant_of
 from segkd.recipe.versions import filled, recalled
 
 __all__ = [
-    "Data",
     "DistillRecipe",
-    "Game",
-    "Model",
-    "Optimizer",
     "Recipe",
-    "Run",
-    "Schedule",
-    "Student",
-    "Synth",
     "TeachRecipe",
-    "Teacher",
     "Terms",
-    "Train",
     "differences",
     "expand_root",
     "filled",

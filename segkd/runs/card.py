@@ -6,7 +6,8 @@ from typing import Any
 
 from segkd.foundation.channels import name_of
 from segkd.foundation.errors import one_line
-from segkd.recipe import Data, DistillRecipe, Recipe, TeachRecipe, expand_root
+from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, expand_root
+from segkd.recipe.blocks import Data
 from segkd.runs.trained import seen_at
 
 

@@ -15,7 +15,8 @@ from segkd.evaluation.evaluate import evaluate
 from segkd.foundation import audit, terminal
 from segkd.foundation.errors import Stopped
 from segkd.machine import ranks
-from segkd.recipe import DistillRecipe, Model, Recipe, Teacher, TeachRecipe, unset_root
+from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, unset_root
+from segkd.recipe.blocks import Model, Teacher
 from segkd.runs.place import Place
 from segkd.training.signals import StopFlag
 

@@ -64,7 +64,7 @@ class Model(Block):
     @field_validator("encoder")
     @classmethod
     def _encoder_given(cls, encoder: str | None, info: ValidationInfo) -> str | None:
-        return require_encoder(encoder, info)
+        return _require_encoder(encoder, info)
 
     @field_validator("mean")
     @classmethod
@@ -235,10 +235,10 @@ class Student(Block):
     @field_validator("encoder")
     @classmethod
     def _encoder_given(cls, encoder: str | None, info: ValidationInfo) -> str | None:
-        return require_encoder(encoder, info)
+        return _require_encoder(encoder, info)
 
 
-def require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
+def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
     arch = info.data.get("arch")
     if arch is not None and arch.lower() in map(str.lower, networks.without_encoder()):
         if encoder is not None:

@@ -17,7 +17,7 @@ from segkd.models.building import create_network, fitting_mb
 from segkd.models.own import OwnNetwork
 from segkd.models.taps import FeatureTap
 from segkd.models.weights import load_weights, read_state
-from segkd.recipe import Teacher as Block
+from segkd.recipe.blocks import Teacher as Block
 from tests.waiting import PATIENCE
 
 transformers = pytest.importorskip("transformers")
