@@ -33,7 +33,7 @@ from segkd.runs.export import Choices, Format
 from segkd.runs.trained import Model, Precision, Who, load_guide, load_model, of_student, own_teacher
 from segkd.runs.visualize import Job, Kind, plan_drawings
 from segkd.runs.visualize import visualize as draw
-from segkd.training.loop import Progress
+from segkd.training.game import Progress
 from segkd.training.signals import StopFlag
 
 __all__ = ["Progress", "SegkdError", "compress", "distill", "evaluate", "load_student", "teach", "visualize"]

@@ -34,8 +34,9 @@ from segkd.runs.labelled import Labelled, unmeasured
 from segkd.runs.options import Options
 from segkd.runs.place import choose_precision, place_of
 from segkd.runs.run import Run
-from segkd.training import loop
 from segkd.training.distiller import Distiller
+from segkd.training.game import Events
+from segkd.training.loop import FORECAST
 
 APART = 0.1
 """Difference of their agreement with the teacher from which on averaged and live student are told to be apart."""
@@ -159,13 +160,13 @@ class Distillation(Run[DistillRecipe]):
                     f"warning: {who}: the operations of this network cannot be counted, and the summary will not tell them"
                 )
 
-    def events(self) -> loop.Events:
+    def events(self) -> Events:
         """Agreement and, where the recipe watches a split, the student's mIoU on it; samples; and first what it will take."""
         first = FirstSteps(self.game)
-        return loop.Events(
+        return Events(
             self._look,
             lambda step: self._save_samples(self.folder / "samples" / f"{step:08d}.png"),
-            forecast=lambda: forecast(self.recipe, self.place, first, loop.FORECAST),
+            forecast=lambda: forecast(self.recipe, self.place, first, FORECAST),
             enough=self._enough,
         )
 

@@ -17,7 +17,7 @@ from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
 from segkd.machine import ranks
 from segkd.recipe import Recipe, TeachRecipe, Terms, expand_root, load, method_terms, unset_root
-from segkd.training import checkpoint, loop
+from segkd.training import checkpoint, resume
 from segkd.training.signals import StopFlag
 
 MARK = "a run of segkd"
@@ -169,8 +169,8 @@ def free_keys(recipe: Recipe) -> tuple[str, ...]:
     if isinstance(recipe, TeachRecipe):
         return ("data.root", "data.final", "run.dir", "run.save_every", "run.tensorboard")
     if recipe.synth.shows_set:
-        return ("data.root", "data.watch", "data.final", "data.size", *loop.FREE_KEYS[1:])
-    return loop.FREE_KEYS
+        return ("data.root", "data.watch", "data.final", "data.size", *resume.FREE_KEYS[1:])
+    return resume.FREE_KEYS
 
 
 def data_root(recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkd.models.own import OwnNetwork
-from segkd.training import loop
+from segkd.training.game import Progress
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,6 @@ class Options:
     accept: tuple[str, ...] = ()
     quiet: bool = False
     trust_pickle: bool = False
-    progress: Callable[[loop.Progress], object] | None = None
+    progress: Callable[[Progress], object] | None = None
     method_file: Path | None = None
     teacher: OwnNetwork | None = None

@@ -48,12 +48,19 @@ from segkd.runs.folder import (
 from segkd.runs.labelled import Labelled, labelled, model_of, score
 from segkd.runs.options import Options
 from segkd.runs.place import Place, place_of
-from segkd.training import checkpoint, loop, rhythm
+from segkd.training import checkpoint, resume, rhythm
+from segkd.training.game import Events, Game, Progress
 from segkd.training.log import RunLog, check_board, memory_mb
+from segkd.training.loop import Loop
+from segkd.training.resume import ResumePoint
 from segkd.training.signals import StopFlag
 
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
 LENGTH = {"run.steps", "run.budget"}
+FILES_THAT_TRAIN = {
+    TEACHER: "teacher.weights", PHOTOS: "synth.root", STATISTICS: "teacher.statistics", METHOD: "method", TEACHER_FILE: "teacher",
+}  # fmt: skip
+"""What `recipe.yaml` knows the hash of, and what --accept calls it."""
 
 
 class Run(ABC, Generic[AnyRecipe]):
@@ -114,7 +121,7 @@ class Run(ABC, Generic[AnyRecipe]):
         """Load what is there: networks, labelled images."""
 
     @abstractmethod
-    def build(self, recipe: AnyRecipe) -> loop.Game:
+    def build(self, recipe: AnyRecipe) -> Game:
         """The game of the recipe, in its place."""
 
     def check(self) -> None:
@@ -128,7 +135,7 @@ class Run(ABC, Generic[AnyRecipe]):
         return 0
 
     @abstractmethod
-    def events(self) -> loop.Events:
+    def events(self) -> Events:
         """What is looked at during the run."""
 
     def choose_weights(self) -> None:
@@ -201,7 +208,7 @@ class Run(ABC, Generic[AnyRecipe]):
         start, log = self._resume()
         lock, progress = self.lock, self.options.progress if not ranks.rank() else None
 
-        def tell(at: loop.Progress) -> None:
+        def tell(at: Progress) -> None:
             with audit.phase("none"):  # what the caller opens is none of the run's
                 progress(at)
 
@@ -210,9 +217,9 @@ class Run(ABC, Generic[AnyRecipe]):
             progress=None if progress is None else tell,
         )  # fmt: skip
         with audit.phase("training"):
-            self.done = loop.run(
+            self.done = Loop(
                 self.game, start, rhythm_of(self.recipe), events, log, self.folder, self.recipe.as_dict(), self.stop
-            )
+            ).run()
         self._opened = start.opened + sum(ranks.broadcast(ranks.gather(opened())))
         seconds = log.seconds
         self.choose_weights()
@@ -264,7 +271,7 @@ class Run(ABC, Generic[AnyRecipe]):
         finally:
             shutil.rmtree(apart, ignore_errors=True)
 
-    def _resume(self) -> tuple[loop.ResumePoint, RunLog]:
+    def _resume(self) -> tuple[ResumePoint, RunLog]:
         """Bring the game to where the folder stands and open its log; `recipe.yaml` says what runs.
 
         Raises:
@@ -274,10 +281,9 @@ class Run(ABC, Generic[AnyRecipe]):
         folder, recipe, before, accept = self.folder, self.recipe, about_run(self.folder), set(self.options.accept)
         if accept & LENGTH:  # the one follows from the other
             accept |= LENGTH
-        known, given = before.get(TEACHER), str(self.about.get(TEACHER))
-        if known == given:  # the same file may lie elsewhere
+        if before.get(TEACHER) == self.about.get(TEACHER):  # the same file may lie elsewhere
             accept.add("teacher.weights")
-        start = loop.resume(
+        start = resume.restore(
             self.game, folder, recipe.as_dict(), lambda old, new: differences(filled(old), new), self.options.resume,
             tuple(accept), ranks.say, free_keys(recipe),
         )  # fmt: skip
@@ -285,30 +291,8 @@ class Run(ABC, Generic[AnyRecipe]):
             raise UsageError(
                 f"{folder}: has done {start.step} steps, more than run.steps {recipe.run.steps}; name another run.dir"
             )
-        if start.step and known not in (None, given) and "teacher.weights" not in accept:
-            raise UsageError(
-                f"{folder}: teacher.weights: another file than the run has begun with (its sha256 is {given[:12]}, and was {known[:12]});"
-                " bring that one back, name another run.dir, or --accept teacher.weights"
-            )
-        known, given = before.get(PHOTOS), self.about.get(PHOTOS)
-        if start.step and given is not None and known not in (None, given) and "synth.root" not in accept:
-            raise UsageError(
-                f"{folder}: synth.root: the folder holds other images than the run has begun with; bring those back, name another"
-                " run.dir, or --accept synth.root"
-            )
-        known, given = before.get(STATISTICS), self.about.get(STATISTICS)
-        if start.step and None not in (known, given) and known != given and "teacher.statistics" not in accept:
-            raise UsageError(
-                f"{folder}: teacher.statistics: another file than the run has begun with; bring that one back, name another"
-                " run.dir, or --accept teacher.statistics"
-            )
-        for key, kind in ((METHOD, "method"), (TEACHER_FILE, "teacher")):
-            own, other = before.get(key), self.about.get(key)
-            if start.step and other is not None and own not in (None, other) and kind not in accept:
-                raise UsageError(
-                    f"{folder}: {kind}: another file than the run has begun with (sha256 {own[:12]}), which is kept in"
-                    f" {folder / kind}; give that one, name another run.dir, or --accept {kind}"
-                )
+        if start.step:
+            self._check_same_files(before, accept)
         log = RunLog(
             folder / "metrics.jsonl", recipe.run.steps, start.step, self.options.quiet, mute=ranks.rank() > 0,
             board=folder / "tensorboard" if recipe.run.tensorboard else None,
@@ -318,6 +302,19 @@ class Run(ABC, Generic[AnyRecipe]):
             self._write_recipe()
             self.record()
         return start, log
+
+    def _check_same_files(self, before: dict[str, str], accept: set[str]) -> None:
+        """Raises UsageError where what trains the student is not what the run has begun with, and that was not accepted."""
+        for about, key in FILES_THAT_TRAIN.items():
+            known, given = before.get(about), self.about.get(about)
+            if None in (known, given) or known == given or key in accept:
+                continue
+            what = "other images are in the folder" if about == PHOTOS else "another file"
+            kept = f" That one is kept in {self.folder / key}." if about in (METHOD, TEACHER_FILE) else ""
+            raise UsageError(
+                f"{self.folder}: {key}: {what} than the run has begun with (sha256 {known[:12]}, and now {given[:12]});"
+                f" bring those back, name another run.dir, or --accept {key}.{kept}"
+            )
 
     def _write_recipe(self) -> None:
         about = {

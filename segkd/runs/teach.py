@@ -21,7 +21,7 @@ from segkd.runs.folder import beginning
 from segkd.runs.labelled import Labelled
 from segkd.runs.options import Options
 from segkd.runs.run import Run
-from segkd.training import loop
+from segkd.training.game import Events
 from segkd.training.teaching import Teaching
 
 
@@ -58,7 +58,7 @@ class Supervised(Run[TeachRecipe]):
         if self.recipe.output is not None:
             check_output(Path(self.recipe.output), self.name)
 
-    def events(self) -> loop.Events:
+    def events(self) -> Events:
         """The mIoU on the split that the recipe watches; the best weights are kept."""
         judged, watch = self._judged(), self.watch
 
@@ -66,7 +66,7 @@ class Supervised(Run[TeachRecipe]):
             miou = self.scores({"network": judged}, watch)["network"]["miou"]
             return {"val_miou": miou, "val_best": self.game.offer(miou, step, judged)}
 
-        return loop.Events(None if watch is None else look)
+        return Events(None if watch is None else look)
 
     def _judged(self) -> Adapter:
         """The averaged weights or the last ones, as the headline says."""

@@ -87,6 +87,11 @@ class RunLog:
                     self._board.add_scalar(name, value, step)
             self._board.flush()
 
+    def note(self, step: int, text: str) -> None:
+        """A line of its own for a warning about `step`, in the file and on the terminal."""
+        self.write(step, {"note": text})
+        self.say(f"warning: {text}", always=True)
+
     def progress(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Refresh the live line on a terminal; elsewhere a plain line every half minute. Else no value is looked at."""
         now = time.perf_counter()

@@ -82,8 +82,8 @@ CANARIES = {
     ),
     "stopped without saving": Canary(
         "segkd/training/loop.py",
-        "        if plan.due(plan.save_every, done) or ends or stop():\n",
-        "        if plan.due(plan.save_every, done) or ends:\n",
+        "            if self.plan.due(self.plan.save_every, self.at.step) or ends or self.stop():\n",
+        "            if self.plan.due(self.plan.save_every, self.at.step) or ends:\n",
         "tests/training/test_loop.py::test_a_resumed_run_equals_the_uninterrupted_one[4-15]",
     ),
     "refused move leaves its statistics": Canary(

@@ -9,7 +9,7 @@ import pytest
 from segkd.foundation.errors import UsageError
 from segkd.recipe import Recipe, differences, load
 from segkd.runs.folder import free_keys
-from segkd.training import checkpoint, loop
+from segkd.training import checkpoint, resume
 from tests.faults.harness import TEACH
 from tests.methods.conftest import tiers
 
@@ -61,13 +61,13 @@ def test_each_key_that_changes_is_named(row, tiny, tmp_path, kind):
     recipe = recipe_of(tiny, kind)
     before, held = recipe.as_dict(), free_keys(recipe)
     game = Still()
-    state = {"step": 3, "looked": True, "recipe": before, "environment": loop.environment(game), "game": {}}
+    state = {"step": 3, "looked": True, "recipe": before, "environment": resume.environment(game), "game": {}}
     (tmp_path / "checkpoints").mkdir()
     checkpoint.save(tmp_path / "checkpoints", 3, state, 1)
 
-    def resume(now: dict, *accept: str) -> int:
+    def resumed(now: dict, *accept: str) -> int:
         told: list[str] = []
-        step = loop.resume(game, tmp_path, now, differences, "auto", accept, told.append, held).step
+        step = resume.restore(game, tmp_path, now, differences, "auto", accept, told.append, held).step
         assert [line.partition(" instead of ")[0].rpartition(" ")[2] for line in told] == ["steps"] * (
             "run.steps" in accept
         )
@@ -79,13 +79,13 @@ def test_each_key_that_changes_is_named(row, tiny, tmp_path, kind):
         now = changed(before, key)
         named = f"{key}.new" if keys[key] == {} else key
         if key.startswith(held):
-            assert key.startswith(FREE) and resume(now) == 3
+            assert key.startswith(FREE) and resumed(now) == 3
         else:
             with pytest.raises(UsageError) as caught:
-                resume(now)
+                resumed(now)
             assert f"changed since its checkpoint: {named};" in str(caught.value) and caught.value.exit_code == 2
             assert f"--accept {named}" in str(caught.value) and "\n" not in str(caught.value)
-            assert resume(now, named) == 3
+            assert resumed(now, named) == 3
         row.count()
     assert any(key.startswith(held) for key in keys)
     if kind != "teach" and recipe.synth.kind != "images":
@@ -123,16 +123,16 @@ def test_an_accepted_key_goes_on_or_says_why_not(tiny, tmp_path, key):
     value, fits = ACCEPTED[key]
     game, recipe = tiny.game("ddad.segkd"), tiny.recipe("ddad.segkd").as_dict()
     game.play(0)
-    state = {"step": 1, "looked": True, "recipe": recipe, "environment": loop.environment(game), "game": game.state()}
+    state = {"step": 1, "looked": True, "recipe": recipe, "environment": resume.environment(game), "game": game.state()}
     (tmp_path / "checkpoints").mkdir()
     checkpoint.save(tmp_path / "checkpoints", 1, state, 1)
     now, again = tiny.recipe("ddad.segkd", f"{key}={value}").as_dict(), tiny.game("ddad.segkd", f"{key}={value}")
     assert differences(recipe, now) == [key]
     if fits:
-        assert loop.resume(again, tmp_path, now, differences, "auto", (key,), pytest.fail).step == 1
+        assert resume.restore(again, tmp_path, now, differences, "auto", (key,), pytest.fail).step == 1
         again.play(1)
         assert not again.notes
     else:
         with pytest.raises(UsageError, match="the checkpoint does not fit .*; name another run.dir") as caught:
-            loop.resume(again, tmp_path, now, differences, "auto", (key,), pytest.fail)
+            resume.restore(again, tmp_path, now, differences, "auto", (key,), pytest.fail)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

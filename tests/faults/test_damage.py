@@ -13,7 +13,7 @@ import pytest
 
 from segkd.foundation.errors import StorageError
 from segkd.recipe import differences
-from segkd.training import checkpoint, loop
+from segkd.training import checkpoint, resume
 from tests.conftest import hash_of
 from tests.faults.harness import PLAIN
 
@@ -110,7 +110,7 @@ def test_power_cut_in_a_save(row, tiny, job, tmp_path):
             cut(path, dice)
         said: list[str] = []
         left = 2 - len(hit)
-        start = loop.resume(game, folder, recipe, differences, "auto", (), said.append)
+        start = resume.restore(game, folder, recipe, differences, "auto", (), said.append)
         assert start.step == left, (index, cut.__name__)
         assert hash_of(game.state()) == expected[left]
         named = [path for path in hit if any(str(path) in line and "damaged" in line for line in said)]

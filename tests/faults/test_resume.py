@@ -18,9 +18,13 @@ from segkd.evaluation.evaluate import evaluate
 from segkd.foundation.errors import Stopped
 from segkd.recipe import TeachRecipe, load
 from segkd.runs.distill import save_samples
-from segkd.training import checkpoint, loop
+from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
+from segkd.training.game import Events, Game
 from segkd.training.log import RunLog
+from segkd.training.loop import Loop
+from segkd.training.resume import ResumePoint
+from segkd.training.rhythm import Plan
 from segkd.training.signals import StopFlag
 from tests.conftest import Tiny, hash_of
 from tests.faults.harness import TEACH
@@ -34,7 +38,7 @@ LITTLE = ("game.student_moves=1", "run.steps=16")  # as many steps as no schedul
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def game_of(tiny: Tiny, case: str, *overrides: str) -> loop.Game:
+def game_of(tiny: Tiny, case: str, *overrides: str) -> Game:
     """A fresh game."""
     if case != "teach":
         bank = ["game.keep_moves=1"] if tiny.recipe(case).synth.replay else []
@@ -46,7 +50,7 @@ def game_of(tiny: Tiny, case: str, *overrides: str) -> loop.Game:
     return builders.teaching_of(recipe, torch.device("cpu"), bf16=False)[0]
 
 
-def state_of(folder: Path, game: loop.Game, step: int) -> str:
+def state_of(folder: Path, game: Game, step: int) -> str:
     """The name of a checkpoint of the game: it holds the hash of all its bytes."""
     folder.mkdir(exist_ok=True)
     return checkpoint.save(folder, step, {"game": game.state()}, 99).name
@@ -90,22 +94,22 @@ def test_looking_writing_and_saving_change_nothing(row, tiny, tmp_path, case):
         if case != "teach":
             save_samples(tmp_path / "samples" / f"{step}.png", game, game.teacher, data.classes, "ema")
 
-    never = loop.Plan(2, 99, 99, 99, 1, log_every=99)
+    never = Plan(2, 99, 99, 99, 1, log_every=99)
     kinds = [
-        (loop.Plan(2, 99, 1, 1, 1, log_every=99), loop.Events(look, sample)),
-        (loop.Plan(2, 99, 99, 99, 1, log_every=1), loop.Events()),
-        (loop.Plan(2, 1, 99, 99, 1, log_every=99), loop.Events()),
+        (Plan(2, 99, 1, 1, 1, log_every=99), Events(look, sample)),
+        (Plan(2, 99, 99, 99, 1, log_every=1), Events()),
+        (Plan(2, 1, 99, 99, 1, log_every=99), Events()),
     ]
     first = tmp_path / "first" / state_of(tmp_path / "first", game, 0)
 
-    def played(name: str, plan: loop.Plan, events: loop.Events) -> str:
+    def played(name: str, plan: Plan, events: Events) -> str:
         game.restore(checkpoint.load(first)["game"])
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         diary = RunLog(tmp_path / name / "metrics.jsonl", 2, quiet=True)
-        loop.run(game, loop.ResumePoint(0), plan, events, diary, tmp_path / name, {}, StopFlag())
+        Loop(game, ResumePoint(0), plan, events, diary, tmp_path / name, {}, StopFlag()).run()
         return hash_of(game.state())
 
-    expected = played("never", never, loop.Events())
+    expected = played("never", never, Events())
     for kind in row:
         assert played(str(kind), *kinds[kind]) == expected
 

@@ -20,7 +20,7 @@ from segkd.models.building import create_network
 from segkd.models.tensors import MOST_STEPS
 from segkd.models.weights import read_state
 from segkd.recipe import differences
-from segkd.training import loop
+from segkd.training import resume
 from tests.faults.attacks import headers, pickles, saved
 from tests.waiting import until
 from tests.work import work_below
@@ -52,7 +52,7 @@ def refused(read: Callable[[Path], object], path: Path, kind: type[SegkdError]) 
 
 def resumed(path: Path) -> None:
     """A run that is to go on from a checkpoint whose name has the right hash; that is no secret."""
-    loop.resume(None, path, {}, differences, str(path), (), print)
+    resume.restore(None, path, {}, differences, str(path), (), print)
 
 
 @pytest.mark.row("C4-5", 54)

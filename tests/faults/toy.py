@@ -23,10 +23,13 @@ from segkd.synthesis.augment import Augment
 from segkd.synthesis.bank import Replay
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.source import Sampling
-from segkd.training import loop
 from segkd.training.distiller import Distiller
+from segkd.training.game import Events
 from segkd.training.log import RunLog
+from segkd.training.loop import Loop
 from segkd.training.networks import Networks
+from segkd.training.resume import ResumePoint
+from segkd.training.rhythm import Plan
 from segkd.training.signals import StopFlag
 
 LOW, HIGH = -torch.ones(3), torch.ones(3)
@@ -90,9 +93,7 @@ def soak(folder: Path, steps: int) -> None:
             with (folder / "meter").open("a") as meter:
                 meter.write(f"{pages} {len(os.listdir('/proc/self/fd'))} {len(gc.get_objects())}\n")
 
-    events = loop.Events(
-        lambda step: {"agreement": game.monitor.agreement(game.monitor.measured("ema"), 1)}, check=check
-    )
-    plan = loop.Plan(steps, steps // 20, steps // 20, steps, keep=2)
+    events = Events(lambda step: {"agreement": game.monitor.agreement(game.monitor.measured("ema"), 1)}, check=check)
+    plan = Plan(steps, steps // 20, steps // 20, steps, keep=2)
     with StopFlag().listening() as stop:
-        loop.run(game, loop.ResumePoint(0), plan, events, diary, folder, {}, stop)
+        Loop(game, ResumePoint(0), plan, events, diary, folder, {}, stop).run()

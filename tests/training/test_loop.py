@@ -13,9 +13,12 @@ import torch
 from segkd.foundation.errors import NumbersError, Stopped, StorageError, UsageError
 from segkd.foundation.rng import seed_for
 from segkd.recipe import differences
-from segkd.training import checkpoint, loop
+from segkd.training import checkpoint, resume
+from segkd.training.game import Events
 from segkd.training.log import RunLog, read_lines
-from segkd.training.rhythm import Seconds
+from segkd.training.loop import Loop
+from segkd.training.resume import ResumePoint
+from segkd.training.rhythm import Plan, Seconds
 from segkd.training.signals import Interrupted, StopFlag
 
 RECIPE = {
@@ -24,7 +27,7 @@ RECIPE = {
     "data": {"root": "a", "final": "test"},
     "run": {"steps": 12, "keep": 2, "dir": "x"},
 }
-NOTHING = loop.Events()
+NOTHING = Events()
 
 
 class Walk:
@@ -64,21 +67,21 @@ class Walk:
         self.attempt = state["attempt"]
 
 
-def plan(steps: int = 12, save: int = 3, look: int = 4, sample: int = 5, keep: int = 2, rollback: int = 0) -> loop.Plan:
-    return loop.Plan(steps, save, look, sample, keep, rollback, log_every=1)
+def plan(steps: int = 12, save: int = 3, look: int = 4, sample: int = 5, keep: int = 2, rollback: int = 0) -> Plan:
+    return Plan(steps, save, look, sample, keep, rollback, log_every=1)
 
 
 def go(
-    folder: Path, game: Walk, rhythm: loop.Plan | None = None, events: loop.Events = NOTHING, recipe: dict = RECIPE,
+    folder: Path, game: Walk, rhythm: Plan | None = None, events: Events = NOTHING, recipe: dict = RECIPE,
     choice: str = "auto", accept: tuple[str, ...] = (), said: list[str] | None = None,
 ) -> int:  # fmt: skip
     """Resume and run in `folder`; returns the step that it started from."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     rhythm, heard = rhythm or plan(), said if said is not None else []
-    start = loop.resume(game, folder, recipe, differences, choice, accept, heard.append)
+    start = resume.restore(game, folder, recipe, differences, choice, accept, heard.append)
     diary = RunLog(folder / "metrics.jsonl", rhythm.steps, start.step, quiet=True)
     with StopFlag().listening() as stop:
-        loop.run(game, start, rhythm, events, diary, folder, recipe, stop)
+        Loop(game, start, rhythm, events, diary, folder, recipe, stop).run()
     return start.step
 
 
@@ -98,14 +101,14 @@ def diary_of(folder: Path) -> list[dict]:
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     game = Walk()
-    assert go(folder, game, events=loop.Events(game.look)) == 0
+    assert go(folder, game, events=Events(game.look)) == 0
     assert game.played == list(range(12))
     return folder
 
 
 def test_events_come_when_due_and_after_the_last_step(tmp_path):
     looked, sampled = [], []
-    go(tmp_path, Walk(), plan(steps=11), loop.Events(lambda step: looked.append(step) or {"val": 0.5}, sampled.append))
+    go(tmp_path, Walk(), plan(steps=11), Events(lambda step: looked.append(step) or {"val": 0.5}, sampled.append))
     assert looked == [4, 8, 11]
     assert sampled == [5, 10, 11]
     assert [path.name.split("-")[1] for path in checkpoint.listed(tmp_path / "checkpoints")] == ["00000011", "00000009"]
@@ -113,7 +116,7 @@ def test_events_come_when_due_and_after_the_last_step(tmp_path):
 
 def test_the_diary_tells_the_last_step_whatever_its_number(tmp_path):
     game = Walk()
-    go(tmp_path, game, loop.Plan(13, 100, 100, 100, 1, log_every=5))
+    go(tmp_path, game, Plan(13, 100, 100, 100, 1, log_every=5))
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "loss" in line] == [5, 10, 13]
 
 
@@ -122,11 +125,11 @@ def test_the_diary_tells_the_last_step_whatever_its_number(tmp_path):
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, whole, at, number):
     game = Walk(signal_at=at, number=number)
     with pytest.raises(Stopped) as caught:
-        go(tmp_path, game, events=loop.Events(game.look))
+        go(tmp_path, game, events=Events(game.look))
     assert caught.value.exit_code == 128 + number
     assert game.played == list(range(at + 1))
     again = Walk()
-    assert go(tmp_path, again, events=loop.Events(again.look)) == at + 1
+    assert go(tmp_path, again, events=Events(again.look)) == at + 1
     assert again.played == list(range(at + 1, 12))
     assert last_file(tmp_path) == last_file(whole)
     assert diary_of(tmp_path) == diary_of(whole)
@@ -136,9 +139,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, whole, at, number)
 def test_a_look_that_a_signal_forestalled_is_made_up_for(tmp_path, whole, at):
     game = Walk(signal_at=at)
     with pytest.raises(Stopped):
-        go(tmp_path, game, events=loop.Events(game.look))
+        go(tmp_path, game, events=Events(game.look))
     again = Walk()
-    go(tmp_path, again, events=loop.Events(again.look))
+    go(tmp_path, again, events=Events(again.look))
     assert files(tmp_path) == files(whole)
     assert diary_of(tmp_path) == diary_of(whole)
 
@@ -162,7 +165,7 @@ def test_a_signal_in_a_look_leaves_no_trace(tmp_path, at, when):
             if step == at and when == "in a sample":
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        return go(tmp_path / folder, game, plan(look=3, sample=3), loop.Events(look, sample))
+        return go(tmp_path / folder, game, plan(look=3, sample=3), Events(look, sample))
 
     played("whole")
     notes = [line["step"] for line in diary_of(tmp_path / "whole") if "note" in line]
@@ -203,11 +206,11 @@ class Strides(Walk):
 @pytest.mark.parametrize("at", [(0, 0), (3, 2), (4, 0), (4, 3), (8, 1)])
 def test_a_signal_within_a_step_keeps_what_is_finished_of_it(tmp_path, at):
     whole, stopped, again = Strides(), Strides(at), Strides()
-    go(tmp_path / "whole", whole, events=loop.Events(whole.look))
+    go(tmp_path / "whole", whole, events=Events(whole.look))
     with pytest.raises(Stopped):
-        go(tmp_path / "parts", stopped, events=loop.Events(stopped.look))
+        go(tmp_path / "parts", stopped, events=Events(stopped.look))
     assert len(stopped.played) == 4 * at[0] + at[1] + 1
-    assert go(tmp_path / "parts", again, events=loop.Events(again.look)) == at[0] + (at[1] == 3)
+    assert go(tmp_path / "parts", again, events=Events(again.look)) == at[0] + (at[1] == 3)
     assert len(stopped.played) + len(again.played) == 4 * 12
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
     assert diary_of(tmp_path / "parts") == diary_of(tmp_path / "whole")
@@ -225,8 +228,8 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, whole):
 
     game, again = Doomed(), Walk()
     with pytest.raises(Killed):
-        go(tmp_path, game, events=loop.Events(game.look))
-    assert go(tmp_path, again, events=loop.Events(again.look)) == 6
+        go(tmp_path, game, events=Events(game.look))
+    assert go(tmp_path, again, events=Events(again.look)) == 6
     assert files(tmp_path) == files(whole)
     assert diary_of(tmp_path) == diary_of(whole)
 
@@ -246,9 +249,9 @@ def test_what_a_step_has_to_say_is_written_at_once_and_once(tmp_path, capsys):
 
     game = Wordy(signal_at=7)
     with pytest.raises(Stopped):
-        go(tmp_path, game, events=loop.Events(game.look))
+        go(tmp_path, game, events=Events(game.look))
     again = Wordy()
-    go(tmp_path, again, events=loop.Events(again.look))
+    go(tmp_path, again, events=Events(again.look))
     told = [(line["step"], line["note"]) for line in diary_of(tmp_path) if "note" in line]
     assert told == [(step + 1, f"step {step}: {which}") for step in (2, 3, 7) for which in ("one", "two")]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: step ")]
@@ -513,12 +516,12 @@ def test_a_folder_that_takes_no_checkpoint_fails_before_the_first_step(tmp_path)
     game = Walk()
     diary = RunLog(tmp_path / "metrics.jsonl", 12, quiet=True)
     with pytest.raises(StorageError):
-        loop.run(game, loop.ResumePoint(0), plan(), loop.Events(), diary, tmp_path / "nowhere", RECIPE, StopFlag())
+        Loop(game, ResumePoint(0), plan(), Events(), diary, tmp_path / "nowhere", RECIPE, StopFlag()).run()
     assert game.played == []
 
 
 def test_the_environment_can_be_loaded_without_pickle(tmp_path):
-    here = loop.environment(Walk())
+    here = resume.environment(Walk())
     path = checkpoint.save(tmp_path, 0, {"environment": here}, 1)
     assert checkpoint.load(path)["environment"] == here
     assert here.keys() == {"torch", "threads", "cpu", "machine", "precision", "processes"}
@@ -540,18 +543,18 @@ class Slow(Walk):
 def test_a_run_whose_rhythm_is_a_time_saves_as_if_it_had_been_given_in_steps(tmp_path, monkeypatch):
     """Decided by its first steps, kept in its checkpoints, and the same to its end however long later steps take."""
     now = Slow(signal_at=10)
-    given = loop.Plan(30, Seconds(50), Seconds(70), Seconds(90), 9, log_every=1)
+    given = Plan(30, Seconds(50), Seconds(70), Seconds(90), 9, log_every=1)
     looked: list[int] = []
     with monkeypatch.context() as patch:
         patch.setattr(time, "perf_counter", lambda: now.now)
         with pytest.raises(Stopped):
-            go(tmp_path / "run", now, given, loop.Events(lambda step: looked.append(step) or {}))
+            go(tmp_path / "run", now, given, Events(lambda step: looked.append(step) or {}))
     assert looked == [8] and [path.name[:13] for path in checkpoint.listed(tmp_path / "run" / "checkpoints")] == [
         "step-00000011", "step-00000006", "step-00000000"
     ]  # fmt: skip
-    go(tmp_path / "run", Walk(), given, loop.Events(lambda step: looked.append(step) or {}))
+    go(tmp_path / "run", Walk(), given, Events(lambda step: looked.append(step) or {}))
     assert looked == [8, 16, 24, 30]
-    go(tmp_path / "steps", Walk(), loop.Plan(30, 6, 8, 11, 9))
+    go(tmp_path / "steps", Walk(), Plan(30, 6, 8, 11, 9))
     saved = [files(tmp_path / name) for name in ("run", "steps")]
     steps = [[int(name.split("-")[1]) for name in found] for found in saved]
     assert steps == [[30, 24, 18, 12, 11, 6, 0], [30, 24, 18, 12, 6, 0]]
