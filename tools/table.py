@@ -10,7 +10,10 @@ A table, from copies of runs' `summary.json`; runs that differ only in the seed 
     <!-- table: NAME glob=camvid_*.json bar=ddad.segkd:0.85 -->    the same, the bar for that method and variant alone
     <!-- per-class: NAME glob=camvid_*.json,teacher.json -->       IoU of each class, a column for each row of runs
     <!-- cells: NAME -->                                           rows and columns as `docs/figures.yaml` names them
+    <!-- leaderboard: NAME glob=board_*.json -->                   the table of `segkd compare`, the best first
     <!-- end table -->                                             ends each; what stands between is rewritten
+
+Runs of a leaderboard have the name of their row in the key `row` of their copy.
 
 A figure in the text has its name behind it, and `docs/figures.yaml` says where it is from. Write `?` for a new one:
 
@@ -42,7 +45,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from segkd.recipe.sources import RENAMED
 
-BLOCK = re.compile(r"(<!-- (table|per-class|cells): (\S+)((?: \S+=\S+)*) -->\n)(.*?)(<!-- end table -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- (table|per-class|cells|leaderboard): (\S+)((?: \S+=\S+)*) -->\n)(.*?)(<!-- end table -->)", re.DOTALL
+)
 NUMBER = r"[-\d.,]*\d%?"
 FIGURE = re.compile(rf"(\?|–|{NUMBER}(?:\s±\s{NUMBER}\s\(\d+\))?)(<!--(?:fig:([\w.]+)|quoted [^>]+)-->)")
 STRAY = re.compile(r"<!--(?:fig|quoted).*?-->")
@@ -65,8 +70,10 @@ def render(text: str, logs: Path, figures: dict[str, Any]) -> str:
         options = dict(option.split("=", 1) for option in given.split())
         if "glob" not in options or options.keys() - {"glob", "bar"}:
             raise click.ClickException(f"table {name}: takes glob=PATTERN and bar=NUMBER, has '{given.strip()}'")
-        patterns = options["glob"].split(",")
-        groups = grouped([run_of(path) for pattern in patterns for path in matching(logs, pattern)])
+        runs = [run_of(path) for pattern in options["glob"].split(",") for path in matching(logs, pattern)]
+        if kind == "leaderboard":
+            return opening + leaderboard_table(runs) + closing
+        groups = grouped(runs)
         who, _, height = options.get("bar", "").rpartition(":")
         bar = (who, float(height)) if height else None
         return opening + (runs_table(groups, bar) if kind == "table" else class_table(groups)) + closing
@@ -195,6 +202,17 @@ def class_table(groups: list[Group]) -> str:
         lines.append([name, *(ratio(column) for column in columns)])
     overall = (ratio(run["student_miou"] for run in group) for group in groups)
     return markdown([*lines, ["**mIoU**", *overall]])
+
+
+def leaderboard_table(runs: Group) -> str:
+    """What `segkd compare` shows of such runs, with its notes below."""
+    from segkd.recipe.comparison import Cell
+    from segkd.reporting import leaderboard
+    from segkd.runs.compare import Result
+
+    if lacking := [run["recipe"] for run in runs if not run.get("row")]:
+        raise click.ClickException(f"a run of a leaderboard ({lacking[0]}) has no row")
+    return leaderboard.markdown([Result(Cell(run["recipe"], run["row"], None, "", (), None), run) for run in runs])
 
 
 def cells_table(table: dict[str, Any], logs: Path) -> str:

@@ -19,7 +19,7 @@ from segkd.runs.compare import Result
 from segkd.training.log import SCORES
 
 COLUMNS = (
-    ("mIoU", "student_miou", "{:.3f}"), ("last", "student_miou_last", "{:.3f}"), ("recovery", "recovery", "{:.3f}"),
+    ("steps", "steps", "{:,.0f}"), ("mIoU", "student_miou", "{:.3f}"), ("last", "student_miou_last", "{:.3f}"), ("recovery", "recovery", "{:.3f}"),
     ("of kd", "of_kd", "{:.3f}"), ("agreement", "agreement", "{:.3f}"), ("minutes", "minutes", "{:.1f}"),
     ("MB", "peak_memory_mb", "{:,.0f}"),
 )  # fmt: skip
@@ -39,7 +39,6 @@ class Row:
     recipe: str
     name: str
     runs: int
-    steps: int | None
     real: int | None
     figures: dict[str, list[float]]
     missing: tuple[str, ...]
@@ -84,7 +83,7 @@ def _row(recipe: str, name: str, group: Sequence[Result], ceiling: float | None)
         f"{recipe}: {name}, seed {result.cell.seed}: {result.why}" for result in group if not result.summary
     )
     real = max((run["real_images_for_training"] for run in done), default=None)
-    return Row(recipe, name, len(done), done[0]["steps"] if done else None, real, figures, missing)
+    return Row(recipe, name, len(done), real, figures, missing)
 
 
 def rank_correlation(results: Sequence[Result], key: str = "agreement") -> tuple[float, int] | None:
@@ -105,7 +104,6 @@ def heads(shown: Iterable[Row]) -> list[str]:
         *(("recipe",) if several else ()),
         "method",
         "real training images",
-        "steps",
         *(head for head, _, _ in COLUMNS),
     ]
 
@@ -113,13 +111,13 @@ def heads(shown: Iterable[Row]) -> list[str]:
 def cells(row: Row, head: Sequence[str]) -> list[str]:
     """A row as text."""
     real = "–" if row.real is None else f"{row.real:,}" if row.real else "none"
-    steps = "–" if row.steps is None else f"{row.steps:,}"
-    figures = [_spread(row.figures[key], form.format) for _, key, form in COLUMNS]
-    return [*((row.recipe,) if head[0] == "recipe" else ()), row.name, real, steps, *figures]
+    figures = [_spread(row.figures[key], form.format, whole=key == "steps") for _, key, form in COLUMNS]
+    return [*((row.recipe,) if head[0] == "recipe" else ()), row.name, real, *figures]
 
 
-def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
-    if len(values) < 2:
+def _spread(values: Sequence[float], form: Callable[[float], str], whole: bool = False) -> str:
+    """Mean ± standard deviation; of `whole` numbers that are all the same, the number."""
+    if len(values) < 2 or (whole and len(set(values)) < 2):
         return form(values[0]) if values else "–"
     return f"{form(fmean(values))} ± {form(stdev(values))} ({len(values)})"
 
@@ -163,7 +161,6 @@ def comma_separated(results: Sequence[Result]) -> str:
             "recipe",
             "method",
             "runs",
-            "steps",
             "real_images_for_training",
             *(f"{key}_{what}" for key in keys for what in ("mean", "sd")),
         ]
@@ -174,7 +171,7 @@ def comma_separated(results: Sequence[Result]) -> str:
             for key in keys
             for value in (row.mean(key), stdev(row.figures[key]) if len(row.figures[key]) > 1 else None)
         ]
-        writer.writerow([row.recipe, row.name, row.runs, row.steps, row.real, *figures])
+        writer.writerow([row.recipe, row.name, row.runs, row.real, *figures])
     return text.getvalue()
 
 

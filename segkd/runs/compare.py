@@ -134,22 +134,26 @@ def play(cells: Sequence[Cell], flags: Flags, after: Callable[[list[Result]], ob
             if not in_use(cell.folder):
                 if not flags.quiet:
                     terminal.say("", f"{at + 1} of {len(cells)}: {cell.recipe}: {cell.row}, seed {cell.seed}")
-                code = _run(cell, flags, stop)
+                code = run_cell(cell, flags, stop)
                 if stop.signum is not None:
                     raise Stopped(stop.signum, f"stopped by signal {stop.signum}: the same command goes on")
                 known[at] = results([cell], flags)[0]
                 if known[at].summary is None and not (code == IN_USE and in_use(cell.folder)):
                     known[at].why, known[at].exit_code = _failure(code), code if code > 0 else 128 - code
-            if known[at].summary is None and not known[at].exit_code:
-                known[at].why = "another process runs it"
+            _look_again(known, flags)
             after(known)
-    for at, result in enumerate(known):  # what others have finished meanwhile
-        if result.summary is None and not result.exit_code:
-            [known[at]] = results([result.cell], flags)
-            if known[at].summary is None:
-                known[at].why = result.why
+    _look_again(known, flags)
     after(known)
     return known
+
+
+def _look_again(known: list[Result], flags: Flags) -> None:
+    """Take in what other processes have done since the last look."""
+    for at, result in enumerate(known):
+        if result.summary is None and not result.exit_code:
+            [known[at]] = results([result.cell], flags)
+            if known[at].summary is None and in_use(result.cell.folder):
+                known[at].why = "another process runs it"
 
 
 def command(cell: Cell, flags: Flags) -> list[str]:
@@ -157,7 +161,7 @@ def command(cell: Cell, flags: Flags) -> list[str]:
     return [sys.executable, "-m", "segkd", cell.verb, cell.source, *cell.values, *flags.of(cell)]
 
 
-def _run(cell: Cell, flags: Flags, stop: StopFlag) -> int:
+def run_cell(cell: Cell, flags: Flags, stop: StopFlag) -> int:
     """Run a cell in a process of its own, so that its memory is its own; returns its exit code, or minus a signal's number."""
     if isinstance(cell.resolved, TeachRecipe):
         make_folder(Path(cell.source).parent)

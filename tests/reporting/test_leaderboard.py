@@ -17,7 +17,7 @@ def result(row, seed=0, miou=None, recipe="toy", looks=(), why="", **more):
     """A run of a row; without mIoU it is not done."""
     summary = {
         "student_miou": miou, "student_miou_last": miou, "recovery": None, "agreement": more.get("agreement"), "seconds": 90.0,
-        "peak_memory_mb": 1000, "steps": 80, "real_images_for_training": more.get("real", 0), "machine": "a machine",
+        "peak_memory_mb": 1000, "steps": more.get("steps", 80), "real_images_for_training": more.get("real", 0), "machine": "a machine",
         "precision": "fp32",
     }  # fmt: skip
     cell = SimpleNamespace(recipe=recipe, row=row, seed=seed)
@@ -47,6 +47,14 @@ def test_the_markdown_has_mean_and_deviation_and_says_what_is_missing():
     assert "0.300 ± 0.141 (2)" in text and "| 367 | 80 | 0.600 |" in text and "failed: exit code 3" in text
     table = [line for line in text.splitlines() if line.startswith("| ")]
     assert len({line.replace("<b>|", "").count("|") for line in table}) == 1
+
+
+def test_the_steps_of_a_row_are_one_number_where_its_runs_have_as_many():
+    assert "| noise | none | 80 | 0.150 ±" in leaderboard.markdown(
+        [result("noise", seed, 0.1 + seed / 10) for seed in (0, 1)]
+    )
+    apart = leaderboard.markdown([result("noise", seed, 0.1, steps=80 + 2 * seed) for seed in (0, 1)])
+    assert "| noise | none | 81 ± 1 (2) | 0.100 ±" in apart
 
 
 def test_the_csv_is_read_back():

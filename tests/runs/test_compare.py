@@ -32,8 +32,8 @@ def played(tmp_path, *methods, steps=1):
 
 def test_what_others_run_is_left_to_them_and_what_is_done_is_kept(tmp_path, monkeypatch):
     begun = []
-    run = compare._run
-    monkeypatch.setattr(compare, "_run", lambda cell, *rest: begun.append(cell.row) or run(cell, *rest))
+    run = compare.run_cell
+    monkeypatch.setattr(compare, "run_cell", lambda cell, *rest: begun.append(cell.row) or run(cell, *rest))
     (tmp_path / "quickstart/noise-s0").mkdir(parents=True)
     with RunLock(tmp_path / "quickstart/noise-s0", mark=MARK):
         (own, noise, pictures), told = played(tmp_path, "dfad")
@@ -59,9 +59,24 @@ def test_what_others_run_is_left_to_them_and_what_is_done_is_kept(tmp_path, monk
         )
 
 
+def test_each_table_tells_what_others_have_finished_meanwhile(tmp_path, monkeypatch):
+    found, _ = cells(["quickstart"], Asked(("dfad",), steps=1, values=tuple(BLIND)), tmp_path)
+    run, told = compare.run_cell, []
+
+    def beside(cell, *rest):
+        code = run(cell, *rest)
+        if cell.row == "dfad":
+            run(found[-1], *rest)  # as another process would, which began at the end
+        return code
+
+    monkeypatch.setattr(compare, "run_cell", beside)
+    compare.play(found, FLAGS, lambda known: told.append([result.why for result in known]))
+    assert told == [["", "not run yet", ""], ["", "", ""], ["", "", ""]]
+
+
 def test_a_run_that_fails_leaves_its_reason_and_the_others_go_on(tmp_path, monkeypatch):
     ended = iter([3, -9, 0])
-    monkeypatch.setattr(compare, "_run", lambda *given: next(ended))
+    monkeypatch.setattr(compare, "run_cell", lambda *given: next(ended))
     results, _ = played(tmp_path, "dfad")
     assert [(result.why, result.exit_code) for result in results[:2]] == [
         ("failed: exit code 3", 3), ("failed: ended by signal 9", 137),

@@ -193,6 +193,21 @@ def test_a_quoted_figure_is_left_as_it_is(logs: Path) -> None:
     assert call(logs, text, "--check")[0].exit_code == 0
 
 
+def test_a_leaderboard_has_the_best_first_and_its_share_of_kd(logs: Path) -> None:
+    keep(logs, "a", row="noise", student_miou=0.1, precision="fp32")
+    keep(logs, "b", row="ddad", student_miou=0.3, precision="fp32")
+    keep(logs, "c", row="kd (original images)", student_miou=0.4, real_images_for_training=367, precision="fp32")
+    block = "<!-- leaderboard: all glob=*.summary.json -->\n<!-- end table -->"
+    result, text = call(logs, block)
+    assert result.exit_code == 0, result.output
+    rows = [cells(text, row) for row in range(5)]
+    assert rows[0][:4] == ["method", "real training images", "steps", "mIoU"]
+    assert [row[0] for row in rows[2:]] == ["kd (original images)", "ddad", "noise"] and rows[3][6] == "0.750"
+    assert call(logs, text, "--check")[0].exit_code == 0
+    keep(logs, "d")
+    assert "a run of a leaderboard (camvid) has no row" in call(logs, block)[0].output
+
+
 def test_a_table_of_cells(logs: Path) -> None:
     keep(logs, "a")
     keep(logs, "b", steps=900, student_miou=0.25)
