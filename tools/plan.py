@@ -68,12 +68,12 @@ def long_constructors(room: str) -> list[str]:
     found = []
     for path in sorted((PACKAGE / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ClassDef) and _arguments(node) > MOST_ARGUMENTS:
-                found.append(f"{path.stem}.{node.name} ({_arguments(node)})")
+            if isinstance(node, ast.ClassDef) and arguments(node) > MOST_ARGUMENTS:
+                found.append(f"{path.stem}.{node.name} ({arguments(node)})")
     return found
 
 
-def _arguments(node: ast.ClassDef) -> int:
+def arguments(node: ast.ClassDef) -> int:
     for inner in node.body:
         if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
             given = inner.args

@@ -63,5 +63,5 @@ def watched(game: Distiller, device: torch.device) -> Phases:
         if player is not None:
             player.update = phases.timed("backward", player.update)
             player.optimizer.step = phases.timed("optimiser", player.optimizer.step)
-            player._follow = phases.timed("optimiser", player._follow)
+            player.follow = phases.timed("optimiser", player.follow)
     return phases

@@ -33,16 +33,17 @@ class Reference:
     def play(self) -> None:
         """One step."""
         for _ in range(STUDENT_MOVES):
-            images = self._images().detach()
+            images = self.images().detach()
             gap = F.l1_loss(self.student(images), self.teacher(images).detach())
             self.student_optimizer.zero_grad()
             gap.backward()
             self.student_optimizer.step()
-        images = self._images()
+        images = self.images()
         gain = torch.log1p(F.l1_loss(self.student(images), self.teacher(images)))
         self.generator_optimizer.zero_grad()
         (-gain).backward()
         self.generator_optimizer.step()
 
-    def _images(self) -> Tensor:
+    def images(self) -> Tensor:
+        """A batch (N,3,H,W) of the generator, on fresh latents."""
         return self.generator(torch.randn(self.batch, self.latent, device=self.device), self.size)

@@ -19,8 +19,8 @@ _STRONG, _OTHERS = ((255, 0, 255), (255, 0, 0)), ((0, 255, 255), (0, 0, 128))
 _ALIKE = 60  # distance between two colours that look alike
 Entry = tuple[str, tuple[int, int, int]]
 PLAIN, BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
-_GAP, _MARGIN = 6, 14
-_SMALLEST, _LARGEST = 240, 768  # pixels: a shown image is at least so high, and its longer side at most so long
+GAP, _MARGIN = 6, 14
+SMALLEST, LARGEST = 240, 768  # pixels: a shown image is at least so high, and its longer side at most so long
 
 
 def colourise(mask: np.ndarray, classes: Classes) -> np.ndarray:
@@ -84,12 +84,12 @@ def panel(
     """
     named = {"ground truth": truth, "teacher": teacher, "student": student}
     masks = {title: mask for title, mask in named.items() if mask is not None}
-    titles, cells = ["image", *masks], [_shown(image)]
-    cells += [_shown_mask(colourise(mask, classes)) for mask in masks.values()]
+    titles, cells = ["image", *masks], [shown(image)]
+    cells += [shown_mask(colourise(mask, classes)) for mask in masks.values()]
     if len(masks) >= 2:
         different = disagreement(*list(masks.values())[-2:])
         titles.append(_share(different.mean()))
-        cells.append(_shown_mask(_marked(image, different, classes)))
+        cells.append(shown_mask(_marked(image, different, classes)))
     return _sheet(titles, [cells], classes, _more(classes, list(masks.values()), len(masks) >= 2))
 
 
@@ -104,7 +104,7 @@ def sample_grid(
     for image, teacher, student in zip(images, teacher_masks, student_masks, strict=True):
         different.append(disagreement(teacher, student))
         masks = (colourise(teacher, classes), colourise(student, classes), _marked(image, different[-1], classes))
-        rows.append([_shown(image), *map(_shown_mask, masks)])
+        rows.append([shown(image), *map(shown_mask, masks)])
     titles = ["synthetic image", "teacher", "student", _share(np.mean(different))]
     return _sheet(titles, rows, classes, _more(classes, [*teacher_masks, *student_masks], True))
 
@@ -150,19 +150,21 @@ def _marked(image: np.ndarray, different: np.ndarray, classes: Classes) -> np.nd
 
 def _shown_size(height: int, width: int) -> tuple[int, int]:
     """(width, height) on the sheet: a whole multiple of a small image, a large one reduced."""
-    if max(height, width) > _LARGEST:
-        scale = _LARGEST / max(height, width)
+    if max(height, width) > LARGEST:
+        scale = LARGEST / max(height, width)
         return max(1, round(width * scale)), max(1, round(height * scale))
-    factor = max(1, min(-(-_SMALLEST // height), _LARGEST // max(height, width)))
+    factor = max(1, min(-(-SMALLEST // height), LARGEST // max(height, width)))
     return width * factor, height * factor
 
 
-def _shown(image: np.ndarray) -> np.ndarray:
+def shown(image: np.ndarray) -> np.ndarray:
+    """An image (H,W,3) at its size on the sheet."""
     size = _shown_size(*image.shape[:2])
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_CUBIC)
 
 
-def _shown_mask(colours: np.ndarray) -> np.ndarray:
+def shown_mask(colours: np.ndarray) -> np.ndarray:
+    """A mask in colours (H,W,3) at its size on the sheet; each pixel keeps a colour of the palette."""
     return cv2.resize(colours, _shown_size(*colours.shape[:2]), interpolation=cv2.INTER_NEAREST)
 
 
@@ -185,12 +187,12 @@ def _framed(cell: np.ndarray) -> np.ndarray:
     return framed
 
 
-def _beside(images: list[np.ndarray], gap: int = _GAP) -> np.ndarray:
+def _beside(images: list[np.ndarray], gap: int = GAP) -> np.ndarray:
     space = np.full((images[0].shape[0], gap, 3), 255, np.uint8)
     return np.hstack([part for image in images for part in (image, space)][:-1])
 
 
-def _below(images: list[np.ndarray], gap: int = _GAP) -> np.ndarray:
+def _below(images: list[np.ndarray], gap: int = GAP) -> np.ndarray:
     space = np.full((gap, images[0].shape[1], 3), 255, np.uint8)
     return np.vstack([part for image in images for part in (image, space)][:-1])
 

@@ -133,7 +133,7 @@ def _wrap(module: ModuleType) -> None:
         reader = getattr(module, attribute, None)
         # Absent from this version of the library; or wrapped before: cv2's loader imports its binary under the
         # package's own name, and copies the functions from there.
-        if reader is None or hasattr(reader, "_segkd_counted"):
+        if reader is None or hasattr(reader, "segkd_counted"):
             continue
         if isinstance(reader, type):
             _wrap_init(reader)
@@ -150,7 +150,7 @@ def _counted(reader: Callable[..., Any]) -> Callable[..., Any]:
             _note(path)
         return reader(*arguments, **options)
 
-    wrapper._segkd_counted = True  # type: ignore[attr-defined]
+    wrapper.segkd_counted = True  # type: ignore[attr-defined]
     return wrapper
 
 
@@ -164,7 +164,7 @@ def _wrap_init(reader: type) -> None:
         original(self, name, *arguments, **options)
 
     reader.__init__ = __init__  # type: ignore[misc]
-    reader._segkd_counted = True  # type: ignore[attr-defined]
+    reader.segkd_counted = True  # type: ignore[attr-defined]
 
 
 class _WrapOnImport(importlib.abc.MetaPathFinder):

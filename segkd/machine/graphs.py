@@ -24,7 +24,7 @@ class Recorded:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self._passes: dict[tuple[object, ...], nn.Module | None] = {}
+        self.graphs: dict[tuple[object, ...], nn.Module | None] = {}
         self._pool: object = None
 
     def __call__(self, images: Tensor, at_head: bool = False) -> Tensor:
@@ -36,9 +36,9 @@ class Recorded:
         network = self.network
         mode = network.training, network.in_fp32, torch.is_grad_enabled(), images.requires_grad
         key = (images.shape, images.dtype, at_head, *mode, *(p.requires_grad for p in network.parameters()))
-        if key not in self._passes:
-            self._passes[key] = self._record(images, at_head)
-        replayed = self._passes[key]
+        if key not in self.graphs:
+            self.graphs[key] = self._record(images, at_head)
+        replayed = self.graphs[key]
         return network(images, at_head=at_head) if replayed is None else replayed(images)
 
     def _record(self, images: Tensor, at_head: bool) -> nn.Module | None:

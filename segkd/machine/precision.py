@@ -42,7 +42,7 @@ def quicker_in_bf16() -> bool:
     supported = getattr(
         torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None
     )  # a torch without oneDNN (Apple's) has none
-    return supported is not None and supported() and bf16_is_quicker("a convolution", _measured)
+    return supported is not None and supported() and bf16_is_quicker("a convolution", measured)
 
 
 def bf16_is_quicker(about: str, find: Callable[[], bool]) -> bool:
@@ -74,18 +74,18 @@ def cache() -> Path:
 
 
 @functools.cache
-def _measured() -> bool:
+def measured() -> bool:
     """Which of the two is quicker now."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         maps, kernel = torch.randn(4, 64, 48, 64), torch.randn(64, 64, 3, 3)
     both = (maps.bfloat16(), kernel.bfloat16()), (maps, kernel)
     # in turn, so that what else the machine does just now slows both
-    bf16, fp32 = (min(column) for column in zip(*([_seconds(*one) for one in both] for _ in range(5)), strict=True))
+    bf16, fp32 = (min(column) for column in zip(*([seconds_of(*one) for one in both] for _ in range(5)), strict=True))
     return bf16 < fp32
 
 
 @torch.no_grad()
-def _seconds(maps: torch.Tensor, kernel: torch.Tensor, trials: int = 2) -> float:
+def seconds_of(maps: torch.Tensor, kernel: torch.Tensor, trials: int = 2) -> float:
     """The least of some trials, after one that warms up."""
     maps, kernel = (value.contiguous(memory_format=torch.channels_last) for value in (maps, kernel))
     times = []

@@ -54,9 +54,9 @@ class DeGAN(DDAD):
 
     def gan(self, v: View) -> Tensor:
         """Generator: its patches should pass for those of proxies; critic: it should tell them apart."""
-        x, held = _coloured(v.x), {name: weight.detach() for name, weight in self.critic.named_parameters()}
+        x, held = coloured(v.x), {name: weight.detach() for name, weight in self.critic.named_parameters()}
         real = (
-            x.detach() if self.proxies is None else _coloured(self.proxies)
+            x.detach() if self.proxies is None else coloured(self.proxies)
         )  # none yet: methods are tried as they are built
         told = softplus(-self.critic(real)).mean() + softplus(self.critic(x.detach())).mean()
         return told + softplus(-functional_call(self.critic, held, x)).mean()
@@ -76,7 +76,7 @@ def _critic(width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(sides[-1], 1, 3, padding=1))
 
 
-def _coloured(images: Tensor) -> Tensor:
+def coloured(images: Tensor) -> Tensor:
     """(N,3,H,W): as they are, or the mean of other channels, three times."""
     images = wide(images)
     return images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)

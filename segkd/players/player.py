@@ -94,7 +94,7 @@ class Player:
             return verdict
         scale = None if self.clip is None else (self.clip / (norm + 1e-6)).clamp(max=1)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None and not _alike(gradient, parameter):
+            if gradient is not None and not same_layout(gradient, parameter):
                 # Fused optimisers go over memory as it lies: they would move each weight by another one's gradient.
                 gradient = torch.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient if gradient is None or scale is None else gradient * scale
@@ -106,7 +106,7 @@ class Player:
         self.optimizer.zero_grad(set_to_none=True)
         before.put_back(refused)
         if self.average is not None:
-            self._follow(refused)
+            self.follow(refused)
         return verdict
 
     def _begin_momentum(self, parameters: list[Tensor]) -> None:
@@ -116,7 +116,7 @@ class Player:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
-    def _follow(self, refused: Tensor) -> None:
+    def follow(self, refused: Tensor) -> None:
         """Let the average follow the network, which it copies at first, unless the step was refused.
 
         Counts of batches, which mean nothing on average, are the network's.
@@ -160,7 +160,7 @@ def _why(loss: Tensor, vote: Tensor, norm: Tensor) -> str:
     return f"loss is {loss.item():.3g}{' here, and not finite in another process' if loss.isfinite() else ''}"
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def same_layout(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors of one shape lie in memory in the same order; the stride of a single row means nothing."""
     return all(a == b or side == 1 for a, b, side in zip(one.stride(), other.stride(), one.shape, strict=True))
 

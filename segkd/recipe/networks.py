@@ -55,7 +55,7 @@ def unknown_encoder(name: str) -> str | None:
 @cache
 def architectures() -> tuple[str, ...]:
     """The architectures of segmentation-models-pytorch and of the other families; empty where they cannot be told."""
-    text = _text("segmentation_models_pytorch", "__init__.py")
+    text = source_text("segmentation_models_pytorch", "__init__.py")
     found = re.search(r"^_?MODEL_ARCHITECTURES = \[$(.*?)^\]$", text, re.MULTILINE | re.DOTALL)
     return (*re.findall(r"^    (\w+),$", found[1], re.MULTILINE), *without_encoder()) if found else ()
 
@@ -96,7 +96,7 @@ def _families() -> tuple[dict[str, Any], ...]:
 @cache
 def encoders() -> tuple[str, ...]:
     """smp's own encoders; empty where they cannot be told."""
-    text = _text("segmentation_models_pytorch", "encoders/*.py")
+    text = source_text("segmentation_models_pytorch", "encoders/*.py")
     tables = re.findall(r"^\w+_encoders = \{$(.*?)^\}$", text, re.MULTILINE | re.DOTALL)
     return tuple(name for table in tables for name in re.findall(r'^    "([^"\n]+)": \{$', table, re.MULTILINE))
 
@@ -104,13 +104,13 @@ def encoders() -> tuple[str, ...]:
 @cache
 def timm_models() -> frozenset[str]:
     """The models of timm, which smp takes as `tu-NAME`, and former names that timm still takes."""
-    text = _text("timm", "models/*.py")
+    text = source_text("timm", "models/*.py")
     renamed = re.findall(r"^register_model_deprecations\(__name__, \{$(.*?)^\}\)", text, re.MULTILINE | re.DOTALL)
     former = (name for table in renamed for name in re.findall(r"['\"](\w+)['\"]\s*:", table))
     return frozenset((*re.findall(r"^@register_model\s+def (\w+)\(", text, re.MULTILINE), *former))
 
 
-def _text(package: str, pattern: str) -> str:
+def source_text(package: str, pattern: str) -> str:
     """The source of a package's files, one after the other; the package is not imported."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:

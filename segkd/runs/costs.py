@@ -122,7 +122,7 @@ def costs_of(game: Distiller, trials: int = 3) -> dict[str, Cost]:
     game.play(0)
     moves, found = game.method.moves(1), {}
     for name in dict.fromkeys(moves):
-        seen = [_seen(functools.partial(game._moves[name], 1, trial), game.device)[1:] for trial in range(trials)]
+        seen = [_seen(functools.partial(game.moves[name], 1, trial), game.device)[1:] for trial in range(trials)]
         found[name] = _cost(moves.count(name), seen)
     return found
 
@@ -132,9 +132,9 @@ class FirstSteps:
 
     def __init__(self, game: Distiller) -> None:
         self.game = game
-        self._moves, self._seen = dict(game._moves), {name: [] for name in game._moves}
+        self._moves, self._seen = dict(game.moves), {name: [] for name in game.moves}
         for name, move in self._moves.items():
-            game._moves[name] = functools.partial(self._watched, name, move)
+            game.moves[name] = functools.partial(self._watched, name, move)
 
     def _watched(self, name: str, move: Callable[[int, int], dict[str, Tensor]], step: int, index: int) -> object:
         values, *seen = _seen(functools.partial(move, step, index), self.game.device)
@@ -143,7 +143,7 @@ class FirstSteps:
 
     def costs(self, steps: int) -> dict[str, Cost]:
         """What was seen in `steps` steps, of which the first warmed up; the moves are watched no more."""
-        self.game._moves.update(self._moves)
+        self.game.moves.update(self._moves)
         times = {name: len(seen) // steps for name, seen in self._seen.items()}
         return {name: _cost(count, self._seen[name][count:]) for name, count in times.items() if count}
 

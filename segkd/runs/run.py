@@ -204,7 +204,7 @@ class Run(ABC, Generic[AnyRecipe]):
         """What is done while the run has its folder; `opened` counts the images of this part of the run, in this process."""
         self.check_targets()
         if ranks.broadcast(not checkpoint.listed(self.folder / "checkpoints")):
-            self._rehearse()
+            self.rehearse_end()
         start, log = self._resume()
         lock, progress = self.lock, self.options.progress if not ranks.rank() else None
 
@@ -254,7 +254,7 @@ class Run(ABC, Generic[AnyRecipe]):
         read = {data.watch: self.watch, data.final: self.final}.values()
         return 0 if data.name == "scenes" else sum(len(images) for images in read if images is not None)
 
-    def _rehearse(self) -> None:
+    def rehearse_end(self) -> None:
         """Do before the first step, with what little is needed, all that is due after the last one, and throw it away.
 
         What cannot be measured, drawn, written or read back is an error now, and not when the network is trained.

@@ -33,23 +33,25 @@ def collage(images: Tensor) -> Tensor:
     source = torch.randint(n, (n - plain, LEAVES + 1), device=device)
     source[:, 0] = torch.arange(plain, n, device=device)
     picks = source.gather(1, shown.flatten(1)).view_as(shown)
-    return torch.cat([images[:plain], _taken(images, picks)])
+    return torch.cat([images[:plain], taken(images, picks)])
 
 
-def _taken(images: Tensor, picks: Tensor) -> Tensor:
+def taken(images: Tensor, picks: Tensor) -> Tensor:
     """Pixel (y,x) of image picks[i,y,x] of images (N,3,H,W), for each of the picks (n,H,W).
 
     Gradients that meet at a pixel are added up in the same order each time: by gather on a CPU, where those of indexing
     come as the threads finish, and by indexing on a GPU, where it is the other way round.
     """
-    return (_gathered if images.device.type == "cpu" else _indexed)(images, picks)
+    return (gathered if images.device.type == "cpu" else indexed)(images, picks)
 
 
-def _gathered(images: Tensor, picks: Tensor) -> Tensor:
+def gathered(images: Tensor, picks: Tensor) -> Tensor:
+    """`taken` by gather."""
     return images.gather(0, picks.unsqueeze(1).expand(-1, images.shape[1], -1, -1))
 
 
-def _indexed(images: Tensor, picks: Tensor) -> Tensor:
+def indexed(images: Tensor, picks: Tensor) -> Tensor:
+    """`taken` by indexing."""
     height, width = picks.shape[1:]
     rows, columns = torch.meshgrid(
         *(torch.arange(side, device=images.device) for side in (height, width)), indexing="ij"
@@ -75,33 +77,33 @@ def horizon(canvas: np.ndarray, rng: np.random.Generator, leaf: int, _: float) -
     height, width = canvas.shape
     middle, fall = rng.uniform(0.1, 0.9) * height, math.tan(math.radians(rng.normal(0, 8))) * width / 2
     end = rng.choice([0, height])
-    _fill(canvas, leaf, [(0, middle - fall), (width, middle + fall), (width, end), (0, end)])
+    fill(canvas, leaf, [(0, middle - fall), (width, middle + fall), (width, end), (0, end)])
 
 
 def box(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
     """A rectangle, or (three times of ten) a quadrangle near one."""
-    centre, stretch, angle = _pose(canvas, rng)
+    centre, stretch, angle = pose(canvas, rng)
     corners = cv2.boxPoints((centre, (2 * radius * stretch, 2 * radius / stretch), angle))
     bent = rng.normal(0, 0.3 * radius, (4, 2)) if rng.random() < 0.3 else 0
-    _fill(canvas, leaf, corners + bent)
+    fill(canvas, leaf, corners + bent)
 
 
 def ellipse(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
-    (x, y), stretch, angle = _pose(canvas, rng)
+    (x, y), stretch, angle = pose(canvas, rng)
     axes = (max(round(radius * stretch), 1), max(round(radius / stretch), 1))
     cv2.ellipse(canvas, (round(x), round(y)), axes, angle, 0, 360, leaf, cv2.FILLED)
 
 
 def shrub(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
     """A blob with a ragged edge."""
-    (x, y), stretch, _ = _pose(canvas, rng)
+    (x, y), stretch, _ = pose(canvas, rng)
     turn, reach = np.linspace(0, 2 * math.pi, 24, endpoint=False), radius * (1 + 0.18 * rng.normal(size=24))
-    _fill(canvas, leaf, np.stack([x + reach * stretch * np.cos(turn), y + reach / stretch * np.sin(turn)], axis=1))
+    fill(canvas, leaf, np.stack([x + reach * stretch * np.cos(turn), y + reach / stretch * np.sin(turn)], axis=1))
 
 
 def grid(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float) -> None:
     """Up to six by six small boxes in rows, as windows in a wall."""
-    (x, y), stretch, _ = _pose(canvas, rng)
+    (x, y), stretch, _ = pose(canvas, rng)
     wide, high = 0.35 * radius, 0.35 * radius * stretch
     across, down = wide * rng.uniform(1.3, 3), high * rng.uniform(1.3, 3)
     columns, rows = rng.integers(1, 7, 2)
@@ -113,7 +115,7 @@ def grid(canvas: np.ndarray, rng: np.random.Generator, leaf: int, radius: float)
 SHAPES, CHANCES = (box, ellipse, shrub, grid), (0.5, 0.25, 0.12, 0.13)
 
 
-def _pose(canvas: np.ndarray, rng: np.random.Generator) -> tuple[tuple[float, float], float, float]:
+def pose(canvas: np.ndarray, rng: np.random.Generator) -> tuple[tuple[float, float], float, float]:
     """Centre, in the image or just beside it; stretch; angle in degrees: most leaves stand nearly upright."""
     height, width = canvas.shape
     centre = (rng.uniform(-0.1, 1.1) * width, rng.uniform(-0.1, 1.1) * height)
@@ -121,5 +123,6 @@ def _pose(canvas: np.ndarray, rng: np.random.Generator) -> tuple[tuple[float, fl
     return centre, math.exp(rng.normal(0, 0.7)), angle
 
 
-def _fill(canvas: np.ndarray, leaf: int, corners: object) -> None:
+def fill(canvas: np.ndarray, leaf: int, corners: object) -> None:
+    """Paint a polygon of corners (n,2), x and y, in place."""
     cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], leaf)

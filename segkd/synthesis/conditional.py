@@ -86,7 +86,8 @@ class Conditional(Generator):
         self.maps.remember(judge.logits.detach(), judge.refused)
         return made
 
-    def _painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+    def painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+        """Images that `painter` makes of fresh latents and maps, with both."""
         device = next(painter.parameters()).device
         labels = self.maps(batch, size, move).to(device)
         z = move.latents(batch, self.latent).to(device, non_blocking=True)

@@ -35,14 +35,15 @@ class Generator(Source):
         """Images of the averaged network where there is an average (arXiv:2209.10359); no buffer moves."""
         painter = self.network if self.player is None else self.player.headline
         with untouched_statistics(painter):
-            return self._painted(painter, batch, size, move)
+            return self.painted(painter, batch, size, move)
 
     def improve(self, batch: int, size: Size, judge: Judge) -> Batch:
         """One update down the judge's loss; returns the images that it was made on."""
-        judge.update(self.player, lambda: judge(self._painted(self.network, batch, size, judge.move)))
+        judge.update(self.player, lambda: judge(self.painted(self.network, batch, size, judge.move)))
         return judge.batch
 
-    def _painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+    def painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+        """Images that `painter`, the network or its average, makes of fresh latents."""
         z = move.latents(batch, self.latent).to(next(painter.parameters()).device, non_blocking=True)
         move.begin(ranks.stream("synthesis"))
         with self.passes.through(painter):
@@ -61,4 +62,4 @@ class Live(Source):
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`; no buffer moves."""
         with untouched_statistics(self.start.network):
-            return self.start._painted(self.start.network, batch, size, move)
+            return self.start.painted(self.start.network, batch, size, move)

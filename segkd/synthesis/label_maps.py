@@ -71,7 +71,8 @@ class LabelMaps(nn.Module):
         self.seen[places] = torch.where(refused, self.seen[places], ids)
         self.count += ~refused * len(ids)
 
-    def _noise(self, seed: int, size: Size) -> Tensor:
+    def from_noise(self, seed: int, size: Size) -> Tensor:
+        """At each pixel the class of the largest of smooth random fields, one a class."""
         chance, shorter = torch.Generator().manual_seed(seed), min(size)
         fields = (BIAS * torch.randn(1, self.classes, 1, 1, generator=chance)).to(self.place.device)
         for knots, amplitude in FIELDS.items():
@@ -80,7 +81,8 @@ class LabelMaps(nn.Module):
             fields = fields + F.interpolate(drawn.to(self.place.device), size, mode="bicubic", align_corners=True)
         return fields.argmax(1)[0]
 
-    def _teacher(self, seed: int, size: Size) -> Tensor:
+    def from_teacher(self, seed: int, size: Size) -> Tensor:
+        """A map that the teacher has seen in a synthetic image, with a rectangle of another one; noise before there is any."""
         chance = torch.Generator().manual_seed(seed)
         number, (height, width) = torch.rand(6, generator=chance).tolist(), self.seen.shape[1:]
         held = self.count.clamp(max=SEEN)  # is looked at on its device
@@ -91,19 +93,20 @@ class LabelMaps(nn.Module):
         mixed = one.clone()
         mixed[box] = other[box]
         mixed = mixed.flip(-1) if number[5] < 0.5 else mixed
-        return torch.where(held > 0, resampled(mixed, size).long(), self._noise(seed, size))
+        return torch.where(held > 0, resampled(mixed, size).long(), self.from_noise(seed, size))
 
-    def _scenes(self, seed: int, size: Size) -> Tensor:
+    def from_scenes(self, seed: int, size: Size) -> Tensor:
+        """The segments of a procedural picture, each given a class at random."""
         chance = torch.Generator().manual_seed(seed)
         kind, picture = (int(torch.randint(most, (), generator=chance)) for most in (len(SEGMENTS), POOL))
         classes = torch.randint(self.classes, (64,), generator=chance)
-        return classes[_segments(list(SEGMENTS)[kind], picture, size)].to(self.place.device)
+        return classes[segments(list(SEGMENTS)[kind], picture, size)].to(self.place.device)
 
 
 KINDS: Mapping[str, Callable[[LabelMaps, int, Size], Tensor]] = {
-    "noise": LabelMaps._noise,
-    "teacher": LabelMaps._teacher,
-    "scenes": LabelMaps._scenes,
+    "noise": LabelMaps.from_noise,
+    "teacher": LabelMaps.from_teacher,
+    "scenes": LabelMaps.from_scenes,
 }
 """A map (H,W) from a seed."""
 
@@ -122,7 +125,8 @@ class Labelled(Around):
 
 
 @lru_cache(maxsize=POOL)
-def _segments(kind: str, picture: int, size: Size) -> Tensor:
+def segments(kind: str, picture: int, size: Size) -> Tensor:
+    """The segments of a picture of the pool, as numbers (H,W)."""
     return torch.from_numpy(SEGMENTS[kind](FIRST_SEED + picture, size)).long()
 
 

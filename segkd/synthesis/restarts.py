@@ -56,7 +56,7 @@ class Restarts(Around):
         self.inner, self.meta, self.pace, self.after = updates, meta, pace, after
         self.learning = learning
         self.updates = updates + (meta is not None)
-        self._first = [
+        self.first = [
             (float(p.mean()), float(p.std(correction=0))) for p in map(torch.detach, start.network.parameters())
         ]
 
@@ -64,7 +64,7 @@ class Restarts(Around):
         """One move: the updates of a copy, and then one of its beginning. Returns the images that were judged last."""
         copied = _WithLatents(self.start, batch, judge.move, self.pace)
         if self.meta is None:
-            copied.begin_anew(self._first, judge.move)
+            copied.begin_anew(self.first, judge.move)
         make = self.player.make_optimizer
         make = make if self.learning is None else partial(make, lr=self.learning)
         player = Player("source", copied, make, clip=self.player.clip)

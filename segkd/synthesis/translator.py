@@ -114,7 +114,8 @@ class Translator(Generator):
         self.judged[kind] += ~judge.refused
         return judge.batch
 
-    def _painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+    def painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+        """Pictures of a draw, as `painter` changes them."""
         return self._changed(painter, batch, size, move, self.shares)
 
     def _changed(self, painter: nn.Module, batch: int, size: Size, move: Move, shares: Tensor) -> Batch:

@@ -33,6 +33,10 @@ class Distiller:
     Args:
         source: where images come from; it learns where it has a player.
         bank: keeps the teacher's logits at its head's resolution where it can, a sixteenth of the memory at stride 4.
+
+    Attributes:
+        moves: what plays a move, by its name: of a step and the move's index in it, to the values of its terms.
+        needs: what the terms of each player look at.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Distiller:
         self.monitor = Monitor(networks, student, source, bank, sampling, self._judge_of_kept)
         self.moved: Callable[[float], None] = lambda share: None
         self.stopping: Callable[[], bool] = bool
-        self._moves = {"student": self._student_move, "source": self._source_move, "keep": self._keep_move}
+        self.moves = {"student": self._student_move, "source": self._source_move, "keep": self._keep_move}
         traced = self._traced()
         self.needs = {player: found.looked_at for player, found in traced.items()}
         if bank is not None and "z" in self.needs["student"]:
@@ -100,7 +104,7 @@ class Distiller:
             try:
                 if done > begun and self._ends_here():
                     raise Interrupted
-                values = values | self._moves[move](step, index)
+                values = values | self.moves[move](step, index)
             except Interrupted:
                 self._begun = index, values
                 raise
@@ -123,7 +127,7 @@ class Distiller:
         self._left = left = []
         try:
             if self.in_threads:
-                self._lessons = {index: self._lesson(step, index) for index, _ in learning}
+                self._lessons = {index: self.lesson(step, index) for index, _ in learning}
                 self._onlooker = self._onlooker or copy.deepcopy(self.student.network)
                 self._onlooker.load_state_dict(self.student.network.state_dict())
                 self._onlooker.in_fp32 = self.student.network.in_fp32
@@ -158,12 +162,13 @@ class Distiller:
         else:
             self._left.append((index, action))
 
-    def _move(self, step: int, index: int) -> Move:
+    def move(self, step: int, index: int) -> Move:
+        """The place of a move, of which its random numbers are a function."""
         return Move(self.seed, step, index, step / self.method.rules.steps)
 
-    def _lesson(self, step: int, index: int) -> dict[str, object]:
+    def lesson(self, step: int, index: int) -> dict[str, object]:
         """Images for a move of the student, kept or made for it, with all that the teacher says to them."""
-        needs, move = self.needs["student"], self._move(step, index)
+        needs, move = self.needs["student"], self.move(step, index)
         if not self.bank:
             batch = self.source.draw(self.sampling.batch, self.sampling.size(step), move)
             return {**batch.named(), **self.networks.teach(batch.images, needs, first=True)}
@@ -177,8 +182,8 @@ class Distiller:
         """The student comes closer to the teacher on images that are kept, or made for it."""
         network, lesson = self.student.network.train(), self._lessons.get(index)
         if lesson is None:
-            lesson = self._lesson(step, index)
-            self._move(step, index).begin(ranks.stream("student"))
+            lesson = self.lesson(step, index)
+            self.move(step, index).begin(ranks.stream("student"))
         before = Snapshot([network, self.method])
         studied = self.networks.study(lesson["x"], self.needs["student"], network, first=True)
         total, values = self.method.loss("student", self.networks.view({**lesson, **studied}, network), step)
@@ -189,8 +194,8 @@ class Distiller:
 
     def _source_move(self, step: int, index: int) -> dict[str, Tensor]:
         """The source learns from its judges; the student only looks on. What it made goes into the bank, if it is worth it."""
-        judge = self._judge("source", step, index)
-        with frozen(judge.student), untouched_statistics(judge.student), self._undone_if_interrupted():
+        judge = self.judge("source", step, index)
+        with frozen(judge.student), untouched_statistics(judge.student), self.undone_if_interrupted():
             made = self.source.improve(self.sampling.batch, self.sampling.size(step), judge)
         if made is not None and self.bank is not None:
             logits, refused = judge.logits, judge.refused
@@ -199,7 +204,7 @@ class Distiller:
 
     def _keep_move(self, step: int, index: int) -> dict[str, Tensor]:
         """More images for the bank."""
-        before, judge = Snapshot([self.method]), self._judge("pixels", step, index)
+        before, judge = Snapshot([self.method]), self.judge("pixels", step, index)
         try:
             with untouched_statistics(judge.student):
                 made = self.source.draw(self.sampling.batch, self.sampling.size(step), judge.move, judge)
@@ -218,7 +223,7 @@ class Distiller:
         return {}
 
     @contextmanager
-    def _undone_if_interrupted(self) -> Iterator[None]:
+    def undone_if_interrupted(self) -> Iterator[None]:
         """A block of which nothing stays where a signal comes between its updates."""
         if self.source.updates == 1:
             yield
@@ -234,10 +239,10 @@ class Distiller:
             del self.notes[notes:]
             raise
 
-    def _judge(self, terms: str, step: int, index: int) -> TermsJudge:
+    def judge(self, terms: str, step: int, index: int) -> TermsJudge:
         """What images of a move answer to. Refused updates of single images are told with the verdict on what is kept."""
         return TermsJudge(
-            self.networks, self.method, terms, self.needs[terms], self._move(step, index), self._shown_student.train(),
+            self.networks, self.method, terms, self.needs[terms], self.move(step, index), self._shown_student.train(),
             partial(self._record, step, index) if terms == "source" else None, self._ends_here,
         )  # fmt: skip
 

@@ -94,7 +94,7 @@ class Monitor:
             twin = copy.deepcopy(self.student.headline)
             device = next(twin.parameters()).device
             with self.networks.passes.autocast(device):
-                update_bn(self._familiar(), twin, device)
+                update_bn(self.familiar(), twin, device)
             self._averaged = self.student.updates, ranks.with_mean_buffers(twin)
         return self._averaged[1]
 
@@ -106,7 +106,7 @@ class Monitor:
         else:
             self.best = replace(self.best, since=self.best.since + 1)
 
-    def _familiar(self) -> Iterator[Tensor]:
+    def familiar(self) -> Iterator[Tensor]:
         """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""
         if not self.bank:
             yield from self.held_out(FEWEST)

@@ -48,7 +48,7 @@ def test_the_first_move_is_that_of_sgd_on_the_mean_absolute_gap(loop, monkeypatc
         sign = torch.sign(F.conv2d(images, weight, bias) - loop.teacher(images)) / (8 * 2 * 4 * 4)
     slope = torch.einsum("nohw,nihw->oi", sign, images).view_as(weight)
     steps = []
-    monkeypatch.setattr(loop, "_images", lambda: images)
+    monkeypatch.setattr(loop, "images", lambda: images)
     step = loop.student_optimizer.step
     monkeypatch.setattr(
         loop.student_optimizer, "step", lambda: (step(), steps.append(loop.student.weight.detach().clone()))

@@ -83,14 +83,14 @@ def test_the_legend_names_what_is_shown() -> None:
 
 
 def test_a_small_mask_is_enlarged_by_a_whole_factor_without_new_colours() -> None:
-    shown = visualize._shown_mask(colourise(MASK, CAMVID))
+    shown = visualize.shown_mask(colourise(MASK, CAMVID))
     assert shown.shape == (288, 384, 3)
     assert np.array_equal(shown[::3, ::3], colourise(MASK, CAMVID))
     assert np.array_equal(shown, colourise(MASK, CAMVID).repeat(3, 0).repeat(3, 1))
 
 
 def test_a_large_image_is_reduced() -> None:
-    assert max(visualize._shown(np.zeros((1080, 1920, 3), np.uint8)).shape) == visualize._LARGEST
+    assert max(visualize.shown(np.zeros((1080, 1920, 3), np.uint8)).shape) == visualize.LARGEST
 
 
 @pytest.mark.parametrize("size", [(1, 1), (32, 32), (96, 128), (256, 341), (1080, 1920), (20, 2000)])
@@ -118,7 +118,7 @@ def test_with_one_network_the_panel_compares_it_with_the_truth() -> None:
 
 def test_the_grid_has_a_row_for_each_image() -> None:
     one, three = (sample_grid([IMAGE] * count, [MASK] * count, [MASK] * count, CAMVID) for count in (1, 3))
-    assert three.shape[0] - one.shape[0] == 2 * (288 + visualize._GAP)
+    assert three.shape[0] - one.shape[0] == 2 * (288 + visualize.GAP)
 
 
 def test_inputs_are_left_alone() -> None:

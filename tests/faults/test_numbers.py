@@ -234,7 +234,7 @@ def test_a_number_that_is_none_changes_nothing_and_is_named(row, tiny, case: str
         for move, place, inject, words in places(game):
             for value in BAD:
                 with pytest.raises(NumbersError) as caught, inject(game, value):
-                    game._moves[move](1, 1)
+                    game.moves[move](1, 1)
                 line = str(caught.value)
                 assert line.startswith(f"step 1: {move} ") and any(word in line for word in words), (place, line)
                 assert "nan" in line or "inf" in line or "not finite" in line

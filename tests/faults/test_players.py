@@ -39,7 +39,7 @@ def break_down(game, step):
         setattr(game.method, game.method.terms(player)[0], broken)
     for player in players(game):
         with pytest.raises(ArithmeticError, match="on purpose"):
-            game._moves[player](step, 0)
+            game.moves[player](step, 0)
 
 
 @pytest.mark.parametrize("case", tiers())
@@ -89,7 +89,7 @@ def test_each_term_reaches_only_its_own_player(row, tiny, case, monkeypatch):
             sides = {"teacher": game.teacher, "student": game.student.network, "source": game.source}
             moved.clear()
             for step in (2, 3):  # some terms wait, or need images that were made before
-                game._moves[owner](step, 0)
+                game.moves[owner](step, 0)
             sides[owner] = torch.nn.ModuleList(moved)
             reached = {side: [p for p in net.parameters() if p.grad is not None] for side, net in sides.items()}
             assert any(p.grad.abs().max() > 0 for p in reached.pop(owner)), name
@@ -114,7 +114,7 @@ def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
             judge.networks.teach = look
 
     pixels.refined = watched
-    game._keep_move(0, 0)
+    game.moves["keep"](0, 0)
     assert len(seen) == 1 and seen[0].requires_grad
     assert all(p.grad is None for network in modules(game) for p in network.parameters())
     row.count()

@@ -306,11 +306,11 @@ def test_times_as_people_say_them(seconds, words):
 def test_a_notebook_shows_the_live_line_without_escape_codes(monkeypatch):
     """As ipykernel's stream, which is no terminal: carriage returns write over what is there, and nothing clears it."""
     stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(terminal, "EVERY", 0.0)
     monkeypatch.setattr(sys, "stderr", stream)
     assert terminal.interactive(stream) and not terminal.interactive(io.StringIO())
     with terminal.Live("step", "steps", stays=True) as live:
         for done, note in ((1, "a long note"), (2, "kd")):
-            live._last = -1
             live.update(done, 2, note)
         terminal.say("a line between")
     shown, line = [], ""

@@ -54,7 +54,7 @@ def test_a_training_network_moves_as_without_graphs(pair, bf16):
                 for parameter, slope in zip(parameters, slopes, strict=True):
                     parameter -= 0.01 * slope
         moved.append((turns[0], [turn[0] for turn in turns], [buffer.clone() for buffer in network.buffers()]))
-    assert len(recorded._passes) == 2 and None not in recorded._passes.values()
+    assert len(recorded.graphs) == 2 and None not in recorded.graphs.values()
     for one, other, within in zip(*moved, (0.05 if bf16 else 0.01, 0.1, 0.1), strict=True):
         close(one, other, within)
 
@@ -78,7 +78,7 @@ def test_what_asks_the_gpu_for_a_number_runs_as_it_is():
     recorded = Recorded(network)
     for x in (torch.ones(1, 3, 4, 4).cuda(), -torch.ones(1, 3, 4, 4).cuda()):
         assert torch.equal(recorded(x), network(x))
-    assert list(recorded._passes.values()) == [None]
+    assert list(recorded.graphs.values()) == [None]
 
 
 @pytest.mark.parametrize("preset", ["ddad.segkd", "ddad.paper", "dfad"])
@@ -89,7 +89,7 @@ def test_a_game_is_played_as_without_graphs(tiny, preset):
         teacher = builders.teacher_of(recipe.teacher).to(device, memory_format=torch.channels_last)
         game = builders.distiller_of(recipe, teacher, device, bf16=False)
         values = game.play(0)
-        passes = [found for recorded in game.networks.recorded.values() for found in recorded._passes.values()]
+        passes = [found for recorded in game.networks.recorded.values() for found in recorded.graphs.values()]
         assert bool(passes) == (graphs == "true") and None not in passes
         played.append([torch.tensor(list(values.values())), *(p.detach() for p in game.student.network.parameters())])
     close(*played, within=0.05)

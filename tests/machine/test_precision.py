@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 def unknown(monkeypatch, tmp_path):
     """Every test measures anew, and leaves nothing of it to others."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    measured = precision._measured
+    measured = precision.measured
     measured.cache_clear()
     yield
     measured.cache_clear()
@@ -21,7 +21,7 @@ def unknown(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("bf16", "fp32", "chosen"), [(1.0, 2.0, True), (2.0, 1.0, False)])
 def test_the_quicker_precision_is_chosen(monkeypatch, bf16, fp32, chosen):
     seconds = {torch.bfloat16: bf16, torch.float32: fp32}
-    monkeypatch.setattr(precision, "_seconds", lambda maps, kernel: seconds[maps.dtype])
+    monkeypatch.setattr(precision, "seconds_of", lambda maps, kernel: seconds[maps.dtype])
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     assert precision.bf16_of("auto", CPU) is chosen
     assert precision.bf16_of("bf16", CPU) and not precision.bf16_of("fp32", CPU)
@@ -29,7 +29,7 @@ def test_the_quicker_precision_is_chosen(monkeypatch, bf16, fp32, chosen):
 
 def test_a_processor_without_bf16_is_not_asked(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    monkeypatch.setattr(precision, "_seconds", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(precision, "seconds_of", lambda *_: pytest.fail("measured"))
     assert not precision.bf16_of("auto", CPU)
 
 
@@ -53,7 +53,7 @@ def test_the_least_of_the_trials_counts_after_one_that_warms_up(monkeypatch):
     monkeypatch.setattr(torch, "conv2d", conv2d)
     monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
     taken += [1, 7, 5, 6]
-    assert precision._seconds(maps, kernel, trials=3) == 5
+    assert precision.seconds_of(maps, kernel, trials=3) == 5
     taken += [4]
     assert device.seconds_of(lambda: torch.conv2d(maps, kernel), CPU) == 4
 
@@ -63,7 +63,7 @@ def measuring(monkeypatch):
     """A machine on which the next measurement says `answers[0]`."""
     answers: list[bool] = []
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    monkeypatch.setattr(precision, "_measured", lambda: answers.pop(0))
+    monkeypatch.setattr(precision, "measured", lambda: answers.pop(0))
     return answers
 
 
@@ -78,11 +78,11 @@ def test_what_was_measured_first_holds_for_this_machine(measuring, monkeypatch, 
 
 def test_of_two_processes_that_measure_at_once_both_take_what_the_first_has_found(measuring, monkeypatch, tmp_path):
     def meanwhile():
-        monkeypatch.setattr(precision, "_measured", lambda: True)
+        monkeypatch.setattr(precision, "measured", lambda: True)
         assert precision.quicker_in_bf16() is True
         return False
 
-    monkeypatch.setattr(precision, "_measured", meanwhile)
+    monkeypatch.setattr(precision, "measured", meanwhile)
     assert precision.quicker_in_bf16() is True
     assert len(list((tmp_path / "cache" / "segkd").iterdir())) == 1
 

@@ -125,7 +125,7 @@ def first_moves(tiny: Tiny, name: str, case: str = "ddad.segkd") -> dict[str, tu
 
         side.optimizer.step = step
         side.average = None
-        values = game._moves[player](0, 0)
+        values = game.moves[player](0, 0)
         found[player] = caught, {term: value.detach() for term, value in values.items()}
     return found
 

@@ -67,7 +67,7 @@ def test_a_move_of_the_synthesiser_leaves_the_student_alone(tiny, case):
         return
     game.play(0)
     before = tiny.hash(game.student.state())
-    game._source_move(1, 0)
+    game.moves["source"](1, 0)
     assert tiny.hash(game.student.state()) == before
     assert all(p.grad is None and p.requires_grad for p in game.student.network.parameters())
     normalisations = [m for m in game.student.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -100,7 +100,7 @@ def test_a_term_without_weight_costs_nothing(tiny, case):
         listeners = []
         watch = first.register_forward_hook(lambda m, *_, heard=listeners: heard.append(len(m._forward_pre_hooks)))
         with tiny.calls(game.student.network) as studied, tiny.calls(game.teacher) as taught:
-            assert silent not in game._source_move(0, 0)
+            assert silent not in game.moves["source"](0, 0)
         watch.remove()
         assert 1 <= len(taught) <= game.source.updates
         assert len(studied) == len(taught) * ("s" in game.needs["source"]), silent

@@ -21,8 +21,8 @@ def test_a_keep_move_inverts_a_batch_and_the_student_learns_from_the_bank(tiny, 
     assert game.method.moves(0) == ["keep", "student", "student"] and isinstance(game.source, Pixels)
     seen, look = [], game.networks.teach
     game.networks.teach = lambda images, *given, **more: seen.append(images.shape[2:]) or look(images, *given, **more)
-    start = game.source.draw(2, (32, 64), game._move(0, 0))
-    game._keep_move(0, 0)
+    start = game.source.draw(2, (32, 64), game.move(0, 0))
+    game.moves["keep"](0, 0)
     assert [tuple(size) for size in seen] == [(16, 32)] * 3 + [(32, 64)] * 4, "and once for what the bank keeps"
     [images], [labels] = game.bank.images, game.bank.labels
     assert torch.equal(labels, start.labels) and not torch.equal(images, start.images)
@@ -32,7 +32,7 @@ def test_a_keep_move_inverts_a_batch_and_the_student_learns_from_the_bank(tiny, 
 @pytest.mark.parametrize("case", INVERTING)
 def test_images_come_nearer_to_their_judges(tiny, case):
     game = tiny.game(case, "options.updates=30", "options.half=0", "options.jitter=0", "options.flip=false")
-    judge, told = game._judge("pixels", 0, 0), []
+    judge, told = game.judge("pixels", 0, 0), []
     true = game.method.loss
 
     def loss(*given):
@@ -58,8 +58,8 @@ def test_what_is_looked_at_are_images_that_were_made_and_not_the_noise_before(ti
     student = monitor.measured("ema")
     assert monitor.agreement(student) == monitor.shown(student)["agreement_shown"]
     assert tiny.hash(game.state()) == before
-    game._keep_move(0, 0)
-    game._student_move(0, 1)
+    game.moves["keep"](0, 0)
+    game.moves["student"](0, 1)
     assert tiny.hash(next(monitor.held_out(1))) != tiny.hash(images) or case != "adi"
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import softplus
 
 from segkd.foundation.errors import UsageError
-from segkd.methods.degan import _coloured
+from segkd.methods.degan import coloured
 from segkd.training.networks import TermsJudge
 
 
@@ -36,15 +36,15 @@ def test_the_critic_learns_to_tell_them_apart_with_the_generator(tiny):
             TermsJudge, "__call__", lambda judge, batch: shown.append(game.method.proxies) or judged(judge, batch)
         )
         for step in range(2):
-            game._moves["source"](step, 0)
+            game.moves["source"](step, 0)
     assert tiny.hash(game.method.critic) != before and not torch.equal(*shown) and shown[0].shape == (2, 3, 32, 64)
     assert len(game.source.player.optimizer.param_groups) == 2
 
 
 def test_images_of_other_channels_are_looked_at_in_grey():
     grey, wide = torch.randn(2, 1, 4, 5), torch.randn(2, 6, 4, 5)
-    assert torch.equal(_coloured(grey), grey.expand(2, 3, 4, 5))
-    torch.testing.assert_close(_coloured(wide), wide.mean(1, keepdim=True).expand(2, 3, 4, 5))
+    assert torch.equal(coloured(grey), grey.expand(2, 3, 4, 5))
+    torch.testing.assert_close(coloured(wide), wide.mean(1, keepdim=True).expand(2, 3, 4, 5))
 
 
 @pytest.mark.parametrize("mix", ["{pictures: null}", "{pictures: 0.25, noise: 0.5}"])

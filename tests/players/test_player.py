@@ -12,7 +12,7 @@ from torch import nn
 
 from segkd.machine import ranks
 from segkd.machine.snapshot import Snapshot
-from segkd.players.player import Player, _alike, frozen
+from segkd.players.player import Player, frozen, same_layout
 from segkd.players.schedule import cosine, poly, warmed_up
 
 Making = Callable[..., torch.optim.Optimizer]
@@ -159,10 +159,14 @@ def test_clip_of_a_gradient_that_is_next_to_nothing():
 
 def test_gradients_are_copied_only_where_they_lie_otherwise():
     plain = torch.empty(4, 3, 2, 2)
-    assert _alike(plain, plain.clone()) and not _alike(plain, plain.contiguous(memory_format=torch.channels_last))
+    assert same_layout(plain, plain.clone()) and not same_layout(
+        plain, plain.contiguous(memory_format=torch.channels_last)
+    )
     row = torch.empty(4, 3, 1, 1)
-    assert _alike(row, torch.empty_strided(row.shape, (3, 1, 3, 3)))  # as in channels_last
-    assert not _alike(torch.empty(4, 3), torch.empty(3, 4).T) and not _alike(torch.empty(2, 2), torch.empty(2, 2).T)
+    assert same_layout(row, torch.empty_strided(row.shape, (3, 1, 3, 3)))  # as in channels_last
+    assert not same_layout(torch.empty(4, 3), torch.empty(3, 4).T) and not same_layout(
+        torch.empty(2, 2), torch.empty(2, 2).T
+    )
 
 
 def test_clip_leaves_a_small_gradient_alone():

@@ -89,7 +89,7 @@ def test_what_can_be_built_is_taken(
 
 
 def test_where_a_package_looks_otherwise_every_name_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "_text", lambda *place: "")
+    monkeypatch.setattr(networks, "source_text", lambda *place: "")
     for names in (networks.architectures, networks.encoders, networks.timm_models):
         names.cache_clear()
     try:

@@ -103,5 +103,5 @@ def test_a_runs_own_first_steps_tell_its_costs_and_play_as_they_would(tiny):
     moves = game.method.moves(1)
     assert {name: cost.times for name, cost in found.items()} == {name: moves.count(name) for name in moves}
     assert all(cost.seconds > 0 and cost.mb > 0.1 for cost in found.values())
-    assert game._moves.keys() == plain._moves.keys() and not any(hasattr(m, "func") for m in game._moves.values())
+    assert game.moves.keys() == plain.moves.keys() and not any(hasattr(m, "func") for m in game.moves.values())
     assert game.play(2) == plain.play(2)

@@ -78,14 +78,14 @@ def test_weights_that_overflow_before_they_have_learnt_are_no_error(run, played,
 
 
 def test_it_leaves_no_trace_and_takes_place_once(run, played, tmp_path, monkeypatch):
-    entered, rehearse = [], steps.Run._rehearse
-    monkeypatch.setattr(steps.Run, "_rehearse", lambda run: entered.append(run) or rehearse(run))
+    entered, rehearse = [], steps.Run.rehearse_end
+    monkeypatch.setattr(steps.Run, "rehearse_end", lambda run: entered.append(run) or rehearse(run))
     run("distill")
     saved = checkpoint.listed(tmp_path / "run" / "checkpoints")[0].read_bytes()
     (tmp_path / "run" / "summary.json").unlink()
     run("distill")
     assert len(entered) == 1 and not list((tmp_path / "run").glob(".tmp-*"))
-    monkeypatch.setattr(steps.Run, "_rehearse", lambda run: None)
+    monkeypatch.setattr(steps.Run, "rehearse_end", lambda run: None)
     run("distill", f"run.dir={tmp_path / 'plain'}")
     game = [checkpoint.load(checkpoint.listed(tmp_path / name / "checkpoints")[0])["game"] for name in ("run", "plain")]
     assert saved and hash_of(game[0]) == hash_of(game[1])

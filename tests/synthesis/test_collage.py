@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segkd.synthesis import collage as module
-from segkd.synthesis.collage import LEAVES, RADII, SHAPES, _gathered, _indexed, _pose, _taken, collage, horizon, leaves
+from segkd.synthesis.collage import LEAVES, RADII, SHAPES, collage, gathered, horizon, indexed, leaves, pose, taken
 
 
 def batch(n=16, height=24, width=32):
@@ -58,7 +58,7 @@ def test_both_ways_to_pick_pixels_are_one():
     """A CPU and a GPU have their own, each with one order in which gradients are added up."""
     picks, slope = torch.randint(5, (4, 6, 7)), torch.randn(4, 3, 6, 7)
     found = []
-    for way in (_gathered, _indexed):
+    for way in (gathered, indexed):
         x = batch(5, 6, 7).requires_grad_()
         y = way(x, picks)
         found.append((y.detach(), torch.autograd.grad(y, x, slope)[0]))
@@ -69,7 +69,7 @@ def test_both_ways_to_pick_pixels_are_one():
 @pytest.mark.parametrize(("device", "way"), [("cpu", "Gather"), ("meta", "Permute")])
 def test_pixels_are_picked_as_the_device_adds_gradients_up_in_order(device, way):
     images, picks = torch.empty(5, 3, 6, 7, device=device), torch.zeros(4, 6, 7, dtype=torch.long, device=device)
-    assert _taken(images.requires_grad_(), picks).grad_fn.name().startswith(way)
+    assert taken(images.requires_grad_(), picks).grad_fn.name().startswith(way)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -101,7 +101,7 @@ def test_large_leaves_lie_below(monkeypatch):
 def test_ellipses_are_whole_and_never_less_than_a_pixel(seed, radius):
     canvas = np.zeros((300, 420), np.uint8)
     module.ellipse(canvas, np.random.default_rng(seed), 1, radius)
-    (x, y), stretch, angle = _pose(canvas, np.random.default_rng(seed))
+    (x, y), stretch, angle = pose(canvas, np.random.default_rng(seed))
     turn = np.radians(round(angle))  # as OpenCV turns it
     rows, columns = np.mgrid[:300, :420]
     along = (columns - x) * np.cos(turn) + (rows - y) * np.sin(turn)
@@ -117,7 +117,7 @@ def test_ellipses_are_whole_and_never_less_than_a_pixel(seed, radius):
 
 def test_horizons_fall_by_8_degrees_more_or_less(monkeypatch):
     lines, rng = [], np.random.default_rng(3)
-    monkeypatch.setattr(module, "_fill", lambda canvas, leaf, corners: lines.append(corners[:2]))
+    monkeypatch.setattr(module, "fill", lambda canvas, leaf, corners: lines.append(corners[:2]))
     for _ in range(4000):
         horizon(np.zeros((90, 120), np.uint8), rng, 1, 0)
     (left, start), (right, end) = np.array(lines).transpose(1, 2, 0)
@@ -130,7 +130,7 @@ def test_horizons_fall_by_8_degrees_more_or_less(monkeypatch):
 def test_leaves_stand_as_they_always_did():
     """Centre, stretch and angle: the sixth is one of those that lean as they like."""
     rng = np.random.default_rng(11)
-    poses = [_pose(np.zeros((100, 200), np.uint8), rng) for _ in range(8)]
+    poses = [pose(np.zeros((100, 200), np.uint8), rng) for _ in range(8)]
     assert [(*centre, stretch, angle) for centre, stretch, angle in poses] == [
         pytest.approx(wanted, abs=2e-3)
         for wanted in (

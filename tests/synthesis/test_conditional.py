@@ -93,7 +93,7 @@ def test_what_changes_an_image_changes_its_map():
 
 def test_what_the_teacher_sees_is_remembered(tiny):
     game = tiny.game("ddad.segkd", "synth.kind=conditional", "synth.labels=[noise, teacher]", "synth.replay=3")
-    game._source_move(0, 0)
+    game.moves["source"](0, 0)
     maps, [images] = game.source.maps, game.bank.images
     same = maps.seen[:2] == game.teacher(images).argmax(1)
     assert maps.count == 2 and same.float().mean() > 0.8, "but for how the head's logits are upsampled"

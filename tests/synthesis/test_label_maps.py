@@ -58,9 +58,9 @@ def test_noise_has_areas_of_all_classes_and_of_unlike_sizes():
 def test_scenes_are_the_shapes_of_pictures_with_random_classes(monkeypatch):
     shapes = torch.arange(24 * 32).view(*SIZE) % 3
     monkeypatch.setattr(label_maps, "SEGMENTS", {"stripes": lambda seed, size: shapes.numpy()})
-    label_maps._segments.cache_clear()
+    label_maps.segments.cache_clear()
     ids = maps_of("scenes")(32, SIZE, Move(0, 0, 0))
-    label_maps._segments.cache_clear()
+    label_maps.segments.cache_clear()
     assert all(len(one[shapes == k].unique()) == 1 for one in ids for k in range(3))
     assert {*ids.flatten().tolist()} == set(range(CLASSES))
 

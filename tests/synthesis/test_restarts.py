@@ -44,7 +44,7 @@ def test_fresh_weights_are_spread_as_the_first_were_and_others_in_each_move(tiny
     made = []
     for move in (Move(0, 3, 0, 0.5), Move(0, 3, 0, 0.5), Move(0, 4, 0, 0.5)):
         copied = _WithLatents(start, 2, move, 1.0)
-        copied.begin_anew(source._first, move)
+        copied.begin_anew(source.first, move)
         made.append(weights(copied.network))
     assert all(torch.equal(a, b) for a, b in zip(*made[:2], strict=True))
     for first, fresh, other in zip(start.network.parameters(), made[0], made[2], strict=True):
@@ -61,7 +61,7 @@ def test_fresh_weights_are_spread_as_the_first_were_and_others_in_each_move(tiny
 
 def test_after_a_move_the_generator_is_the_copy_and_its_latents_have_learnt(tiny):
     game = tiny.game("cmi")
-    [copied] = copies(lambda: game._moves["source"](0, 0))
+    [copied] = copies(lambda: game.moves["source"](0, 0))
     assert all(
         torch.equal(a, b) for a, b in zip(weights(game.source.start.network), weights(copied.network), strict=True)
     )
@@ -75,7 +75,7 @@ def test_after_a_move_the_generator_is_the_copy_and_its_latents_have_learnt(tiny
 @pytest.mark.parametrize("pace", [1.0, 3.0])
 def test_latents_move_so_many_times_faster(tiny, pace):
     game = tiny.game("fastdfkd", f"options.pace={pace}", "options.updates=1", "options.learning=0.01")
-    [copied] = copies(lambda: game._moves["source"](0, 0))
+    [copied] = copies(lambda: game.moves["source"](0, 0))
     moved = copied.latents.detach() * pace - Move(game.seed, 0, 0).latents(2, 8)
     assert float(moved.abs().max()) == pytest.approx(0.01 * pace, rel=1e-3)  # Adam's first step is its learning rate
 
@@ -83,7 +83,7 @@ def test_latents_move_so_many_times_faster(tiny, pace):
 def test_reptile_goes_to_where_the_copy_went(tiny):
     game = played(tiny, "reptile", *PLAIN, "options.learning=0.01")
     before = weights(game.source.start.network)
-    [copied] = copies(lambda: game._moves["source"](0, 0))
+    [copied] = copies(lambda: game.moves["source"](0, 0))
     for new, there in zip(weights(game.source.start.network), weights(copied.network), strict=True):
         torch.testing.assert_close(new, there, rtol=1e-4, atol=1e-6)
     assert any(not torch.equal(a, b) for a, b in zip(before, weights(copied.network), strict=True))
@@ -92,9 +92,9 @@ def test_reptile_goes_to_where_the_copy_went(tiny):
 def test_fomaml_goes_down_the_gradient_at_the_copy(tiny):
     game = played(tiny, "fomaml", *PLAIN, "options.learning=0.01")
     before = weights(game.source.start.network)
-    [copied] = copies(lambda: game._moves["source"](0, 0))
+    [copied] = copies(lambda: game.moves["source"](0, 0))
     again = played(tiny, "fomaml", *PLAIN)
-    judge = again._judge("source", 0, 0)
+    judge = again.judge("source", 0, 0)
     for _ in range(2):
         judge.move = judge.move.next()
     network = copied.network
@@ -137,7 +137,7 @@ def test_a_refused_update_leaves_the_beginning_the_memory_and_the_bank_alone(tin
         return true(view) * (math.nan if len(seen) == bad else 1)
 
     game.method.one_hot = spoilt
-    game._moves["source"](1, 0)
+    game.moves["source"](1, 0)
     assert game.refusals.total == 1 and len(game.bank) == held and tiny.hash(dict(game.method.state_dict())) == before
     assert (tiny.hash(game.source.start.network) == network) == (case == "cmi")
 
@@ -147,7 +147,7 @@ def test_the_memory_holds_the_images_of_past_moves_the_newest_first(tiny):
     assert not game.method.memory.any() and game.method.memory.shape[0] == 5
     rows = []
     for step in range(3):
-        game._moves["source"](step, 0)
+        game.moves["source"](step, 0)
         rows = [*game.method.seen.flip(0), *rows][:5]
         torch.testing.assert_close(game.method.memory[: len(rows)], torch.stack(rows))
     assert game.method.memory.any(1).all()
@@ -158,7 +158,7 @@ def test_the_statistics_that_are_compared_follow_the_batches(tiny):
     assert not game.method.past.any()
     kept = []
     for step in range(2):
-        game._moves["source"](step, 0)
+        game.moves["source"](step, 0)
         kept.append(game.method.past.clone())
     assert int(game.method.batches) == 2 and torch.equal(kept[1], game.method.seen)
     assert 0 < float((kept[1] - kept[0]).norm() / kept[0].norm()) < 0.2  # a tenth of the way to the second batch

@@ -26,7 +26,7 @@ def test_nothing_is_made_from_more_than_eight_arguments(room):
     [("class A:\n  def __init__(self, a, /, b, *, c): ...", 3), ("@dataclass(frozen=True)\nclass A:\n  a: int\n  b: int = 2", 2), ("class A:\n  a: int", 0)],
 )  # fmt: skip
 def test_arguments_of_constructors_are_counted(text, count):
-    assert plan._arguments(ast.parse(text).body[0]) == count
+    assert plan.arguments(ast.parse(text).body[0]) == count
 
 
 def test_the_page_says_what_was_counted(capsys):

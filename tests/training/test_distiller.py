@@ -36,13 +36,13 @@ def test_a_move_with_a_nan_term_changes_nothing_and_is_named(tiny, player, ema):
     game.play(0)
     before = bytes_of(tiny, game)
     cure = poison(game, term)
-    game._moves[player](1, 0)
+    game.moves[player](1, 0)
     assert bytes_of(tiny, game) == before
     assert game.notes == [f"step 1: {player} loss is nan (term {term} is nan): update refused, nothing changed"]
     assert game.refusals.total == 1
     assert all(p.grad is None for p in (*game.student.network.parameters(), *game.source.network.parameters()))
     cure()
-    game._moves[player](1, 0)
+    game.moves[player](1, 0)
     after = bytes_of(tiny, game)
     assert after[player] != before[player] and not game.refusals.in_a_row
 
@@ -66,7 +66,7 @@ def test_running_statistics_that_a_nan_forward_wrote_are_put_back(tiny, player, 
         return update(*given)
 
     players(game)[player].update = look
-    game._moves[player](1, 0)
+    game.moves[player](1, 0)
     assert written == [True]
     assert bytes_of(tiny, game) == before and len(game.notes) == 1
 
@@ -76,7 +76,7 @@ def test_a_nan_gradient_of_a_finite_loss_is_refused(tiny):
     before = bytes_of(tiny, game)
     # The slope of the root is infinite at 0, and 0 * inf is NaN; the value is a plain 0.
     game.method.kd = lambda view: (view.s * 0).abs().sqrt().mean()
-    game._student_move(0, 0)
+    game.moves["student"](0, 0)
     assert bytes_of(tiny, game) == before and "gradient norm is nan" in game.notes[0]
 
 
@@ -129,7 +129,7 @@ def test_checkpointing_changes_no_byte_and_holds_less(tiny):
 
         game = tiny.game("ddad.segkd", "student.options.decoder_aspp_dropout=0.5", *overrides)
         with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.value):
-            game._moves["source"](0, 0)
+            game.moves["source"](0, 0)
         for step in range(2):
             game.play(step)
         return bytes_of(tiny, game), most
@@ -183,7 +183,7 @@ def test_a_keep_move_changes_the_bank_alone(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.ema=0.9")
     game.play(0)
     before = bytes_of(tiny, game)
-    game._keep_move(1, 1)
+    game.moves["keep"](1, 1)
     after = bytes_of(tiny, game)
     assert {name for name in after if after[name] != before[name]} == {"replay"}
 
@@ -195,7 +195,7 @@ def test_refined_images_are_nearer_to_the_judges_and_nobody_else_changes(tiny):
         game.play(0)
         before = bytes_of(tiny, game)
         with tiny.calls(game.student.network) as asked:
-            game._keep_move(1, 1)
+            game.moves["keep"](1, 1)
         after = bytes_of(tiny, game)
         assert {name for name in after if after[name] != before[name]} == {"replay"} and not asked
         kept, logits = game.bank.images[-1].float(), game.bank.logits[-1].float()
@@ -221,7 +221,7 @@ def student_view(game, step=1, move=1):
     """The view of one student move."""
     views, loss = [], game.method.loss
     game.method.loss = lambda player, view, step: views.append(view) or loss(player, view, step)
-    game._student_move(step, move)
+    game.moves["student"](step, move)
     return views[0]
 
 
@@ -300,7 +300,7 @@ def test_the_averaged_student_has_statistics_of_its_own(tiny, kept):
     shown = set()
     with torch.no_grad():
         state = copy.deepcopy(found.state_dict())
-        for images in game.monitor._familiar():
+        for images in game.monitor.familiar():
             shown.add(tiny.hash({"x": images}))
             found.train()(images)
         found.load_state_dict(state)
@@ -422,5 +422,5 @@ def test_a_full_bank_gives_many_images_for_statistics(tiny) -> None:
     seen = {}
     for held in range(1, 41):
         game.bank.keep(*batch)
-        seen[held] = sum(len(images) for images in game.monitor._familiar())
+        seen[held] = sum(len(images) for images in game.monitor.familiar())
     assert (seen[1], seen[8], seen[20], seen[32], seen[40]) == (64, 64, 160, 256, 256)

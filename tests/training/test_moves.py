@@ -55,7 +55,7 @@ def apart(tiny, *overrides, case="ddad.segkd"):
 def test_a_synthesis_is_by_the_live_generator_and_shown_to_a_student_that_stays_as_it_is(tiny):
     game, hand = apart(tiny, DROPOUT, CHANGED, "game.keep_moves=0")
     before = tiny.hash(game.student.network)
-    ((player, view, step),) = views_of(game, lambda: game._moves["source"](2, 3))
+    ((player, view, step),) = views_of(game, lambda: game.moves["source"](2, 3))
     assert (player, step) == ("source", 2) and tiny.hash(game.student.network) == before
     x = images_at(hand, hand.source.network, 2, 3)
     assert torch.equal(view.z, drawn_at(hand, 2, 3)) and torch.equal(view.x, x)
@@ -81,7 +81,7 @@ def test_images_that_are_only_kept_are_by_the_average_where_there_is_one(tiny, e
     maker = hand.source.player.headline
     assert (maker is hand.source.network) == (ema == 0)
     before = tiny.hash(maker)
-    assert game._moves["keep"](2, 1) == {}
+    assert game.moves["keep"](2, 1) == {}
     kept = game.bank.images[game.bank.next - 1]
     assert torch.equal(kept, images_at(hand, maker, 2, 1))
     assert tiny.hash(game.source.player.headline) == before  # making them moved no running statistics
@@ -93,7 +93,7 @@ def test_images_that_are_only_kept_are_by_the_average_where_there_is_one(tiny, e
 def test_a_student_draws_from_the_bank_by_a_stream_of_its_own(tiny):
     """Not by the one of its dropout, which would tie both together."""
     game, hand = apart(tiny, DROPOUT, "synth.replay=5", "run.batch=4")
-    ((player, view, step),) = views_of(game, lambda: game._moves["student"](2, 4))
+    ((player, view, step),) = views_of(game, lambda: game.moves["student"](2, 4))
     torch.manual_seed(seed_for(0, 2, 4, "replay"))
     batch, kept = hand.bank.draw(4)
     x = batch.images
@@ -105,10 +105,10 @@ def test_a_student_draws_from_the_bank_by_a_stream_of_its_own(tiny):
 
 def test_a_bank_of_one_batch_serves_the_student(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=0", "game.student_moves=1")
-    game._moves["source"](0, 0)
+    game.moves["source"](0, 0)
     assert len(game.bank) == 1
     with tiny.calls(game.teacher) as taught:
-        game._moves["student"](0, 1)
+        game.moves["student"](0, 1)
     assert not taught
 
 
@@ -116,7 +116,7 @@ def test_without_a_bank_images_are_made_for_the_student(tiny):
     game, hand = apart(tiny, CHANGED, "synth.replay=0", "game.keep_moves=0")
     before = tiny.hash(game.source.player.headline)
     with tiny.calls(game.teacher) as taught:
-        ((_, view, _),) = views_of(game, lambda: game._moves["student"](2, 4))
+        ((_, view, _),) = views_of(game, lambda: game.moves["student"](2, 4))
     assert torch.equal(view.z, drawn_at(hand, 2, 4)) and len(taught) == 1
     assert torch.equal(view.x, images_at(hand, hand.source.player.headline, 2, 4))
     assert not view.x.requires_grad and not view.t.requires_grad and view.s.requires_grad
@@ -126,7 +126,7 @@ def test_without_a_bank_images_are_made_for_the_student(tiny):
 @pytest.mark.parametrize("case", ["kd", "noise"])
 def test_what_learns_nothing_makes_images_for_the_student_too(tiny, case):
     game, hand = tiny.game(case), tiny.game(case)
-    ((player, view, _),) = views_of(game, lambda: game._moves["student"](1, 1))
+    ((player, view, _),) = views_of(game, lambda: game.moves["student"](1, 1))
     assert player == "student" and torch.equal(view.x, hand.source.draw(2, (32, 64), Move(0, 1, 1, 0.25)).images)
 
 
@@ -137,7 +137,7 @@ def test_a_new_attempt_has_other_numbers_and_the_same_held_out_images(tiny):
     seed = seed_of_attempt(0, 3)
     assert game.seed == seed != 0
     assert all(torch.equal(a, b) for a, b in zip(first, game.monitor.held_out(2), strict=True))
-    ((_, view, _),) = views_of(game, lambda: game._moves["source"](2, 0))
+    ((_, view, _),) = views_of(game, lambda: game.moves["source"](2, 0))
     assert torch.equal(view.x, images_at(hand, hand.source.network, 2, 0, seed))
 
 
@@ -171,7 +171,7 @@ def test_the_averaged_student_is_measured_with_statistics_of_what_students_are_s
     torch.testing.assert_close(dict(measured.named_parameters()), dict(twin.named_parameters()))
     assert game.monitor.measured("ema") is measured and game.monitor.measured("last") is game.student.network
     assert tiny.hash(game.state()["student"]["statistics"]) == tiny.hash(dict(measured.named_buffers()))
-    game._moves["student"](2, 1)
+    game.moves["student"](2, 1)
     assert game.monitor.measured("ema") is not measured
 
 
@@ -208,7 +208,7 @@ def test_collages_end_where_the_recipe_says(tiny):
     collages = ["synth.augment=[collage]", "synth.collage_until=0.5", "run.steps=8", "run.batch=4"]
     game, hand = (tiny.game("ddad.paper", *collages) for _ in range(2))
     for step, cut in ((0, True), (3, True), (4, False), (7, False)):
-        ((_, view, _),) = views_of(game, lambda step=step: game._moves["source"](step, 0))
+        ((_, view, _),) = views_of(game, lambda step=step: game.moves["source"](step, 0))
         with torch.no_grad():
             whole = hand.source.network.train()(drawn_at(hand, step, 0))
         assert torch.allclose(view.x, whole, atol=1e-5) != cut, step
@@ -245,7 +245,7 @@ def test_a_step_tells_the_last_value_of_each_term_and_the_rate(tiny):
 def test_in_bf16_every_network_runs_in_it(tiny):
     """The generator for moves and for held-out images, teacher and student for views and for masks."""
     game, hand = (tiny.game("ddad.segkd", "synth.replay=0", "game.keep_moves=0", bf16=True) for _ in range(2))
-    ((_, view, _),) = views_of(game, lambda: game._moves["source"](0, 0))
+    ((_, view, _),) = views_of(game, lambda: game.moves["source"](0, 0))
     plain = images_at(hand, hand.source.network, 0, 0)
     with torch.autocast("cpu", torch.bfloat16):
         x = images_at(hand, hand.source.network, 0, 0)
@@ -278,7 +278,7 @@ def test_a_term_that_looks_at_features_and_statistics_sees_them(tiny, bank):
     game.play(0)
     for player in ("student", "source"):
         game.needs[player] = {"x", "t", "s", "t_features", "s_features", "statistics"}
-        ((_, view, _),) = views_of(game, lambda player=player: game._moves[player](1, 0))
+        ((_, view, _),) = views_of(game, lambda player=player: game.moves[player](1, 0))
         tap, features = BatchNormTap(game.teacher.network), FeatureTap(game.teacher.network)
         with torch.no_grad(), tap.open() as statistics, features.open() as maps:
             t = game.teacher(view.x)
@@ -298,7 +298,7 @@ def test_each_kind_is_there_for_a_term_that_looks_at_it_alone(tiny, kind):
     for player in ("student", "source"):
         game.needs[player] = {"t", "s", kind}
         with tiny.calls(game.teacher) as taught:
-            ((_, view, _),) = views_of(game, lambda player=player: game._moves[player](1, 0))
+            ((_, view, _),) = views_of(game, lambda player=player: game.moves[player](1, 0))
         assert len(taught) == (player == "source" or kind != "s_features")
         assert len(getattr(view, kind)) > 1
         for other in {"t_features", "s_features", "statistics"} - {kind}:
@@ -350,7 +350,7 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monke
     def played(player, *listens):
         game.needs[player] = {"t", "s", *listens}
         used.clear()
-        game._moves[player](1, 0)
+        game.moves[player](1, 0)
         return used[:]
 
     game.play(0)
@@ -404,7 +404,7 @@ def test_looks_and_kept_images_keep_nothing_for_a_backward_pass(tiny):
             game.vitals(),
             game.state(),
         )
-        game._moves["keep"](1, 0)
+        game.moves["keep"](1, 0)
 
 
 def test_each_network_computes_its_activations_again_where_it_is_asked_for(tiny):
@@ -420,7 +420,7 @@ def test_each_network_computes_its_activations_again_where_it_is_asked_for(tiny)
         for at, network in enumerate(networks):
             for module in network.modules():
                 module.register_forward_pre_hook(lambda module, given, at=at, count=count: count(module, given, at))
-        game._moves["source"](0, 0)
+        game.moves["source"](0, 0)
     assert all(more > 1.2 * once for once, more in zip(*passes.values(), strict=True)), passes
 
 
@@ -461,10 +461,10 @@ def test_what_is_not_sound_is_named_and_put_back(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=2", "weights.balance=0", "run.max_bad=9")
     game.play(0)
     spoilt = memory_of(game, "bn")
-    game._moves["keep"](1, 1)
+    game.moves["keep"](1, 1)
     assert game.method.memory == 2 and not game.notes and len(game.bank) == 2
     spoilt.append(True)
-    game._moves["keep"](1, 1)
+    game.moves["keep"](1, 1)
     assert game.method.memory == 2 and len(game.bank) == 2
     assert game.notes == ["step 1: keep judges are not finite (term bn is nan): update refused, nothing changed"]
 
@@ -480,7 +480,7 @@ def test_a_refused_keep_leaves_nothing_of_the_updates_that_went_well(tiny):
         return seen if needs else seen | {"kept": seen["kept"] * math.nan}
 
     game.networks.teach = spoilt
-    game._moves["keep"](1, 1)
+    game.moves["keep"](1, 1)
     assert game.method.memory == 0 and len(game.bank) == 1
     assert game.notes[-1].startswith("step 1: keep logits are not finite (term bn is ")
 
@@ -490,15 +490,15 @@ def test_images_without_judges_that_are_not_sound_are_named(tiny):
     game.play(0)
     finished, length = game.source.finished, len(game.bank)
     game.source.finished = lambda images, move: finished(images, move) * math.nan
-    game._moves["keep"](1, 1)
-    game._moves["source"](2, 0)
+    game.moves["keep"](1, 1)
+    game.moves["source"](2, 0)
     assert len(game.bank) == length and game.notes == [
         "step 1: keep images and logits are not finite: update refused, nothing changed",
         "step 2: source images and logits are not finite (term adv is nan, term bn is nan): update refused, nothing changed",
     ]
     game.source.finished = finished
     game.method.adv = lambda view: (view.s * 0).abs().sqrt().mean()
-    game._moves["source"](4, 0)
+    game.moves["source"](4, 0)
     assert game.notes[-1].startswith("step 4: source gradient norm is nan (term adv is 0, term bn is ")
 
 

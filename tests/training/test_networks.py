@@ -88,7 +88,7 @@ def test_of_a_move_that_a_signal_cuts_short_nothing_stays(tiny, updates) -> None
     game.method.register_buffer("memory", torch.zeros(1))
     game.source.updates = updates
     before = tiny.hash([game.source.state(), game.refusals.state(), game.method.state_dict()])
-    with pytest.raises(Interrupted), game._undone_if_interrupted():
+    with pytest.raises(Interrupted), game.undone_if_interrupted():
         next(game.source.player.network.parameters()).data += 1
         game.method.memory += 1
         game.refusals.total = 7
@@ -102,7 +102,7 @@ def test_of_a_move_that_a_signal_cuts_short_nothing_stays(tiny, updates) -> None
 def test_a_signal_ends_a_move_between_two_updates(tiny) -> None:
     game = tiny.game()
     game.stopping = lambda: True
-    judge = game._judge("source", 0, 0)
+    judge = game.judge("source", 0, 0)
     game.source.improve(2, (32, 64), judge)
     with pytest.raises(Interrupted):
         game.source.improve(2, (32, 64), judge)
@@ -258,9 +258,9 @@ def test_images_that_may_go_into_a_bank_are_refused_where_the_teacher_fails_on_t
         return seen | {"kept": seen["kept"] * torch.nan}
 
     game.networks.teach = failing
-    judge = game._judge(kind, 0, 0)
+    judge = game.judge(kind, 0, 0)
     player = game.source.player
-    judge.update(player, lambda: judge(game.source.start._painted(player.network, 2, (32, 64), judge.move)))
+    judge.update(player, lambda: judge(game.source.start.painted(player.network, 2, (32, 64), judge.move)))
     assert bool(judge.refused) is (kind == "source")
     told = [note.partition(" (")[0] for note in game.notes]
     assert told == ["step 0: source logits are not finite"] * (kind == "source")

@@ -79,7 +79,7 @@ def test_the_generator_moves_in_a_thread_of_its_own_where_there_are_two(tiny, th
     def watched(name, move):
         return lambda step, index: where.update({name: threading.current_thread()}) or move(step, index)
 
-    game._moves = {name: watched(name, move) for name, move in game._moves.items()}
+    game.moves = {name: watched(name, move) for name, move in game.moves.items()}
     game.play(1)
     beside = {name for name, thread in where.items() if thread is not threading.main_thread()}
     assert where.keys() == {"source", "keep", "student"} and beside == ({"source", "keep"} if count == 2 else set())

@@ -69,7 +69,7 @@ class Meta(Source):
         made = []
         for _ in range(3):
             judge.update(
-                player, lambda: judge(made.append(self.start._painted(inner, batch, size, judge.move)) or made[-1])
+                player, lambda: judge(made.append(self.start.painted(inner, batch, size, judge.move)) or made[-1])
             )
         pairs = list(zip(self.start.network.parameters(), inner.parameters(), strict=True))
         judge.update(self.player, lambda: sum((a - b.detach()).square().sum() for a, b in pairs) / 2)
@@ -162,8 +162,8 @@ def test_a_signal_between_two_updates_undoes_the_move_and_it_is_played_again(tin
 def test_each_call_plays_a_move_at_least(tiny):
     """A signal that came before it is the loop's affair."""
     game, moves = played(tiny, "conditional", "game.synth_moves=2"), []
-    true = dict(game._moves)
-    game._moves = {name: lambda *at, name=name: moves.append(name) or true[name](*at) for name in true}
+    true = dict(game.moves)
+    game.moves = {name: lambda *at, name=name: moves.append(name) or true[name](*at) for name in true}
     game.stopping = lambda: True
     for done in range(1, 6):
         if done < 5:
@@ -177,15 +177,15 @@ def test_each_call_plays_a_move_at_least(tiny):
 
 def test_after_an_error_within_a_step_it_is_played_as_a_whole(tiny):
     game, moves = played(tiny, "conditional"), []
-    true = dict(game._moves)
+    true = dict(game.moves)
 
     def broken(*at):
         raise NumbersError("on purpose")
 
-    game._moves["student"] = broken
+    game.moves["student"] = broken
     with pytest.raises(NumbersError):
         game.play(0)
-    game._moves = {name: lambda *at, name=name: moves.append(name) or true[name](*at) for name in true}
+    game.moves = {name: lambda *at, name=name: moves.append(name) or true[name](*at) for name in true}
     game.play(0)
     assert moves == game.method.moves(0)
 
@@ -214,7 +214,7 @@ def test_an_update_that_is_refused_within_a_move_is_one_and_keeps_its_images_out
         return true(view) * (math.nan if len(seen) == 2 else 1)
 
     game.method.bn = second_is_none
-    game._moves["source"](1, 0)
+    game.moves["source"](1, 0)
     assert len(seen) >= 3 and len(game.bank) == held and game.refusals.total == 1
     assert [note.partition(" (")[0] for note in game.notes] == ["step 1: source loss is nan"]
 
@@ -241,7 +241,7 @@ def test_a_meta_step_goes_towards_where_the_copy_went(tiny):
 
     Player.__post_init__ = watched
     try:
-        game._moves["source"](0, 0)
+        game.moves["source"](0, 0)
     finally:
         Player.__post_init__ = build
     after = list(game.source.player.network.parameters())
@@ -253,7 +253,7 @@ def test_a_meta_step_goes_towards_where_the_copy_went(tiny):
 def test_inner_updates_have_latents_of_their_own(tiny):
     game = played(tiny, "meta")
     with tiny.calls(game.teacher) as taught:
-        game._moves["source"](0, 0)
+        game.moves["source"](0, 0)
     assert len({tiny.hash(images) for images in taught}) == 3
 
 
