@@ -137,8 +137,12 @@ def _check_method(recipe: DistillRecipe, method: Method) -> None:
         raise RecipeError(
             [f"weights: no student term of {recipe.method} has weight; set weights.{method.student[0]}=1"]
         )
-    if not synth.replay and (game.keep_moves or synth.replay_uint8):
-        key = "game.keep_moves" if game.keep_moves else "synth.replay_uint8"
+    asking = {
+        "game.keep_moves": game.keep_moves,
+        "synth.replay_uint8": synth.replay_uint8,
+        "synth.class_balance": synth.class_balance,
+    }
+    if not synth.replay and (key := next((key for key, asked in asking.items() if asked), None)):
         raise RecipeError([f"{key}: there is no bank to keep images in; set synth.replay"])
     if game.overlap and not synth.replay:
         raise RecipeError(["game.overlap: there is no bank to learn from beside the generator; set synth.replay"])

@@ -109,4 +109,4 @@ def source_of(
 
 def bank_of(synth: blocks.Synth, bf16: bool) -> Replay:
     dtype = torch.bfloat16 if bf16 else torch.float32
-    return Replay(synth.replay, dtype, "flip" in synth.augment, synth.replay_uint8)
+    return Replay(synth.replay, dtype, "flip" in synth.augment, synth.replay_uint8, synth.class_balance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from segkd.machine import waiting
 from segkd.machine.precision import wide
 from segkd.synthesis.source import Batch
+
+LEAST = 0.005
+"""Added to the share of each class: one of a few stray pixels is no reason to show their image again and again."""
 
 
 class Replay:
@@ -23,14 +27,22 @@ class Replay:
         flip: also draw mirrored images, with mirrored logits.
         uint8: both are stored in 8 bits instead, from the least to the greatest value of each channel of an image; what is
             drawn is at most a 510th of that range away from what was kept.
+        balance: images are drawn the more often, the rarer the classes that the teacher sees in them are in the bank: each pixel
+            counts by the share of its class to the power of minus this. 0: all are as likely. (arXiv:1908.03195 repeats images of
+            a data set so, by their rarest class and at most by the root of its rarity.)
     """
 
-    def __init__(self, capacity: int, dtype: torch.dtype, flip: bool, uint8: bool = False) -> None:
+    def __init__(
+        self, capacity: int, dtype: torch.dtype, flip: bool, uint8: bool = False, balance: float = 0.0
+    ) -> None:
         self.capacity, self.dtype, self.flip, self.uint8 = capacity, torch.uint8 if uint8 else dtype, flip, uint8
+        self.balance = balance
         self.images: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.spans: list[Tensor] = []  # with uint8: (N,2,3+C,1,1), least values and steps of the channels
         self.labels: list[Tensor] = []  # where there are any
+        self.shares: list[Tensor] = []  # with balance: (N,C), of each class in each image
+        self._shares: dict[int, waiting.Sent] = {}  # of each place, the same on the host
         self.next = 0
 
     def __len__(self) -> int:
@@ -53,26 +65,27 @@ class Replay:
             if unless:
                 return
             unless = None
+        shares = (class_shares_of(logits),) if self.balance else ()
         if self.uint8:
             images, logits, *spans = _in_8_bits(images, logits)
         images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
         logits = logits.to(self.dtype).contiguous()
-        labels = () if batch.labels is None else (batch.labels,)
-        kinds = [self.images, self.logits, *([self.spans] if self.uint8 else []), *([self.labels] if labels else [])]
-        for kind, part in zip(kinds, (images, logits, *spans, *labels), strict=True):
+        more = {"spans": spans, "labels": () if batch.labels is None else (batch.labels,), "shares": shares}
+        kinds = [self.images, self.logits, *(getattr(self, name) for name, parts in more.items() if parts)]
+        for kind, part in zip(kinds, (images, logits, *chain(*more.values())), strict=True):
             if unless is not None:
                 kind[self.next] = torch.where(unless, kind[self.next], part)
             else:
                 kind[self.next : self.next + 1] = [_apart(part)]
+        if shares:
+            self._shares[self.next] = waiting.Sent(self.shares[self.next])
         self.next = (self.next + 1) % self.capacity
 
     def draw(self, batch: int) -> tuple[Batch, Tensor]:
         """`batch` images of one size from the whole bank, each with its logits, by torch's global generator."""
         size = self.images[int(torch.randint(len(self.images), ()))].shape[2:]
         alike = [i for i, images in enumerate(self.images) if images.shape[2:] == size]
-        picks = torch.randint(len(alike), (batch,)).tolist()
-        places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
-        chosen = [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
+        chosen = self._balanced(alike, batch) if self.balance else self._any(alike, batch)
         images, logits, *rest = [torch.stack([kind[i][q] for i, q in chosen]) for kind in self.held]
         labels = rest.pop() if self.labels else None
         images, logits = _whole(images, logits, *rest)
@@ -82,25 +95,43 @@ class Replay:
             labels = None if labels is None else torch.where(mirrored[..., 0], labels.flip(-1), labels)
         return Batch(images.contiguous(memory_format=torch.channels_last), labels), logits
 
+    def _any(self, alike: list[int], batch: int) -> list[tuple[int, int]]:
+        """Places of `batch` images in some of the batches, and in these."""
+        picks = torch.randint(len(alike), (batch,)).tolist()
+        places = torch.randint(len(self.images[alike[0]]), (batch,)).tolist()
+        return [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
+
+    def _balanced(self, alike: list[int], batch: int) -> list[tuple[int, int]]:
+        """The same, where images of rare classes are more likely."""
+        shares = torch.cat([self._shares[i].read() for i in alike])
+        chances = (shares * (shares.mean(0) + LEAST).pow(-self.balance)).sum(1)
+        places = [(i, q) for i in alike for q in range(len(self.images[i]))]
+        return [places[at] for at in torch.multinomial(chances, batch, replacement=True).tolist()]
+
     def state(self) -> dict:
-        kept = {"spans": self.spans, "labels": self.labels}
+        kept = {"spans": self.spans, "labels": self.labels, "shares": self.shares}
         return {"images": self.images, "logits": self.logits, "next": self.next} | {k: v for k, v in kept.items() if v}
 
     def restore(self, state: dict, device: torch.device) -> None:
         """Hold what `state()` described; a bank of another capacity goes on with the newest that fit into it."""
         at, alike = state["next"], ("spans" in state) == self.uint8
-        kinds = [state.get(kind) or [None] * len(state["images"]) for kind in ("images", "logits", "spans", "labels")]
+        names = ("images", "logits", "spans", "labels", "shares")
+        kinds = [state.get(kind) or [None] * len(state["images"]) for kind in names]
         batches = list(zip(*kinds, strict=True))
         if len(batches) != self.capacity:
             batches = [*batches[at:], *batches[:at]][-self.capacity :]  # from the oldest on
             at = len(batches) % self.capacity
-        self.images, self.logits, self.spans, self.labels, self.next = [], [], [], [], 0
+        self.images, self.logits, self.spans, self.labels, self.shares, self.next = [], [], [], [], [], 0
         for batch in batches:
-            images, logits, spans, labels = (None if part is None else part.to(device) for part in batch)
+            images, logits, spans, labels, shares = (None if part is None else part.to(device) for part in batch)
             if not alike:
                 images, logits = _whole(images, logits, spans)
                 self.keep(Batch(images, labels), logits)
                 continue
+            if self.balance:
+                shares = class_shares_of(_whole(images, logits, spans)[1]) if shares is None else shares
+                self._shares[len(self.shares)] = waiting.Sent(shares)
+                self.shares.append(shares)
             images, logits = images.to(self.dtype), logits.to(self.dtype)
             for kind, part in (
                 (self.images, images),
@@ -110,6 +141,13 @@ class Replay:
             ):
                 kind += [] if part is None else [_apart(part)]
         self.next = at
+
+
+def class_shares_of(logits: Tensor) -> Tensor:
+    """(N,C) fractions of the pixels of each image that its logits (N,C,h,w) give to each class."""
+    ids = logits.argmax(1).flatten(1)
+    counts = torch.zeros(logits.shape[:2], dtype=torch.long, device=ids.device)
+    return counts.scatter_add_(1, ids, torch.ones_like(ids)) / ids.shape[1]
 
 
 def _in_8_bits(*kinds: Tensor) -> tuple[Tensor, ...]:

@@ -251,3 +251,59 @@ def test_labels_are_kept_with_their_images_and_mirrored_with_them(uint8):
     mirrored = drawn.labels[:, 0, 0] % 100 > 0
     assert mirrored.any() and not mirrored.all()
     torch.testing.assert_close(drawn.images[:, 0], drawn.labels // 100 + drawn.labels % 100.0, rtol=0.01, atol=0.05)
+
+
+def logits_of(*masks):
+    """Logits (N,C,h,w) of three classes by which the teacher is sure of masks (N,h,w)."""
+    return 9.0 * torch.nn.functional.one_hot(torch.tensor(masks), 3).permute(0, 3, 1, 2)
+
+
+def uneven(balance, uint8=False):
+    """A bank of eight images of class 0, one half of class 1, and one with a quarter of class 2."""
+    bank = Replay(5, torch.float32, False, uint8, balance)
+    zero = [[0, 0], [0, 0]]
+    for at, masks in enumerate([(zero, zero)] * 4 + [([[0, 1], [0, 1]], [[0, 0], [0, 2]])]):
+        images = torch.full((2, 3, 4, 4), 2.0 * at) + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+        keep(bank, images, logits_of(*masks))
+    return bank
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0, 2.0])
+def test_images_of_rare_classes_are_drawn_more_often(balance):
+    """By the mean over an image's pixels of the share of their class in the bank, to minus the power."""
+    shares = {0: (8 + 0.5 + 0.75) / 10, 1: 0.05, 2: 0.025}
+    worth = {k: (share + 0.005) ** -balance for k, share in shares.items()}
+    chances = [worth[0]] * 8 + [(worth[0] + worth[1]) / 2, (3 * worth[0] + worth[2]) / 4]
+    torch.manual_seed(0)
+    images, _ = draw(uneven(balance), 20_000)
+    found = torch.bincount(images[:, 0, 0, 0].long(), minlength=10) / len(images)
+    expected = torch.tensor(chances) / sum(chances)
+    assert ((found - expected).abs() < 5 * (expected / len(images)).sqrt()).all()
+
+
+def test_what_was_overwritten_counts_no_more():
+    bank = uneven(1.0)
+    for value in range(5):
+        keep(bank, *(part[:, :3] for part in batch(float(value), (4, 4))))
+    torch.manual_seed(0)
+    images, _ = draw(bank, 500)
+    assert set(images[:, 0, 0, 0].tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
+
+
+@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_restored_bank_knows_the_shares_of_classes(uint8, kept):
+    """Also where it was saved by a run that did not ask for them."""
+    bank, again = uneven(1.0 if kept else 0.0, uint8), Replay(5, torch.float32, False, uint8, 1.0)
+    state = bank.state()
+    assert ("shares" in state) is kept
+    again.restore(state, torch.device("cpu"))
+    newest = torch.full((2, 3, 4, 4), 90.0), logits_of([[1, 1], [1, 1]], [[0, 0], [0, 0]])
+    keep(again, *newest)
+    bank = uneven(1.0, uint8)
+    keep(bank, *newest)
+    drawn = []
+    for one in (bank, again):
+        torch.manual_seed(3)
+        drawn.append(draw(one, 64))
+    assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))

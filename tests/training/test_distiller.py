@@ -383,6 +383,7 @@ def test_the_adversary_rises_over_the_first_part_of_the_run(tiny):
         ),
         ("noise", ["game.keep_moves=1"], "game.keep_moves: there is no bank"),
         ("noise", ["synth.replay_uint8=true"], "synth.replay_uint8: there is no bank"),
+        ("noise", ["synth.class_balance=1"], "synth.class_balance: there is no bank"),
     ],
 )
 def test_recipes_that_cannot_be_played_are_one_line(tiny, case, overrides, message):

@@ -51,7 +51,7 @@ def test_a_game_is_the_same_wherever_its_refusals_are_decided(tiny, far, capacit
             far()
         game = tiny.game(
             "ddad.segkd", "student.ema=0.9", "synth.ema=0.8", f"synth.replay={capacity}", "game.keep_moves=1",
-            f"synth.replay_uint8={uint8}".lower(), "synth.augment=[flip]",
+            f"synth.replay_uint8={uint8}".lower(), "synth.augment=[flip]", "synth.class_balance=1",
         )  # fmt: skip
         spoil(game)
         for step in range(4):

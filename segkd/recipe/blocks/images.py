@@ -55,6 +55,10 @@ class Synth(Block):
     )
     replay: CountOrZero = Field(0, description="batches in the image bank, with the teacher's logits; 0: off")
     replay_uint8: bool = Field(False, description="the bank keeps 8 bits a number: a quarter of fp32's memory")
+    class_balance: Annotated[float, Field(ge=0, le=4)] = Field(
+        0.0,
+        description="how much more often the bank shows images of rare classes: by their share to minus this power; 0: off",
+    )
     split: Text = Field("train", description="images: the split of data.name to train on")
     root: Text | None = Field(
         None,
