@@ -142,8 +142,10 @@ def _check_method(recipe: DistillRecipe, method: Method) -> None:
         "synth.replay_uint8": synth.replay_uint8,
         "synth.class_balance": synth.class_balance,
     }
-    if not synth.replay and (key := next((key for key, asked in asking.items() if asked), None)):
-        raise RecipeError([f"{key}: there is no bank to keep images in; set synth.replay"])
+    if not synth.replay and any(asking.values()):
+        raise RecipeError(
+            [f"{key}: there is no bank to keep images in; set synth.replay" for key, asked in asking.items() if asked]
+        )
     if game.overlap and not synth.replay:
         raise RecipeError(["game.overlap: there is no bank to learn from beside the generator; set synth.replay"])
     if synth.refine and not (game.keep_moves and method.terms("pixels")):

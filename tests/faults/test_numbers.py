@@ -198,7 +198,7 @@ def ways(case: str) -> list[Way]:
     if inverts(case):
         return [((), inverted)]
     plain: list[Way] = [
-        (("synth.replay=0", "game.keep_moves=0"), live),
+        (("synth.replay=0", "game.keep_moves=0", "synth.class_balance=0"), live),
         (("synth.replay=3", "game.keep_moves=1"), kept),
     ]
     refining = method_terms()[case.partition(".")[0]].pixels
@@ -251,7 +251,7 @@ def test_a_number_that_is_none_changes_nothing_and_is_named(row, tiny, case: str
 @pytest.mark.row("N1")
 def test_more_than_max_bad_of_one_player_end_the_run(row, tiny, case: str):
     """Also where the other player's moves go well: a player that is always refused learns nothing."""
-    bank = () if inverts(case) else ("synth.replay=0", "game.keep_moves=0")
+    bank = () if inverts(case) else ("synth.replay=0", "game.keep_moves=0", "synth.class_balance=0")
     game = tiny.game(case, *weighed(case), *bank, "game.student_moves=1", "game.synth_moves=1")
     assert game.refusals.max_bad == 5
     for player in ("student", "source") if game.source.player is not None else ("student",):

@@ -26,7 +26,7 @@ from segkd.players.player import Player
 from tests.conftest import Tiny
 from tests.waiting import PATIENCE
 
-ALONE = ("synth.augment=[]", "synth.replay=0", "game.keep_moves=0", "run.batch=8",
+ALONE = ("synth.augment=[]", "synth.replay=0", "game.keep_moves=0", "synth.class_balance=0", "run.batch=8",
          "student.options.decoder_aspp_dropout=0.0")  # fmt: skip
 GAMES = {  # dtype, how near processes come to one, whether networks use the statistics of batches, and what the recipe says
     "float64": (torch.float64, 1e-10, True, "run.sync_bn=true"),

@@ -99,7 +99,8 @@ def test_the_guard_of_this_test_sees_a_look():
 
 
 @pytest.mark.parametrize(
-    "overrides", [("synth.replay=0", "game.keep_moves=0"), ("synth.replay=2", "game.keep_moves=1")]
+    "overrides",
+    [("synth.replay=0", "game.keep_moves=0", "synth.class_balance=0"), ("synth.replay=2", "game.keep_moves=1")],
 )
 @pytest.mark.parametrize("case", tiers(variants=True))
 def test_no_move_looks_at_a_number(tiny, far, case, overrides):
