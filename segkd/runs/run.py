@@ -309,10 +309,12 @@ class Run(ABC, Generic[AnyRecipe]):
             known, given = before.get(about), self.about.get(about)
             if None in (known, given) or known == given or key in accept:
                 continue
-            what = "other images are in the folder" if about == PHOTOS else "another file"
+            what = "another file than the run has begun with"
+            if about == PHOTOS:
+                what = "other images lie there than the run has begun with"
             kept = f" That one is kept in {self.folder / key}." if about in (METHOD, TEACHER_FILE) else ""
             raise UsageError(
-                f"{self.folder}: {key}: {what} than the run has begun with (sha256 {known[:12]}, and now {given[:12]});"
+                f"{self.folder}: {key}: {what} (sha256 {known[:12]}, and now {given[:12]});"
                 f" bring those back, name another run.dir, or --accept {key}.{kept}"
             )
 
