@@ -102,7 +102,7 @@ class Replay:
         return [(alike[p], q % len(self.images[alike[p]])) for p, q in zip(picks, places, strict=True)]
 
     def _balanced(self, alike: list[int], batch: int) -> list[tuple[int, int]]:
-        """The same, where images of rare classes are more likely."""
+        """The same, where images of rare classes are more likely. On an accelerator it waits until the batch kept last is there."""
         shares = torch.cat([self._shares[i].read() for i in alike])
         chances = (shares * (shares.mean(0) + LEAST).pow(-self.balance)).sum(1)
         places = [(i, q) for i in alike for q in range(len(self.images[i]))]
