@@ -311,11 +311,11 @@ class Run(ABC, Generic[AnyRecipe]):
                 continue
             what = "another file than the run has begun with"
             if about == PHOTOS:
-                what = "other images lie there than the run has begun with"
-            kept = f" That one is kept in {self.folder / key}." if about in (METHOD, TEACHER_FILE) else ""
+                what = "the folder holds other images than the run has begun with"
+            kept = f", which is kept in {self.folder / key}" if about in (METHOD, TEACHER_FILE) else ""
             raise UsageError(
-                f"{self.folder}: {key}: {what} (sha256 {known[:12]}, and now {given[:12]});"
-                f" bring those back, name another run.dir, or --accept {key}.{kept}"
+                f"{self.folder}: {key}: {what} (sha256 {known[:12]}{kept}, and now {given[:12]}); bring back what it was,"
+                f" name another run.dir, or --accept {key}"
             )
 
     def _write_recipe(self) -> None:
