@@ -42,7 +42,7 @@ class Replay:
         self.spans: list[Tensor] = []  # with uint8: (N,2,3+C,1,1), least values and steps of the channels
         self.labels: list[Tensor] = []  # where there are any
         self.shares: list[Tensor] = []  # with balance: (N,C), of each class in each image
-        self._shares: dict[int, waiting.Sent] = {}  # of each place, the same on the host
+        self._on_host: dict[int, waiting.Sent] = {}  # the shares of each place, where draws look at them
         self.next = 0
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Replay:
             else:
                 kind[self.next : self.next + 1] = [_apart(part)]
         if shares:
-            self._shares[self.next] = waiting.Sent(self.shares[self.next])
+            self._on_host[self.next] = waiting.Sent(self.shares[self.next])
         self.next = (self.next + 1) % self.capacity
 
     def draw(self, batch: int) -> tuple[Batch, Tensor]:
@@ -103,7 +103,7 @@ class Replay:
 
     def _balanced(self, alike: list[int], batch: int) -> list[tuple[int, int]]:
         """The same, where images of rare classes are more likely. On an accelerator it waits until the batch kept last is there."""
-        shares = torch.cat([self._shares[i].read() for i in alike])
+        shares = torch.cat([self._on_host[i].read() for i in alike])
         chances = (shares * (shares.mean(0) + LEAST).pow(-self.balance)).sum(1)
         places = [(i, q) for i in alike for q in range(len(self.images[i]))]
         return [places[at] for at in torch.multinomial(chances, batch, replacement=True).tolist()]
@@ -130,7 +130,7 @@ class Replay:
                 continue
             if self.balance:
                 shares = class_shares_of(_whole(images, logits, spans)[1]) if shares is None else shares
-                self._shares[len(self.shares)] = waiting.Sent(shares)
+                self._on_host[len(self.shares)] = waiting.Sent(shares)
                 self.shares.append(shares)
             images, logits = images.to(self.dtype), logits.to(self.dtype)
             for kind, part in (

@@ -148,13 +148,14 @@ class Loop:
         if wrong and self.at.well and self.plan.rollback:
             self._roll_back(wrong)
             return
+        at = replace(self.at, well=self.at.well or wrong is None)
         try:
-            self._save(replace(self.at, well=self.at.well or wrong is None))
+            self._save(at)
         except NumbersError as error:
             self._log_notes(self.at.step)
             self._roll_back(str(error))
             return
-        self.at = replace(self.at, well=self.at.well or wrong is None)
+        self.at = at
         self._log_notes(self.at.step)
 
     def _what_is_wrong(self) -> str | None:

@@ -14,8 +14,6 @@ from segkd.machine.device import machine
 from segkd.training import checkpoint
 from segkd.training.game import Game
 
-CHECKPOINTS = "checkpoints"
-"""Their folder in a run's."""
 FREE_KEYS = ("data.", "run.dir", "run.save_every", "run.eval_every", "run.tensorboard")
 """What may change between the parts of a run: where it writes, how often it saves and evaluates, and what measures it."""
 
@@ -57,7 +55,7 @@ def save(game: Game, point: ResumePoint, folder: Path, recipe: dict, keep: int) 
         place = {"step": point.step, "looked": point.looked, "well": point.well, "opened": point.opened}
         place |= {"rhythm": point.decided} if point.decided else {}
         state = {**place, "recipe": recipe, "environment": environment(game), "game": games[0], "others": games[1:]}
-        checkpoint.save(folder / CHECKPOINTS, point.step, state, keep)
+        checkpoint.save(folder / "checkpoints", point.step, state, keep)
 
 
 def restore(
@@ -113,7 +111,7 @@ def step_back(game: Game, folder: Path, rollback: int, why: str) -> ResumePoint:
     Raises:
         NumbersError: there is none, or `rollback` attempts were made already.
     """
-    attempt, found = game.attempt + 1, checkpoint.newest(folder / CHECKPOINTS)
+    attempt, found = game.attempt + 1, checkpoint.newest(folder / "checkpoints")
     if attempt > rollback or found is None:
         tried = f" (rolled back {game.attempt} times already: run.rollback {rollback})" if rollback else ""
         raise NumbersError(f"{why}{tried}")
@@ -127,10 +125,10 @@ def _chosen(folder: Path, choice: str, say: Callable[[str], None]) -> dict | Non
     if choice not in ("auto", "never"):
         return checkpoint.load(Path(choice))
     if choice == "never":
-        if checkpoint.listed(folder / CHECKPOINTS):
+        if checkpoint.listed(folder / "checkpoints"):
             raise UsageError(f"{folder}: holds a run already; name another run.dir, or resume it with --resume auto")
         return None
-    state, damaged = checkpoint.newest(folder / CHECKPOINTS) or (None, [])
+    state, damaged = checkpoint.newest(folder / "checkpoints") or (None, [])
     for line in damaged:
         say(f"warning: {line}; using the checkpoint before it")
     return state
