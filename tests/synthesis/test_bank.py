@@ -307,3 +307,16 @@ def test_a_restored_bank_knows_the_shares_of_classes(uint8, kept):
         torch.manual_seed(3)
         drawn.append(draw(one, 64))
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+
+
+def test_a_restored_bank_keeps_the_shares_that_it_had_and_none_that_it_does_not_need():
+    """In bf16 both classes are the same number, and the shares are those of the logits as they were."""
+    bank, again = (Replay(2, torch.bfloat16, False, balance=1.0) for _ in range(2))
+    logits = torch.ones(2, 3, 2, 2)
+    logits[:, 1] += 1e-3
+    keep(bank, torch.zeros(2, 3, 4, 4), logits)
+    again.restore(bank.state(), torch.device("cpu"))
+    assert again.shares[0].tolist() == bank.shares[0].tolist() == [[0.0, 1.0, 0.0]] * 2
+    plain = Replay(2, torch.bfloat16, False)
+    plain.restore(bank.state(), torch.device("cpu"))
+    assert not plain.shares and "shares" not in plain.state()
