@@ -72,7 +72,7 @@ def source_of(
     """Where the images come from, on `device`; `learns`: a generator answers to terms; `refines`: its images do, too."""
     synth = recipe.synth
     low, high = input_range(teacher.mean, teacher.std)
-    augment = Augment(synth.augment, low, high, synth.collage_until)
+    augment = Augment(synth.augment, low, high, synth.collage_until) if synth.augment else None
 
     def source(kind: str) -> Source:
         if kind == "noise":

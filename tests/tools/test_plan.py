@@ -32,4 +32,7 @@ def test_arguments_of_constructors_are_counted(text, count):
 def test_the_page_says_what_was_counted(capsys):
     rooms = plan.lines()
     assert rooms["(top)"] < sum(rooms.values()) and rooms["training"] > 100
-    assert plan.render([("files", "2", "a.py, b.py")]).endswith("- files: 2 (a.py, b.py)\n")
+    page = plan.render([("files", 2, None, "a.py, b.py"), ("lines", 2000, 3000, ""), ("more", 11, 10, "")])
+    assert page.endswith(
+        "- files: 2 (a.py, b.py)\n- lines: 2,000 of 3,000\n- more: 11, **missed: at most 10 was aimed at**\n"
+    )
