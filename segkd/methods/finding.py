@@ -57,8 +57,10 @@ def method_class(name: str, own: MethodFile | None = None) -> type[Method]:
         raise UsageError(
             f"{own.path}:1: holds {len(found)} subclasses of segkd.methods.base.Method that have student terms, not one"
         )
-    line = inspect.getsourcelines(found[0])[1]
-    for term in (*found[0].student, *found[0].source, *found[0].pixels):
+    line, terms = inspect.getsourcelines(found[0])[1], (*found[0].student, *found[0].source, *found[0].pixels)
+    if idle := [name for name in vars(found[0]).get("weights", ()) if name not in terms]:
+        raise UsageError(f"{own.path}:{line}: weights: {idle[0]}: no term of the class is called so")
+    for term in terms:
         if hasattr(Method, term):
             raise UsageError(
                 f"{own.path}:{line}: term {term}: every method has a {term} already; call the term otherwise"

@@ -126,6 +126,7 @@ WRONG = {
     "no gradient of one": (("v.s.mean()", "v.s.detach().abs().mean()"), "own.py:7: no gradient comes back from term more; leave detach"),
     "no function": (("def more", "def less"), "own.py:4: term more: the class has no function of that name"),
     "no weight": ((', "more": 1.0}', "}"), "own.py:4: term more: `weights` has no default for it"),
+    "a weight of nothing": ((', "more": 1.0}', ', "more": 1.0, "mroe": 1.0}'), "own.py:4: weights: mroe: no term of the class is called so"),
     "a name that is taken": (("more", "loss"), "own.py:4: term loss: every method has a loss already"),
     "two methods": (("class Own", "class Other(Noise):\n    pass\n\n\nclass Own"), "own.py:8: holds 2 classes of a method"),
     "no method of segkd": (("(Noise)", ""), "own.py:1: holds 0 subclasses of segkd.methods.base.Method"),
