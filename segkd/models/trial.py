@@ -13,6 +13,8 @@ from segkd.machine.memory import out_of_memory
 from segkd.models.adapters import Adapter
 from segkd.models.taps import untouched_statistics
 
+CONSTANT = 1e-4
+"""Spread of a network's answers below which it says the same of all images."""
 ONE_EACH = "teacher.classes must name one class for each map, in their order"
 
 
@@ -84,10 +86,13 @@ def try_passes(
         raise TeacherError(f"{block}: {of} {own}")
     if logits.shape[1] != network.classes:
         raise TeacherError(f"{block}: {of} gives {logits.shape[1]} maps for {network.classes} classes; {ONE_EACH}")
-    if _bounded(logits) and _bounded(tried(large, network, batch, what, advice, device)):
-        kind = "softmax" if torch.allclose(logits.sum(1), torch.ones(()), atol=1e-2) else "sigmoid"
-        instead = ", or set teacher.output=probabilities" if block == "teacher" else ""
-        raise TeacherError(f"{block}: {of} gives probabilities, and no logits: leave its {kind} out{instead}")
+    if _bounded(logits) and _bounded(answers := tried(large, network, batch, what, advice, device)):
+        softmax = torch.allclose(logits.sum(1), torch.ones(()), atol=1e-2)
+        varied = (answers - answers[:1, :, :1, :1]).abs().max() > CONSTANT  # else they are the last layer's biases
+        if softmax or varied:
+            kind = "softmax" if softmax else "sigmoid"
+            instead = ", or set teacher.output=probabilities" if block == "teacher" else ""
+            raise TeacherError(f"{block}: {of} gives probabilities, and no logits: leave its {kind} out{instead}")
 
 
 def _bounded(maps: Tensor) -> bool:

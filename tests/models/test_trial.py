@@ -86,6 +86,13 @@ def test_probabilities_are_no_logits(maps, last, kind):
     try_passes(Teacher(network[0], names, norm, norm, Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False)
 
 
+def test_a_network_that_says_the_same_of_all_images_is_not_taken_for_one_that_ends_in_a_sigmoid():
+    network = nn.Conv2d(3, 4, 1)
+    with torch.no_grad():
+        network.weight.mul_(1e-9), network.bias.copy_(torch.tensor([0.05, 0.02, 0.03, 0.01]))
+    try_passes(Teacher(network, "abcd", [0.5] * 3, [0.5] * 3, Sizes(1)), "teacher", "it", (8, 8), 1, CPU, False)
+
+
 def test_a_network_that_lets_no_gradient_through_is_told():
     class Cut(nn.Conv2d):
         def forward(self, images):
