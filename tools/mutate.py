@@ -115,6 +115,7 @@ class Alarm:
 
     def __exit__(self, *error: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # a tick that is on its way finds no child any more
 
 
 def users(file: str) -> set[str]:

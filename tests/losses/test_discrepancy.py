@@ -214,6 +214,17 @@ def test_jensen_shannon(shape, tau):
         assert gradient[index] == pytest.approx(slope, rel=1e-3, abs=1e-6)
 
 
+def test_jensen_shannon_is_taken_at_a_temperature_of_3():
+    student, teacher = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(jensen_shannon(student, teacher), jensen_shannon(student, teacher, 3.0))
+
+
+def test_l2_rises_in_a_straight_line_from_a_gap_of_a_thousand():
+    student = torch.tensor([[[[999.0]], [[1001.0]], [[5001.0]]]], requires_grad=True)
+    l2(student, torch.zeros_like(student)).backward()
+    assert (3 * student.grad).flatten().tolist() == pytest.approx([2 * 999, 2 * 1000, 2 * 1000])
+
+
 def test_jensen_shannon_goes_both_ways_up_to_log_2():
     student, teacher = (torch.tensor(a, dtype=torch.float32) for a in pair((2, 2, 4, 5)))
     assert jensen_shannon(student, teacher).item() == pytest.approx(jensen_shannon(teacher, student).item(), rel=1e-5)
