@@ -151,6 +151,7 @@ def test_the_distance_of_each_image_is_that_of_a_batch_of_it_alone(reduction):
             own.running_mean, own.running_var = layer.running_mean, layer.running_var
         assert distance == pytest.approx(reference(one, reduction), rel=1e-6)
     assert distances.shape == (3,) and not distances.requires_grad
+    assert torch.equal(image_distances(found), distances) == (reduction == "mean")
     with pytest.raises(ValueError, match="no BatchNorm statistics"):
         image_distances([])
 
