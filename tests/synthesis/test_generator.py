@@ -10,7 +10,7 @@ from torch import nn
 from segkd.foundation.rng import seed_for
 from segkd.players.player import Player
 from segkd.synthesis.augment import Augment
-from segkd.synthesis.generator import Generator
+from segkd.synthesis.generator import Generator, Live
 from segkd.synthesis.source import Move
 
 
@@ -53,6 +53,20 @@ def test_images_are_those_of_the_average_where_there_is_one():
         assert not found.images.requires_grad and all(
             torch.equal(before[k], v) for k, v in network.state_dict().items()
         )
+
+
+def test_the_live_one_is_shown_beside_its_average():
+    torch.manual_seed(0)
+    network, move = Painter(), Move(5, 3, 1)
+    source = Generator(network, 2, averaged(network))
+    network.layers[0].weight.data += 1
+    live, before = Live(source), copy.deepcopy(network.state_dict())
+    found = live.eval().draw(4, (2, 3), move).images
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert torch.equal(found, painted(network, move, (2, 3))[1]) and not torch.equal(
+        found, source.draw(4, (2, 3), move).images
+    )
+    assert not found.requires_grad
 
 
 class Judge:

@@ -212,6 +212,35 @@ def test_how_they_are_shaken_follows_the_move_and_half_size_is_shaken_half_as_fa
     assert len({tuple(s.labels.flatten().tolist()) for s in still.seen[4:]}) > 1
 
 
+def test_the_roll_is_drawn_from_a_stream_of_its_own():
+    drawn = labelled(size=(16, 24))
+    judge = followed(Descent(1, jitter=5), drawn)[1]
+    Move(3, 5, 1, 0.5).begin("jitter")
+    assert torch.equal(judge.seen[0].labels, drawn.labels.roll(torch.randint(-5, 6, (2,)).tolist(), (1, 2)))
+
+
+def test_half_of_two_pixels_is_one():
+    judge = followed(Descent(8, half=1.0, jitter=2), labelled(size=(16, 24)))[1]
+    assert len({tuple(seen.labels.flatten().tolist()) for seen in judge.seen}) > 1
+
+
+def test_half_of_a_line_is_a_line():
+    judge = followed(Descent(1, half=1.0), labelled(size=(1, 12)))[1]
+    assert judge.seen[0].images.shape[2:] == (1, 6)
+
+
+def test_images_without_maps_are_halved_and_shaken_too():
+    found, judge = followed(Descent(4, half=0.5, jitter=2, flip=True), Batch(labelled().images))
+    assert found.labels is None and all(seen.labels is None for seen in judge.seen) and len(judge.seen) == 4
+
+
+def test_images_are_inverted_where_nobody_learns_to_make_what_they_begin_with():
+    start = Noise(LOW, HIGH)
+    assert Pixels(start, Descent(1), LOW, HIGH).inverts
+    start.player = "one who learns"
+    assert not Pixels(start, Descent(1), LOW, HIGH).inverts
+
+
 def test_pace_and_momentum_are_as_asked():
     assert [followed(how, labelled())[1].__dict__[key] for how in (Descent(1, 0.2, (0.5, 0.9)), Descent(1)) for key in ("lr", "betas")] == [
         0.2, (0.5, 0.9), PACE, (0.9, 0.999)]  # fmt: skip
