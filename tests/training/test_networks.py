@@ -12,6 +12,7 @@ from segkd.foundation.errors import UsageError
 from segkd.methods.base import Rules, Term, View
 from segkd.methods.ddad import DDAD
 from segkd.methods.noise import Noise
+from segkd.models.recorded import RecordedStatistics
 from segkd.models.teacher import Teacher
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks, Traced
@@ -240,6 +241,18 @@ def test_no_teacher_is_refused_for_what_nobody_looks_at(tiny) -> None:
     assert asked == [{"s"}]
     assert found.needs == {"student": {"t", "s"}, "source": set(), "pixels": set()}
     assert found.play(0)["kd"].isfinite()
+
+
+def test_recorded_statistics_take_the_place_of_the_teachers_own(tiny) -> None:
+    game = tiny.game()
+    teacher, own = game.teacher, game.networks.statistics.layers
+    name, layer = next(iter(own.items()))
+    moments = layer.running_mean + 1, layer.running_var * 2
+    given = RecordedStatistics(images=7, teacher="", layers={name: moments})
+    networks = Networks(teacher, game.student.network, statistics=given)
+    [seen] = networks.teach(torch.randn(2, 3, 32, 64), {"statistics"})["statistics"]
+    assert torch.equal(seen.running_mean, moments[0]) and torch.equal(seen.running_var, moments[1])
+    assert networks.images_recorded == 7 and game.networks.images_recorded is None and len(own) > 1
 
 
 def test_what_was_traced_stays_so() -> None:
