@@ -77,7 +77,7 @@ def batchnorm_distance(statistics: Iterable[Statistics], reduction: str = "mean"
     return torch.cat([first * distances[:1], distances[1:]]).sum()
 
 
-def layer_distances(statistics: Iterable[Statistics], reduction: str = "mean") -> Tensor:
+def layer_distances(statistics: Iterable[Statistics], reduction: str) -> Tensor:
     """What each layer (L,) adds to `batchnorm_distance`; raises as it does."""
     layers = list(statistics)
     if not layers:
