@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segkd.foundation.errors import UsageError
+from segkd.foundation.errors import TeacherError, UsageError
 from segkd.methods.base import Rules, Term, View
 from segkd.methods.ddad import DDAD
 from segkd.methods.noise import Noise
+from segkd.models.adapters import Adapter
+from segkd.models.family import Sizes
 from segkd.models.recorded import RecordedStatistics
 from segkd.models.teacher import Teacher
+from segkd.synthesis.source import Batch
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks, Traced
 from segkd.training.signals import Interrupted
@@ -253,6 +256,17 @@ def test_recorded_statistics_take_the_place_of_the_teachers_own(tiny) -> None:
     [seen] = networks.teach(torch.randn(2, 3, 32, 64), {"statistics"})["statistics"]
     assert torch.equal(seen.running_mean, moments[0]) and torch.equal(seen.running_var, moments[1])
     assert networks.images_recorded == 7 and game.networks.images_recorded is None and len(own) > 1
+
+
+def test_a_teacher_without_statistics_is_told_unless_some_were_recorded() -> None:
+    norm = [0.5] * 3
+    teacher = Teacher(nn.Sequential(nn.Conv2d(3, 4, 1)), "abcd", norm, norm, Sizes(1))
+    student, batch = Adapter(nn.Conv2d(3, 4, 1), 4, sizes=Sizes(1)), Batch(torch.randn(2, 3, 8, 8))
+    with pytest.raises(TeacherError, match="BatchNorm"):
+        Networks(teacher, student).traced(DDAD(RULES), batch)
+    given = RecordedStatistics(images=1, teacher="", layers={"0": (torch.zeros(4), torch.ones(4))})
+    found = Networks(teacher, student, statistics=given).traced(DDAD(RULES), batch)
+    assert "statistics" in found["source"].looked_at
 
 
 def test_what_was_traced_stays_so() -> None:
