@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import torch
 
 from segkd.recipe import differences, find, load, shipped
 
@@ -19,6 +21,21 @@ ROOT = Path(__file__).parents[1]
 def test_it_loads_and_says_what_it_is(name: str) -> None:
     load(name)
     assert find(name).read_text().startswith("# ")
+
+
+def test_the_heads_of_the_panel_are_what_they_say() -> None:
+    spec = importlib.util.spec_from_file_location("heads", find("panel/camvid_heads").parent / "heads.py")
+    heads = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(heads)
+    x = torch.randn(1, 1, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        colour = heads.colour().eval()(x.expand(-1, 3, -1, -1))
+        assert torch.allclose(heads.grey().eval()(x), colour, atol=1e-4)
+        assert torch.allclose(heads.four_channels().eval()(torch.cat([x] * 4, 1)), colour, atol=1e-4)
+        softened, one = heads.Softmax().eval(), heads.OneLogit().eval()
+        assert torch.allclose(softened(x.expand(-1, 3, -1, -1)), colour.softmax(1), atol=1e-5)
+        ground = one(x.expand(-1, 3, -1, -1)).sigmoid()
+        assert torch.allclose(ground, colour.softmax(1)[:, [3, 4]].sum(1, keepdim=True), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_it_plays_two_steps(row, tmp_path: Path, name: str, choice: str):
     if isinstance(recipe, TeachRecipe):
         game = builders.teaching_of(recipe, cpu, bf16=False)[0]
     else:
-        game = builders.distiller_of(recipe, builders.teacher_of(recipe.teacher, own=own(recipe)), cpu, bf16=False)
+        game = builders.distiller_of(recipe, builders.teacher_of(recipe.teacher, own=own(name)), cpu, bf16=False)
         assert 0 <= game.monitor.agreement(game.monitor.measured("ema"), 1) <= 1
     values = [game.play(step) for step in range(2)]
     assert all(math.isfinite(value) for step in values for value in step.values()) and not game.notes
@@ -86,17 +86,19 @@ def test_it_runs(row, tmp_path: Path, name: str):
     """From the first checkpoint to the summary; nothing of what is shipped is touched."""
     before = {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*")}
     recipe = toy(name, "", tmp_path)
-    quiet = runs.Options(quiet=True, teacher=own(recipe))
+    quiet = runs.Options(quiet=True, teacher=own(name))
     summary = runs.teach(recipe, quiet) if isinstance(recipe, TeachRecipe) else runs.distill(recipe, quiet)
     assert summary["steps"] == 2 and not summary.get("refused_moves")
     assert {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*")} == before
     row.count()
 
 
-def own(recipe: DistillRecipe | TeachRecipe) -> OwnNetwork | None:
-    """The teacher of a shipped file, for the recipe that has one."""
-    module = isinstance(recipe, DistillRecipe) and recipe.teacher.arch == "module"
-    return OwnNetwork.in_file(f"{FOLDER / 'panel/unpooling.py'}:build") if module else None
+OWN = {"panel/camvid_unpooling": "unpooling.py:build", "panel/camvid_heads": "heads.py:colour"}
+
+
+def own(name: str) -> OwnNetwork | None:
+    """The teacher of a shipped file, for a recipe that has one."""
+    return OwnNetwork.in_file(f"{FOLDER / 'panel' / OWN[name]}") if name in OWN else None
 
 
 def toy(name: str, choice: str, folder: Path) -> DistillRecipe | TeachRecipe:
@@ -108,16 +110,17 @@ def toy(name: str, choice: str, folder: Path) -> DistillRecipe | TeachRecipe:
     if "updates" in getattr(recipe, "options", ()):
         overrides.append("options.updates=2")
         recipe = load(name, overrides)
-    if isinstance(recipe, DistillRecipe) and not Path(recipe.teacher.weights).is_file():  # it is still to be taught
-        return load(name, [*overrides, f"teacher.weights={made(recipe, folder / 'teacher.safetensors')}"])
+    weights = recipe.teacher.weights if isinstance(recipe, DistillRecipe) else None
+    if weights is not None and not Path(weights).is_file():  # it is still to be taught
+        return load(name, [*overrides, f"teacher.weights={made(name, recipe, folder / 'teacher.safetensors')}"])
     return recipe
 
 
-def made(recipe: DistillRecipe, path: Path) -> Path:
+def made(name: str, recipe: DistillRecipe, path: Path) -> Path:
     """Weights of the recipe's teacher as if it had been taught."""
     torch.manual_seed(0)
     classes = len(catalogue.classes_of(recipe.teacher.classes))
-    brought = own(recipe)
+    brought = own(name)
     network = builders.network_of(recipe.teacher, classes) if brought is None else brought.built()
     state = network.state_dict()
     trained = {key: value + 0.1 if key.endswith("running_mean") else value for key, value in state.items()}
