@@ -1,8 +1,8 @@
 """CamVid's teacher with the inputs and heads that other people's networks have, each a builder of `--teacher-file`.
 
     segkd distill panel/camvid_heads --teacher-file recipes/panel/heads.py:grey teacher.mean='[0.5]' teacher.std='[0.5]'
-    python recipes/panel/heads.py DIR        # the same network as programs: DIR/camvid.pt (TorchScript) and DIR/camvid.pt2
-    python recipes/panel/heads.py RUN VAL    # mIoU of a student of four channels on CamVid's folder: no data set has such images
+    python recipes/panel/heads.py DIR           # the same network as programs: DIR/camvid.pt (TorchScript) and DIR/camvid.pt2
+    python recipes/panel/heads.py RUN CAMVID    # mIoU of a run with four channels on the val of a folder: segkd reads no such files
 
 It is not trained anew: what is to be seen is that such a network is taken as it is.
 """
@@ -10,6 +10,7 @@ It is not trained anew: what is to be seen is that such a network is taken as it
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -87,20 +88,38 @@ def write_programs(folder: Path) -> None:
     torch.export.save(torch.export.export(network, (shown,), dynamic_shapes=({0: batch},)), folder / "camvid.pt2")
 
 
-def miou_of_four_channels(run: Path, camvid: Path) -> float:
-    """On the images of val, beside which a fourth channel of zeros stands."""
-    student, confusion = load_student(run), np.zeros((11, 11))
+def miou_of(predict: Callable[[np.ndarray], np.ndarray], camvid: Path) -> float:
+    """On the images of val, beside whose colours a fourth channel of zeros stands: no data set has such images."""
+    confusion = np.zeros((11, 11))
     for image in sorted((camvid / "val").iterdir()):
         label = cv2.imread(str(camvid / "valannot" / f"{image.stem}.png"), cv2.IMREAD_GRAYSCALE)
-        shown = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
-        found = student.predict(np.pad(shown, ((0, 0), (0, 0), (0, 1))))
+        colours = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
+        found = predict(np.pad(colours, ((0, 0), (0, 0), (0, 1))))
         np.add.at(confusion, (label[label < 11], found[label < 11]), 1)
     hit = confusion.diagonal()
     return float((hit / (confusion.sum(0) + confusion.sum(1) - hit)).mean())
 
 
-if __name__ == "__main__":
+@torch.no_grad()
+def answer(network: nn.Module, image: np.ndarray) -> np.ndarray:
+    """The classes (H,W) of an image (H,W,4) of bytes."""
+    height, width = image.shape[:2]
+    shown = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
+    shown = nn.functional.pad(shown, (0, -width % 16, 0, -height % 16), mode="replicate")
+    return network(shown)[0, :, :height, :width].argmax(0).numpy()
+
+
+def main() -> None:
     if len(sys.argv) == 2:
         write_programs(Path(sys.argv[1]))
-    else:
-        sys.stdout.write(json.dumps({"student_miou": miou_of_four_channels(*map(Path, sys.argv[1:]))}) + "\n")
+        return
+    camvid = Path(sys.argv[2])
+    found = {
+        "teacher_miou": miou_of(partial(answer, four_channels().eval()), camvid),
+        "student_miou": miou_of(load_student(sys.argv[1]).predict, camvid),
+    }
+    sys.stdout.write(f"{json.dumps(found)}\n")
+
+
+if __name__ == "__main__":
+    main()
