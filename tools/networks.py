@@ -41,12 +41,12 @@ SIZES = ((64, 96), (192, 256))
 """The second where the first is too small."""
 NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "RmsNorm")
 TRY = """\
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 from tools.networks import outcome
 for arch in sys.argv[3:]:
-    print(arch, flush=True)
-    print(outcome(arch, sys.argv[2]), flush=True)
+    os.write(1, f"{arch}\\n".encode())
+    os.write(1, f"{outcome(arch, sys.argv[2])}\\n".encode())
 """
 HEAD = f"""\
 # Networks of segmentation-models-pytorch

@@ -85,7 +85,7 @@ LOSSES: dict[str, Loss] = {
     "contrast": lambda s, t: contrast.contrast(contrast.pooled(s), contrast.pooled(s, torch.rand(2, len(s))), contrast.pooled(t)),
     "contrast, with none before": lambda s, t: contrast.contrast(contrast.pooled(s), contrast.pooled(t), torch.zeros(3, s.shape[1])),
     "pooled": lambda s, t: contrast.pooled(s, torch.rand(2, len(s))).mean(),
-    "layer_distances": lambda s, t: statistics.layer_distances(layers(s, t)).sum(),
+    "layer_distances": lambda s, t: statistics.layer_distances(layers(s, t), "mean").sum(),
     "image_distances": lambda s, t: (statistics.image_distances(layers(s, t)) * s.float().clamp(-1, 1).mean((1, 2, 3))).mean(),
     "nearness": lambda s, t: (statistics.nearness(s.detach().float().mean((1, 2, 3))) * s.float().clamp(-1, 1).mean((1, 2, 3))).mean(),
     "blended": lambda s, t: statistics.batchnorm_distance(statistics.blended(layers(s, t), torch.rand(4 * s.shape[1]), torch.tensor(0.9))[0]),
