@@ -144,7 +144,7 @@ def test_the_bug_is_caught(row, copy: Path, name: str) -> None:
     text = (copy / canary.file).read_text()
     assert text.count(canary.good) == 1
     (copy / canary.file).write_text(text.replace(canary.good, canary.bad))
-    done = run(copy, "-qx", canary.test)
+    done = run(copy, "-qx", "-m", "", canary.test)
     assert done.returncode == 1, done.stdout + done.stderr
     failed = re.search(
         rf"^FAILED {re.escape(canary.test)} - (assert|AssertionError|Failed|segkd\.foundation\.errors)",
@@ -158,5 +158,5 @@ def test_the_bug_is_caught(row, copy: Path, name: str) -> None:
 @pytest.mark.faults
 def test_without_a_bug_all_of_them_pass(copy: Path) -> None:
     tests = {canary.test for canary in CANARIES.values()}
-    done = run(copy, "-qx", *tests)
+    done = run(copy, "-qx", "-m", "", *tests)
     assert done.returncode == 0 and f"{len(tests)} passed" in done.stdout, done.stdout + done.stderr
