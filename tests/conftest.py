@@ -39,6 +39,7 @@ presets:
   cmi: {{terms: {{cwd: null}}, options: {{updates: 2, memory: 5}}}}
   fastdfkd: {{terms: {{cwd: null}}, options: {{updates: 2}}}}
   dfss: {{terms: {{cwd: null}}, synth: {{refine: 0}}}}
+  cgdd: {{synth: {{refine: 0}}}}
   degan: {{terms: {{cwd: null}}, options: {{width: 4}}}}
   mskd: {{terms: {{cwd: null}}}}
   kd: {{terms: {{cwd: null}}, synth: {{augment: [flip, crop, jitter]}}}}
