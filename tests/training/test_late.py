@@ -106,7 +106,8 @@ def test_the_guard_of_this_test_sees_a_look():
 def test_no_move_looks_at_a_number(tiny, far, case, overrides):
     far()
     # Of kornia's changes to images, crop and jitter look at the numbers that they have drawn.
-    augment = ["synth.augment=[flip, collage, erase, noise]"] if case == "kd" else []
+    changes = {"kd": "[flip, collage, erase, noise]", "cgdd": "[flip, collage, noise]"}
+    augment = [f"synth.augment={changes[case]}"] if case in changes else []
     game = tiny.game(case, "student.ema=0.9", *augment, *overrides)
     for step in range(2):  # until the bank is full
         game.play(step)
