@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from fnmatch import fnmatch
@@ -10,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from segkd.models.own import OwnNetwork
 from segkd.recipe import differences, find, load, shipped
 
 NAMES = shipped()
@@ -24,17 +25,17 @@ def test_it_loads_and_says_what_it_is(name: str) -> None:
 
 
 def test_the_heads_of_the_panel_are_what_they_say() -> None:
-    spec = importlib.util.spec_from_file_location("heads", find("panel/camvid_heads").parent / "heads.py")
-    heads = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(heads)
+    def built(name: str) -> nn.Module:
+        return OwnNetwork.in_file(f"{find('panel/camvid_heads').parent / 'heads.py'}:{name}").built().eval()
+
     x = torch.randn(1, 1, 32, 48, generator=torch.Generator().manual_seed(0))
+    shown = x.expand(-1, 3, -1, -1)
     with torch.no_grad():
-        colour = heads.colour().eval()(x.expand(-1, 3, -1, -1))
-        assert torch.allclose(heads.grey().eval()(x), colour, atol=1e-4)
-        assert torch.allclose(heads.four_channels().eval()(torch.cat([x] * 4, 1)), colour, atol=1e-4)
-        softened, one = heads.Softmax().eval(), heads.OneLogit().eval()
-        assert torch.allclose(softened(x.expand(-1, 3, -1, -1)), colour.softmax(1), atol=1e-5)
-        ground = one(x.expand(-1, 3, -1, -1)).sigmoid()
+        colour = built("colour")(shown)
+        assert torch.allclose(built("grey")(x), colour, atol=1e-4)
+        assert torch.allclose(built("four_channels")(torch.cat([x] * 4, 1)), colour, atol=1e-4)
+        assert torch.allclose(built("Softmax")(shown), colour.softmax(1), atol=1e-5)
+        ground = built("OneLogit")(shown).sigmoid()
         assert torch.allclose(ground, colour.softmax(1)[:, [3, 4]].sum(1, keepdim=True), atol=1e-5)
 
 

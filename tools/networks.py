@@ -25,7 +25,7 @@ from segkd.foundation.errors import RecipeError, SegkdError
 from segkd.foundation.files import atomic_write
 from segkd.models.adapters import Adapter
 from segkd.models.building import create_network
-from segkd.models.taps import batchnorm_layers
+from segkd.models.taps import batchnorm_layers, normalisations
 from segkd.models.teacher import Teacher
 from segkd.models.trial import try_passes
 from segkd.recipe import networks
@@ -39,7 +39,6 @@ OF_TIMM = (
 """Some of more than a thousand, one of a kind."""
 SIZES = ((64, 96), (192, 256))
 """The second where the first is too small."""
-NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "RmsNorm")
 TRY = """\
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -87,8 +86,7 @@ def outcome(arch: str, encoder: str) -> str:
             raise
         _passes(teacher, second, f"{arch} with {encoder}")
         size = "from " + "x".join(map(str, second))
-    norms = sum(any(kind in type(module).__name__ for kind in NORMS) for module in network.encoder.modules())
-    return f"{size}: {len(batchnorm_layers(network.encoder))} of {norms}"
+    return f"{size}: {len(batchnorm_layers(network.encoder))} of {len(normalisations(network.encoder))}"
 
 
 def _passes(teacher: Teacher, size: tuple[int, int], what: str) -> None:

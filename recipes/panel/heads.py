@@ -10,10 +10,9 @@ It is not trained anew: what is to be seen is that such a network is taken as it
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import segmentation_models_pytorch as smp
 import torch
@@ -21,8 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segkd import load_student
+from segkd.data import catalogue
+from segkd.evaluation.evaluate import evaluate
+from segkd.models.teacher import Teacher
+from segkd.runs.labelled import Labelled
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "teachers/camvid_deeplabv3plus.safetensors"
+FOUR = [0.5] * 4
+"""Mean and standard deviation of each channel."""
 GROUND = [3, 4]
 """Road and pavement."""
 
@@ -88,36 +93,20 @@ def write_programs(folder: Path) -> None:
     torch.export.save(torch.export.export(network, (shown,), dynamic_shapes=({0: batch},)), folder / "camvid.pt2")
 
 
-def miou_of(predict: Callable[[np.ndarray], np.ndarray], camvid: Path) -> float:
+def miou_of(network: nn.Module, camvid: str) -> float:
     """On the images of val, beside whose colours a fourth channel of zeros stands: no data set has such images."""
-    confusion = np.zeros((11, 11))
-    for image in sorted((camvid / "val").iterdir()):
-        label = cv2.imread(str(camvid / "valannot" / f"{image.stem}.png"), cv2.IMREAD_GRAYSCALE)
-        colours = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
-        found = predict(np.pad(colours, ((0, 0), (0, 0), (0, 1))))
-        np.add.at(confusion, (label[label < 11], found[label < 11]), 1)
-    hit = confusion.diagonal()
-    return float((hit / (confusion.sum(0) + confusion.sum(1) - hit)).mean())
-
-
-@torch.no_grad()
-def answer(network: nn.Module, image: np.ndarray) -> np.ndarray:
-    """The classes (H,W) of an image (H,W,4) of bytes."""
-    height, width = image.shape[:2]
-    shown = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
-    shown = nn.functional.pad(shown, (0, -width % 16, 0, -height % 16), mode="replicate")
-    return network(shown)[0, :, :height, :width].argmax(0).numpy()
+    images = Labelled(catalogue.measuring("camvid", camvid, "val", catalogue.class_map("camvid")), "protocol")
+    images[:] = [replace(each, image=np.pad(each.image, ((0, 0), (0, 0), (0, 1)))) for each in images]
+    return evaluate(network, images, mean=FOUR, std=FOUR)["miou"]
 
 
 def main() -> None:
     if len(sys.argv) == 2:
         write_programs(Path(sys.argv[1]))
         return
-    camvid = Path(sys.argv[2])
-    found = {
-        "teacher_miou": miou_of(partial(answer, four_channels().eval()), camvid),
-        "student_miou": miou_of(load_student(sys.argv[1]).predict, camvid),
-    }
+    run, camvid = sys.argv[1:]
+    teacher = Teacher(four_channels(), catalogue.classes_of("camvid").names, FOUR, FOUR)
+    found = {"teacher_miou": miou_of(teacher, camvid), "student_miou": miou_of(load_student(run), camvid)}
     sys.stdout.write(f"{json.dumps(found)}\n")
 
 
