@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from segkd.foundation.files import sha256
+from segkd.machine import ranks
 from segkd.machine.device import machine
 
 WORDS = ("fp32", "bf16")
@@ -23,10 +24,16 @@ def wide(value: Tensor) -> Tensor:
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
-def bf16_of(precision: str, device: torch.device) -> bool:
-    """Whether networks run in bf16: as asked, or (`auto`) where the GPU computes in it, or the processor sooner."""
+def bf16_of(precision: str, device: torch.device, asked_by: str = "run.precision") -> bool:
+    """Whether networks run in bf16: as asked, or (`auto`) where the GPU computes in it, or the processor sooner.
+
+    Who asks a processor for what takes it longer is told; `asked_by` is the key or the flag.
+    """
     if precision != "auto":
-        return precision == "bf16"
+        bf16 = precision == "bf16"
+        if bf16 and device.type == "cpu" and not quicker_in_bf16():
+            ranks.say(f"warning: {asked_by}: this processor computes bf16 more slowly than fp32; set {asked_by}=auto")
+        return bf16
     if device.type == "cpu":
         return quicker_in_bf16()
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -28,14 +28,14 @@ class Impressions(Labelled):
 
     def __init__(self, start: Source, maps: LabelMaps, concentrations: Tensor) -> None:
         super().__init__(start, maps)
-        self.register_buffer("concentrations", concentrations, persistent=False)
+        self.concentrations = concentrations.double()  # no buffer: vectors are drawn on the host
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`, with maps and class vectors."""
         drawn = super().draw(batch, size, move, judge)
-        of = self.concentrations.cpu().double()[torch.arange(batch) % len(self.concentrations)]
+        of = self.concentrations[torch.arange(batch) % len(self.concentrations)]
         move.begin("latent")
-        vectors = move.shared(Dirichlet(of).sample().float())
+        vectors = move.shared(Dirichlet(of, validate_args=False).sample().float())
         return Batch(drawn.images, drawn.labels, vectors.to(drawn.images.device))
 
 

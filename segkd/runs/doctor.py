@@ -16,7 +16,7 @@ import torch
 from packaging.requirements import InvalidRequirement, Requirement
 
 from segkd import __version__
-from segkd.machine.device import machine
+from segkd.machine.device import machine, vector_units
 from segkd.machine.memory import available_mb
 from segkd.machine.precision import quicker_in_bf16
 
@@ -142,20 +142,8 @@ def _device() -> Iterator[Finding]:
             else "none: this torch is built for CPUs"
         )
         yield Finding("GPU", "note", f"{words}; runs take the CPU")
-    flags = _flags()
-    units = [
-        name for name, flag in (("AMX", "amx_bf16"), ("AVX-512 bf16", "avx512_bf16"), ("AVX2", "avx2")) if flag in flags
-    ]
     quicker = "bf16 is the quicker one" if quicker_in_bf16() else "fp32 is the quicker one"
-    yield Finding("CPU", "ok", f"{units[0] if units else 'no vector units known'}; convolutions: {quicker}")
-
-
-def _flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
+    yield Finding("CPU", "ok", f"{vector_units() or 'no vector units known'}; convolutions: {quicker}")
 
 
 def _memory() -> Iterator[Finding]:

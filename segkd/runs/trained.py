@@ -314,4 +314,4 @@ def device_and_bf16(device: str, precision: Precision) -> tuple[torch.device, bo
     if precision not in get_args(Precision):
         raise UsageError(f"precision {precision}: expected {', '.join(get_args(Precision))}")
     place = device_of(device, "--device")
-    return place, bf16_of(precision, place)
+    return place, bf16_of(precision, place, "--precision")

@@ -27,6 +27,19 @@ def test_the_quicker_precision_is_chosen(monkeypatch, bf16, fp32, chosen):
     assert precision.bf16_of("bf16", CPU) and not precision.bf16_of("fp32", CPU)
 
 
+@pytest.mark.parametrize(("bf16", "fp32"), [(1.0, 2.0), (2.0, 1.0)])
+def test_who_asks_for_the_slower_precision_is_told(monkeypatch, capsys, bf16, fp32):
+    monkeypatch.setattr(
+        precision, "seconds_of", lambda maps, kernel: {torch.bfloat16: bf16, torch.float32: fp32}[maps.dtype]
+    )
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    precision.bf16_of("auto", CPU), precision.bf16_of("fp32", CPU)
+    assert not capsys.readouterr().err
+    precision.bf16_of("bf16", CPU, "--precision")
+    slower = "warning: --precision: this processor computes bf16 more slowly than fp32; set --precision=auto\n"
+    assert capsys.readouterr().err == (slower if bf16 > fp32 else "")
+
+
 def test_a_processor_without_bf16_is_not_asked(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     monkeypatch.setattr(precision, "seconds_of", lambda *_: pytest.fail("measured"))
