@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from segkd.models.own import OwnNetwork
-from segkd.recipe import differences, find, load, shipped
+from segkd.recipe import find, load, shipped
 
 NAMES = shipped()
 ROOT = Path(__file__).parents[1]
@@ -65,15 +65,3 @@ def test_all_of_them_travel_in_the_wheel() -> None:
         assert any(
             fnmatch(name.name, Path(pattern).name) and name.parent == Path(pattern).parent for pattern in patterns
         )
-
-
-def test_the_readme_brings_ones_own_teacher_to_what_was_measured(tmp_path: Path) -> None:
-    """All but the teacher, the data and the length of its example is as in the recipe of the tables."""
-    [example] = re.findall(
-        r"```yaml\n(extends: base/ddad.yaml.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
-    )
-    (tmp_path / "my.yaml").write_text(example)
-    example, measured = load(tmp_path / "my.yaml", kind="distill"), load("camvid_deeplab", kind="distill")
-    other = [key.partition(".")[0] for key in differences(example.as_dict(), measured.as_dict())]
-    assert set(other) <= {"teacher", "data", "run"}
-    assert example.run.batch == measured.run.batch

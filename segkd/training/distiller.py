@@ -28,7 +28,7 @@ from segkd.training.signals import Interrupted
 
 
 class Distiller:
-    """Plays the method's moves; see `game.Game`. It knows no term: a method's plan says what each move computes.
+    """Plays the method's moves; see `training.game.Game`. It knows no term: a method's plan says what each move computes.
 
     Args:
         source: where images come from; it learns where it has a player.

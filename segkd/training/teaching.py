@@ -70,7 +70,7 @@ def class_weights(samples: Sequence[Sample], classes: int, rule: str, most: int 
 
 
 class Teaching:
-    """The game of one player against labelled images; see `game.Game`."""
+    """The game of one player against labelled images; see `training.game.Game`."""
 
     def __init__(
         self, player: Player, samples: Sequence[Sample], transform: TrainTransform, objective: Objective, *,
