@@ -26,6 +26,16 @@ def test_it_is_the_last_that_gives_a_map_for_each_class(arch, encoder, options, 
         assert torch.equal(rows, network.get_submodule(layer).weight.detach().flatten(1))
 
 
+def test_one_logit_tells_two_classes_apart():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1))
+    rows = class_weights(network, 2)
+    assert torch.equal(rows[1], network[1].weight.detach().flatten()) and torch.equal(rows[0], -rows[1])
+    two = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 1, 1))  # a gate of one map, say, beside a head of two
+    assert torch.equal(class_weights(two, 2), two[0].weight.detach().flatten(1))
+    with pytest.raises(TeacherError, match="ends in its 3 classes"):
+        class_weights(network, 3)
+
+
 def test_without_one_it_is_a_line():
     with pytest.raises(TeacherError, match="no convolution that ends in its 5 classes is seen"):
         class_weights(nn.Conv2d(3, 4, 1), 5)

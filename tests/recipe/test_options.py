@@ -51,8 +51,9 @@ def test_channels_are_those_of_mean_and_std(
              "synth.augment": {"synth": {"augment": ["flip", "jitter"]}}}  # fmt: skip
     for key, change in wrong.items():
         other = distill | {block: distill[block] | values for block, values in change.items()}
-        with pytest.raises(RecipeError, match=f"recipe.yaml:[0-9]+: {key}: "):
+        with pytest.raises(RecipeError, match=f"recipe.yaml:[0-9]+: {key}: ") as caught:
             load(write(other), methods=methods)
+        assert key != "synth.augment" or "set synth.augment=[flip]" in caught.value.errors[0]
 
 
 def test_more_channels_are_for_what_reads_no_file(
@@ -69,6 +70,11 @@ def test_more_channels_are_for_what_reads_no_file(
     assert all(
         "segkd reads RGB and grey pictures, and teacher.mean says 4 channels" in line for line in caught.value.errors
     )
+    for kind, does in (("folder", "reads"), ("pictures", "draws"), ("unet", "draws")):
+        distill |= {"data": {"name": None}, "synth": distill["synth"] | {"mix": {}, "kind": kind, "root": "." if does == "reads" else None}}
+        line = rf"synth\.kind: segkd {does} RGB and grey pictures, and teacher\.mean says 4 channels: set synth\.kind=resize"
+        with pytest.raises(RecipeError, match=line):
+            load(write(distill), methods=methods)
     teach["model"] |= normalised
     with pytest.raises(RecipeError, match=r"model\.mean: segkd reads RGB and grey pictures"):
         load(write(teach), methods=methods)

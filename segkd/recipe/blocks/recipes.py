@@ -83,14 +83,19 @@ class DistillRecipe(Recipe):
         channels, synth = self.teacher.channels, self.synth
         wrong = other_channels(self.student.options, channels, "student", "options")
         if "jitter" in synth.augment and channels != RGB:
-            wrong["synth", "augment"] = (f"jitter is for RGB images, not those of {name_of(channels)}", synth.augment)
+            rest = ", ".join(change for change in synth.augment if change != "jitter")
+            why = f"jitter is for RGB images, not those of {name_of(channels)}; set synth.augment=[{rest}]"
+            wrong["synth", "augment"] = (why, synth.augment)
         if channels not in READ:
-            why = f"segkd reads RGB and grey pictures, and teacher.mean says {name_of(channels)}"
+            told = f"RGB and grey pictures, and teacher.mean says {name_of(channels)}"
             if self.data.name is not None:
-                wrong["data", "name"] = (f"{why}: set data.name=null", self.data.name)
+                wrong["data", "name"] = (f"segkd reads {told}: set data.name=null", self.data.name)
             for kind, key in ((synth.kind, "kind"), *((kind, "mix") for kind in synth.mix)):
-                if kind in ("images", "folder", "pictures", "unet"):
-                    wrong["synth", key] = (f"{why}: leave {kind} out", kind)
+                if does := {"images": "reads", "folder": "reads", "pictures": "draws", "unet": "draws"}.get(kind):
+                    instead = (
+                        "leave it out" if key == "mix" else "set synth.kind=resize, or take method=ddad variant=segkd"
+                    )
+                    wrong["synth", key] = (f"segkd {does} {told}: {instead}", kind)
         refuse(wrong)
         return self
 
