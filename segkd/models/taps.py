@@ -51,8 +51,8 @@ def untrained(layers: Mapping[str, nn.Module]) -> list[str]:
     return [name for name, module in layers.items() if not module.running_mean.abs().max() > 0]
 
 
-def check_statistics(network: nn.Module, source: str) -> int:
-    """The number of layers with trained running statistics.
+def check_statistics(network: nn.Module, source: str, advice: str = "set weights.bn=0 and synth.refine=0") -> int:
+    """The number of layers with trained running statistics; `advice` is what to do where they are asked for in vain.
 
     Raises:
         TeacherError: there is no BatchNorm layer, or none was ever trained (means 0 and variances 1).
@@ -60,12 +60,11 @@ def check_statistics(network: nn.Module, source: str) -> int:
     layers = batchnorm_layers(network)
     if not layers:
         seen = "the teacher has no BatchNorm layer (in an exported program none is seen)"
-        advice = "set weights.bn=0 and synth.refine=0, or record those of images (segkd record; teacher.statistics)"
-        raise TeacherError(f"{source}: {seen}; {advice}")
+        raise TeacherError(f"{source}: {seen}; {advice}, or record those of images (segkd record; teacher.statistics)")
     if 2 * len(fresh := untrained(layers)) > len(layers):
         raise TeacherError(
             f"{source}: {len(fresh)} of {len(layers)} BatchNorm layers were never trained or are folded;"
-            " set weights.bn=0 and synth.refine=0, or bring the unfolded teacher"
+            f" {advice}, or bring the unfolded teacher"
         )
     return len(layers)
 

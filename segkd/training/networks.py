@@ -111,7 +111,8 @@ class Networks:
     def _listened(self, x: Tensor) -> object:
         """The statistics of images, at the first look. Raises TeacherError where there is nothing to compare them with."""
         if not self.statistics.recorded:
-            check_statistics(self.teacher.network, "teacher")
+            advice = "a term with weight looks at its statistics: take its weight away, or another method"
+            check_statistics(self.teacher.network, "teacher", advice)
         return self.teach(x, {"statistics"})["statistics"]
 
     def shown(self, kept: Tensor) -> Tensor:

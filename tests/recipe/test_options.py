@@ -71,7 +71,10 @@ def test_more_channels_are_for_what_reads_no_file(
         "segkd reads RGB and grey pictures, and teacher.mean says 4 channels" in line for line in caught.value.errors
     )
     for kind, does in (("folder", "reads"), ("pictures", "draws"), ("unet", "draws")):
-        distill |= {"data": {"name": None}, "synth": distill["synth"] | {"mix": {}, "kind": kind, "root": "." if does == "reads" else None}}
+        distill |= {
+            "data": {"name": None},
+            "synth": distill["synth"] | {"mix": {}, "kind": kind, "root": "." if does == "reads" else None},
+        }
         line = rf"synth\.kind: segkd {does} RGB and grey pictures, and teacher\.mean says 4 channels: set synth\.kind=resize"
         with pytest.raises(RecipeError, match=line):
             load(write(distill), methods=methods)
