@@ -158,7 +158,8 @@ def _unknown_key(path: Path, model: type[BaseModel]) -> str:
     near = nearest(key, block.model_fields) if block else None
     if near:
         return f"unknown key, did you mean {near!r}?"
-    elsewhere = [dotted for dotted in _dotted_fields(model) if dotted.rpartition(".")[2] == key]
+    names = dict.fromkeys(("_".join(map(str, path[-2:])), key))  # student.classes is teacher.student_classes
+    elsewhere = [dotted for name in names for dotted in _dotted_fields(model) if dotted.rpartition(".")[2] == name]
     if elsewhere:
         return f"unknown key here; it belongs to {' or '.join(elsewhere)}"
     return f"unknown key (known: {', '.join(block.model_fields)})" if block else "unknown key"
