@@ -30,9 +30,10 @@ from segkd.players.player import Player
 from segkd.recipe import DistillRecipe, load
 from segkd.runs.place import place_of
 from segkd.runs.run import rhythm_of
-from segkd.training import checkpoint, loop
+from segkd.training import checkpoint
 from segkd.training.distiller import Distiller
 from segkd.training.networks import finite
+from segkd.training.resume import environment
 
 
 def seconds(action: Callable[[], object], times: int = 7) -> float:
@@ -65,7 +66,7 @@ def measure(recipe: DistillRecipe, folder: Path) -> dict[str, float]:
     steps = iter(range(recipe.run.steps))
     step = seconds(lambda: game.play(next(steps)))
     plan = rhythm_of(recipe).at_pace(step)
-    state = {"recipe": recipe.as_dict(), "environment": loop.environment(game), "game": game.state()}
+    state = {"recipe": recipe.as_dict(), "environment": environment(game), "game": game.state()}
     numbers = iter(range(1, 1000))
     safe = seconds(lambda: checkpoint.save(folder, next(numbers), state, recipe.run.keep))
     plain = seconds(lambda: torch.save(state, folder / "plain.pt"))

@@ -254,7 +254,10 @@ def test_the_last_of_two_overrides_wins(write: Write, distill: dict[str, Any], m
         ("run.seed=1.0", "command line: run.seed: expected a whole number, got 1.0"),
         ("rum.seed=1", "command line: rum: unknown key, did you mean 'run'?"),
         ("seed=1", "command line: seed: unknown key here; it belongs to run.seed"),
-        ("student.classes=[road]", "command line: student.classes: unknown key here; it belongs to teacher.student_classes or teacher.classes"),
+        (
+            "student.classes=[road]",
+            "command line: student.classes: unknown key here; it belongs to teacher.student_classes or teacher.classes",
+        ),
         ("method=ddda", "command line: method: unknown method \"ddda\", did you mean 'ddad'? (known: ddad, dfad)"),
         ("method=3", "command line: method: expected text, got 3"),
         (
