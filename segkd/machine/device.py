@@ -23,7 +23,7 @@ def machine() -> str:
     units = f" ({found})" if (found := vector_units()) else ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{_processor().get('model name', 'unknown CPU')}{units}, {cores} cores{gpu}"
+    return f"{_processor().get('model name', 'unknown CPU')}{units}, {cores} core{'' if cores == 1 else 's'}{gpu}"
 
 
 def vector_units() -> str | None:

@@ -32,6 +32,11 @@ def test_processors_of_one_name_are_told_apart_by_their_vector_units(tmp_path, m
     assert device.machine() == f"AMD EPYC{f' ({units})' if units else ''}, 2 cores"
 
 
+def test_one_core_is_one(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    assert ", 1 core" in device.machine() and "cores" not in device.machine()
+
+
 def test_a_system_without_such_a_file_has_a_machine_too(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "Path", lambda path: tmp_path / "missing")
     monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
