@@ -86,6 +86,13 @@ def test_a_source_that_nobody_moves_moves_no_parameter(tiny) -> None:
         played_by(tiny.game("noise"), Learned(RULES, {"scaled": 0.0, "outward": 1.0}))
 
 
+def test_a_term_for_images_from_which_no_gradient_comes_back_is_told(tiny) -> None:
+    game = tiny.game()
+    game.method.bn = lambda view: view.x.detach().square().mean()
+    with pytest.raises(UsageError, match="no gradient comes back from term bn"):
+        game.source.improve(2, (32, 64), game.judge("source", 0, 0))
+
+
 @pytest.mark.parametrize("updates", [2, 3])
 def test_of_a_move_that_a_signal_cuts_short_nothing_stays(tiny, updates) -> None:
     game = tiny.game()
@@ -262,7 +269,7 @@ def test_a_teacher_without_statistics_is_told_unless_some_were_recorded() -> Non
     norm = [0.5] * 3
     teacher = Teacher(nn.Sequential(nn.Conv2d(3, 4, 1)), "abcd", norm, norm, Sizes(1))
     student, batch = Adapter(nn.Conv2d(3, 4, 1), 4, sizes=Sizes(1)), Batch(torch.randn(2, 3, 8, 8))
-    line = r"no BatchNorm layer .*; a term with weight looks at its statistics: take its weight away, or another method, or record"
+    line = r"^teacher: the teacher has no BatchNorm layer .*; a term with weight looks at its statistics: take its weight away, or another method, or record"
     with pytest.raises(TeacherError, match=line):
         Networks(teacher, student).traced(DDAD(RULES), batch)
     given = RecordedStatistics(images=1, teacher="", layers={"0": (torch.zeros(4), torch.ones(4))})
