@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from segkd.foundation.errors import NumbersError, RecipeError, UsageError
 from segkd.methods.base import View
 from segkd.methods.ddad import DDAD
 from segkd.synthesis.source import Batch, Move
-from segkd.training.monitor import FEWEST
+from segkd.training.monitor import FEWEST, Best
+from segkd.training.networks import Networks
 from tests.methods.test_common import players
 
 NAN = math.nan
@@ -340,6 +342,30 @@ def test_held_out_images_are_nobody_elses(tiny):
         made.clear()
         list(game.monitor.held_out(2))
     assert not used & {tiny.hash(z) for z in made}
+
+
+def test_of_images_that_are_pixels_one_batch_is_held_out_as_it_would_be_kept(tiny):
+    game = tiny.game("deepinversion", "options.updates=2")
+    [seen], raw = game.monitor.held_out(3), game.source.draw(2, (32, 64), Move(game.seed, -3, 0)).images
+    assert seen.shape == raw.shape and not torch.equal(seen, raw)
+
+
+def test_a_class_is_shown_from_a_thousandth_of_the_pixels_on(tiny, monkeypatch):
+    game, teach = tiny.game("ddad.paper"), Networks.teach
+
+    def sparse(networks, images, *given, **named):
+        seen = teach(networks, images, *given, **named)
+        t = torch.zeros_like(seen["t"])
+        t[:, 0], t[0, 1, 0, :6], t[0, 2, 1, :4] = 1.0, 2.0, 2.0
+        return seen | {"t": t}
+
+    monkeypatch.setattr(Networks, "teach", sparse)
+    assert game.monitor.shown(game.student.network)["classes_shown"] == pytest.approx(2 / 11)
+
+
+def test_what_agreed_best_stays_so():
+    with pytest.raises(FrozenInstanceError):
+        Best(0.5, 1, 0, {}).step = 2
 
 
 def test_logits_at_the_head_are_smaller_and_reach_the_bank(tiny):
