@@ -274,4 +274,4 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From `far()` on nothing is at hand: on a CPU, what is decided is decided as on an accelerator."""
     from segkd.machine import waiting
 
-    return lambda: monkeypatch.setattr(waiting, "at_hand", lambda value: False)
+    return lambda: monkeypatch.setattr(waiting, "on_cpu", lambda value: False)

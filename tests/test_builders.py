@@ -245,6 +245,6 @@ def test_weights_of_one_logit_are_those_of_two_classes(tmp_path: Path, capsys: p
 def test_the_averages_of_both_players_normalise_over_all_processes_too(tiny):
     game = tiny.game("ddad.segkd", "run.sync_bn=true", "synth.ema=0.9")
     for player in (game.student, game.source.player):
-        for network in (player.network, player.headline):
+        for network in (player.network, player.ema_or_live):
             kinds = {type(module) for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)}
             assert kinds == {SyncedBatchNorm2d}

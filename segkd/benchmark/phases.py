@@ -55,13 +55,13 @@ def watched(game: Distiller, device: torch.device) -> Phases:
     game.play = phases.timed("rest", game.play)
     game.source.draw = phases.timed("synthesis", game.source.draw)
     game.source.improve = phases.timed("synthesis", game.source.improve)
-    game.networks.teach = phases.timed("teacher", game.networks.teach)
-    game.networks.study = phases.timed("student forward", game.networks.study)
+    game.networks.teacher_outputs = phases.timed("teacher", game.networks.teacher_outputs)
+    game.networks.student_outputs = phases.timed("student forward", game.networks.student_outputs)
     if isinstance(game.source, Pixels):
         game.source.refined = phases.timed("backward", game.source.refined)  # the teacher inside it counts for itself
     for player in (game.student, game.source.player):
         if player is not None:
             player.update = phases.timed("backward", player.update)
             player.optimizer.step = phases.timed("optimiser", player.optimizer.step)
-            player.follow = phases.timed("optimiser", player.follow)
+            player.update_average = phases.timed("optimiser", player.update_average)
     return phases

@@ -28,7 +28,7 @@ from segkd.models.trial import tried, try_passes
 from segkd.players.refusals import Refusals
 from segkd.recipe import DistillRecipe, blocks
 from segkd.synthesis.pixels import Pixels
-from segkd.synthesis.source import Move, Sampling, Source
+from segkd.synthesis.source import TRIAL, Move, Sampling, Source
 from segkd.training.distiller import Distiller
 from segkd.training.networks import Networks
 
@@ -75,7 +75,7 @@ def distiller_of(
         )
     if run.sync_bn:
         try:
-            for network in (student, source, *([source.player.headline] if source.player else [])):
+            for network in (student, source, *([source.player.ema_or_live] if source.player else [])):
                 synced(network)
         except ValueError as error:
             raise RecipeError([f"run.sync_bn: {error}"]) from error
@@ -173,7 +173,7 @@ def _try_networks(
     synth, batch = recipe.synth, recipe.run.batch // ranks.size()
 
     def images(count: int) -> Tensor:
-        return source.draw(count, synth.size, Move(recipe.run.seed, -2, 0)).images
+        return source.draw(count, synth.size, Move(recipe.run.seed, TRIAL, 0)).images
 
     if not source.real:  # images are read, and counted
         advice = "set another synth.size or synth.kind"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 
 def contrast(images: Tensor, views: Tensor, others: Tensor, temperature: float = 0.1) -> Tensor:
@@ -18,7 +18,7 @@ def contrast(images: Tensor, views: Tensor, others: Tensor, temperature: float =
     should be like its own view, and unlike the others; log(1 + M) where all are alike. Rows of zeros among the others are
     places that hold none yet. Source: arXiv:1807.03748, and in arXiv:2105.08584 (L_cr) of a generator's images and its past.
     """
-    a, v, o = (_of_unit_length(wide(x)) for x in (images, views, others))
+    a, v, o = (_of_unit_length(upcast(x)) for x in (images, views, others))
     unlike = (a @ o.T).masked_fill(~others.any(1), -torch.inf)
     logits = torch.cat([(a * v).sum(1, keepdim=True), unlike], 1) / temperature
     return -torch.log_softmax(logits, 1)[:, 0].mean()
@@ -35,11 +35,11 @@ def pooled(maps: Tensor, places: Sequence[Tensor] | None = None) -> Tensor:
     The window has half the maps' height and width, rounded up; 0 is at the top, or to the left, and 1 at the other end.
     """
     if places is None:
-        return wide(maps).mean((2, 3))
+        return upcast(maps).mean((2, 3))
     sides = [(side + 1) // 2 for side in maps.shape[2:]]
     starts = [(place * (side - part + 1)).long().clamp(max=side - part).tolist()
               for place, side, part in zip(places, maps.shape[2:], sides, strict=True)]  # fmt: skip
     windows = [
         one[:, top : top + sides[0], left : left + sides[1]] for one, top, left in zip(maps, *starts, strict=True)
     ]
-    return wide(torch.stack(windows)).mean((2, 3))
+    return upcast(torch.stack(windows)).mean((2, 3))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 KINDS = ("l1", "kl", "l1+kl")
 STEEPEST = 1e3
@@ -15,12 +15,12 @@ STEEPEST = 1e3
 
 def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference of logits (N,C,H,W), over N, C, H and W. Source: arXiv:1912.11006."""
-    return (wide(student) - wide(teacher)).abs().mean()
+    return (upcast(student) - upcast(teacher)).abs().mean()
 
 
 def l2(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of logits (N,C,H,W), over N, C, H and W. Source: arXiv:1312.6184."""
-    return 2 * huber_loss(wide(student), wide(teacher), delta=STEEPEST)
+    return 2 * huber_loss(upcast(student), upcast(teacher), delta=STEEPEST)
 
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -28,8 +28,8 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
 
     Source: arXiv:1503.02531, at every pixel.
     """
-    log_q = torch.log_softmax(wide(student) / temperature, dim=1)
-    log_p = torch.log_softmax(wide(teacher) / temperature, dim=1)
+    log_q = torch.log_softmax(upcast(student) / temperature, dim=1)
+    log_p = torch.log_softmax(upcast(teacher) / temperature, dim=1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
 
 
@@ -39,7 +39,7 @@ def agreed_kl(student: Tensor, teacher: Tensor) -> Tensor:
     Averaged over N, H and W, all of them. Whoever raises it asks for pixels that are hard and yet not lost: where they
     disagree already, nothing pulls. Source: arXiv:2105.08584 (L_dec, with the sign of a loss of the generator).
     """
-    student, teacher = wide(student), wide(teacher)
+    student, teacher = upcast(student), upcast(teacher)
     log_q, log_p = torch.log_softmax(student, dim=1), torch.log_softmax(teacher, dim=1)
     agree = student.argmax(1) == teacher.argmax(1)
     return ((log_p.exp() * (log_p - log_q)).sum(1) * agree).mean()
@@ -51,8 +51,8 @@ def channel_wise(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> 
     Each class says where in the image it is most at home, a rare one as loudly as a frequent one; a shift of all its
     logits counts for nothing. Source: arXiv:2011.13256.
     """
-    log_q = torch.log_softmax(wide(student).flatten(2) / temperature, dim=2)
-    log_p = torch.log_softmax(wide(teacher).flatten(2) / temperature, dim=2)
+    log_q = torch.log_softmax(upcast(student).flatten(2) / temperature, dim=2)
+    log_p = torch.log_softmax(upcast(teacher).flatten(2) / temperature, dim=2)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=2).mean()
 
 
@@ -62,7 +62,7 @@ def jensen_shannon(student: Tensor, teacher: Tensor, temperature: float = 3.0) -
     Of their softmax at `temperature`, cut to [0.01, 0.99] as in the authors' code: so it is 0 to log 2 of two classes, and
     more or less than that of many. Source: arXiv:1912.08795 (R_compete), at every pixel.
     """
-    p, q = (torch.softmax(wide(logits) / temperature, dim=1).clamp(0.01, 0.99) for logits in (teacher, student))
+    p, q = (torch.softmax(upcast(logits) / temperature, dim=1).clamp(0.01, 0.99) for logits in (teacher, student))
     middle = torch.log((p + q) / 2)
     return ((p * (p.log() - middle) + q * (q.log() - middle)) / 2).sum(dim=1).mean()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import functional
 
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 SILENT = 1e-12
 """Maps whose largest number is less say nothing: their attention is 0, and so is its gradient."""
@@ -58,7 +58,7 @@ def sameness(maps: Tensor, logits: Tensor) -> Tensor:
     """
     kernel = [max(1, side // PLACES) for side in maps.shape[2:]]
     looks = functional.normalize(functional.avg_pool2d(_scaled(maps), kernel).flatten(1), dim=1)
-    predictions = torch.softmax(wide(logits), dim=1).flatten(2).movedim(2, 1)
+    predictions = torch.softmax(upcast(logits), dim=1).flatten(2).movedim(2, 1)
     pairs = len(maps) // 2
     one, other = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
     apart = vector_norm(looks[other] - looks[one], dim=1)
@@ -68,5 +68,5 @@ def sameness(maps: Tensor, logits: Tensor) -> Tensor:
 
 def _scaled(maps: Tensor) -> Tensor:
     """The maps of each image over their largest number, where scale means nothing: squares of large numbers stay finite."""
-    maps = wide(maps)
+    maps = upcast(maps)
     return maps / maps.detach().abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(SILENT)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 
 def softened(classes: int, sure: float) -> Tensor:
@@ -26,5 +26,5 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor, temperature: 
         labels = functional.interpolate(labels.unsqueeze(1).float(), logits.shape[2:]).squeeze(1).long()
     image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
     wanted = targets[labels] if targets.dim() == 2 else targets[image, labels]
-    log_p = torch.log_softmax(wide(logits) / temperature, dim=1)
+    log_p = torch.log_softmax(upcast(logits) / temperature, dim=1)
     return -(wanted.permute(0, 3, 1, 2) * log_p).sum(dim=1).mean()

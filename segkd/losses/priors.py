@@ -7,7 +7,7 @@ from kornia.losses import total_variation
 from torch import Tensor
 
 from segkd.losses.reduce import mean_over_ranks
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 LEAST_SHARE = 1e-3
 """Of the pixels: classes below it are about equally rare to `rarity`."""
@@ -15,7 +15,7 @@ LEAST_SHARE = 1e-3
 
 def _mean_prediction(logits: Tensor) -> Tensor:
     """The share (C,) of each class, over N, H and W of all processes."""
-    return mean_over_ranks(torch.softmax(wide(logits), dim=1).mean(dim=(0, 2, 3)))
+    return mean_over_ranks(torch.softmax(upcast(logits), dim=1).mean(dim=(0, 2, 3)))
 
 
 def balance(logits: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def rarity(logits: Tensor) -> Tensor:
 
 def one_hot(logits: Tensor) -> Tensor:
     """Cross-entropy of logits (N,C,H,W) to their own argmax, in nats, averaged over N, H and W (arXiv:1904.01186, L_OH)."""
-    return -torch.log_softmax(wide(logits), dim=1).amax(dim=1).mean()
+    return -torch.log_softmax(upcast(logits), dim=1).amax(dim=1).mean()
 
 
 def smoothness(images: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def smoothness(images: Tensor) -> Tensor:
     In the unit of the images' range; 0 for flat images. Source: arXiv:1912.08795 (a_tv). Differs: means in place of sums,
     so that a weight carries over between sizes, and no diagonal neighbours.
     """
-    return total_variation(wide(images), reduction="mean").mean()
+    return total_variation(upcast(images), reduction="mean").mean()
 
 
 def magnitude(images: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def magnitude(images: Tensor) -> Tensor:
 
     Source: arXiv:1912.08795 (a_l2), without the square, as in the authors' code. Differs: a mean in place of a sum over pixels.
     """
-    images = wide(images).flatten(1)
+    images = upcast(images).flatten(1)
     # Exact, since the root takes the scale out again, and the squares of large numbers stay finite.
     scale = images.detach().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(images.dtype).tiny)
     length = torch.linalg.vector_norm(images / scale, dim=1) / images.shape[1] ** 0.5

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from segkd.machine import ranks
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -23,7 +23,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, maps: Tensor) -> Tensor:
         if ranks.size() == 1 or not self.training:
             return super().forward(maps)
-        x = wide(maps)
+        x = upcast(maps)
         mean, var = _moments(x.detach())
         if self.track_running_stats and self.running_mean is not None:
             count = x.numel() // x.shape[1] * ranks.size()

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 SMALLEST = 4
 """Least sides of the plain maps that a dilated depthwise convolution is split into: below, single taps are quicker."""
@@ -244,4 +244,4 @@ class _DenseTaps(torch.autograd.Function):
 
 def _rows(x: Tensor) -> Tensor:
     """Maps (N,C,H,W) as (N,H,W,C), in fp32 at least."""
-    return wide(x.permute(0, 2, 3, 1))
+    return upcast(x.permute(0, 2, 3, 1))

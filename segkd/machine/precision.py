@@ -19,7 +19,7 @@ from segkd.machine.device import machine
 WORDS = ("fp32", "bf16")
 
 
-def wide(value: Tensor) -> Tensor:
+def upcast(value: Tensor) -> Tensor:
     """The tensor in fp32, or in fp64 where it is: what losses, statistics and images are computed in under autocast."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 

@@ -24,7 +24,7 @@ class Snapshot:
     @torch.no_grad()
     def put_back(self, where: Tensor | None = None) -> None:
         """Write them back; given `where`, () bool on the networks' device, only if it is true, without a look at it."""
-        if where is not None and waiting.at_hand(where):
+        if where is not None and waiting.on_cpu(where):
             if not where:
                 return
             where = None

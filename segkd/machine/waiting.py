@@ -1,4 +1,4 @@
-"""Numbers that a device has not computed yet: who looks at one waits for it, and the device for whoever waits."""
+"""Numbers that a device may not have computed yet: whoever reads one too early waits for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def at_hand(value: Tensor) -> bool:
-    """Whether a look at a tensor costs no wait: on a CPU it is computed before the call that asked for it returns."""
+def on_cpu(value: Tensor) -> bool:
+    """Whether a tensor lies on the CPU, where it can be read without waiting for a device."""
     return value.device.type == "cpu"
 
 

@@ -1,4 +1,4 @@
-"""What a method is: lists of loss terms, one for each player, with weights and options, and a schedule of moves."""
+"""What a method is: groups of loss terms, one for each side, with weights and options, and a schedule of moves."""
 
 from __future__ import annotations
 
@@ -172,9 +172,9 @@ class Method(nn.Module):
         source = ["source"] * rules.synth_moves if self.terms("source") else []
         return source + ["keep"] * rules.keep_moves + ["student"] * rules.student_moves
 
-    def terms(self, player: str) -> list[str]:
+    def terms(self, group: str) -> list[str]:
         """The names of the terms of `student`, `source` or `pixels` that have weight: the others cost nothing."""
-        names = getattr(self, player) + (self.further if player == "student" else ())
+        names = getattr(self, group) + (self.further if group == "student" else ())
         return [name for name in names if self.chosen[name] > 0]
 
     def weight(self, name: str, step: int) -> float:
@@ -202,14 +202,14 @@ class Method(nn.Module):
         code = getattr(term.forward if isinstance(term, nn.Module) else term, "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}: " if code is not None else ""
 
-    def loss(self, player: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of a player's terms, and each term's own value by name."""
-        values = {name: self.value(name, view) for name in self.terms(player)}
+    def loss(self, group: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of a group's terms, and each term's own value by name."""
+        values = {name: self.value(name, view) for name in self.terms(group)}
         total = torch.stack([self.weight(name, step) * value for name, value in values.items()]).sum()
         return total, values
 
-    def check_taught(self, values: Mapping[str, Tensor]) -> None:
-        """Raises UsageError for a value from which no gradient comes back, and so teaches nothing; 0 may be one that waits."""
+    def check_gradients(self, values: Mapping[str, Tensor]) -> None:
+        """Raises UsageError for a value without a graph, which trains nothing; 0 is let pass: a term may begin later."""
         for name, value in values.items():
             if not value.requires_grad and value != 0:
                 advice = "leave detach(), no_grad() and NumPy out of it"

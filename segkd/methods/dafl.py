@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 from segkd.methods.base import View
 from segkd.methods.ddad import DDAD
 
@@ -29,4 +29,4 @@ class DAFL(DDAD):
 
     def activation(self, v: View) -> Tensor:
         """Generator: minus the mean size of the teacher's last maps."""
-        return -wide(v.t_features[-1]).abs().mean()
+        return -upcast(v.t_features[-1]).abs().mean()

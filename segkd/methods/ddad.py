@@ -18,8 +18,8 @@ class DDAD(Method):
     From the abstract: the generator matches the statistics kept in the teacher's BatchNorm layers and maximises the
     discrepancy to the student; the student learns from the teacher's pixel-wise outputs on its images.
     Differs: the full text was not at hand, so the exact sums are inferred from it and from DFAD (arXiv:1912.11006);
-    `balance` and `one_hot` (arXiv:1904.01186) are ours and 0 by default; so is `synth.refine`, by which images follow the
-    first judge themselves before they are kept (arXiv:1912.08795 makes whole images so, and `tv` is its prior for them).
+    `balance` and `one_hot` (arXiv:1904.01186) are ours and 0 by default. So is `synth.refine`: before images are stored, their
+    pixels are optimised for a few steps on the terms of `pixels` (arXiv:1912.08795 makes whole images so; `tv` is its prior).
     `variant: paper` is the plain form, `segkd` the tuned one, `pictures` the one whose generator changes procedural pictures:
     all are presets in recipes/base/ddad.yaml.
 
@@ -51,7 +51,9 @@ class DDAD(Method):
 
     def adv(self, v: View) -> Tensor:
         """Generator: -ln(1 + MAE) to the student, or -MAE without `options.log`."""
-        gap = mean_over_ranks(l1(v.s, v.t))
+        gap = mean_over_ranks(
+            l1(v.s, v.t)
+        )  # over all processes before the logarithm, which is no plain mean over images
         return -torch.log1p(gap) if self.options["log"] else -gap
 
     def bn(self, v: View) -> Tensor:

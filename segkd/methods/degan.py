@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from segkd.foundation.errors import UsageError
 from segkd.losses.priors import rarity
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 from segkd.methods.base import View
 from segkd.methods.ddad import DDAD
 from segkd.synthesis.mixed import Mixed
@@ -78,7 +78,7 @@ def _critic(width: int) -> nn.Sequential:
 
 def coloured(images: Tensor) -> Tensor:
     """(N,3,H,W): as they are, or the mean of other channels, three times."""
-    images = wide(images)
+    images = upcast(images)
     return images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
 
 

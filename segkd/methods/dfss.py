@@ -41,10 +41,10 @@ class DFSS(DDAD):
     done = 0.0
     """The fraction of the run before the step that is played."""
 
-    def loss(self, player: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, group: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """As of every method; the terms know the step."""
         self.done = step / self.rules.steps
-        return super().loss(player, view, step)
+        return super().loss(group, view, step)
 
     def kd(self, v: View) -> Tensor:
         """Student: distance to the teacher's logits, as `options.discrepancy` says, in which near images weigh more."""

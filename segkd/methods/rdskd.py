@@ -49,10 +49,10 @@ class RDSKD(KD):
             return moves
         return [move for move in moves if (move == "source") == (step < ahead)]
 
-    def loss(self, player: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, group: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """References are taken anew in the moves of every so many steps."""
-        self.renews = player == "source" and step % self.options["every"] == 0
-        return super().loss(player, view, step)
+        self.renews = group == "source" and step % self.options["every"] == 0
+        return super().loss(group, view, step)
 
     def one_hot(self, v: View) -> Tensor:
         """Generator: the teacher should not become less sure of pixels: exp of the rise."""

@@ -59,7 +59,7 @@ class Refusals:
             NumbersError: too many were refused in a row.
         """
         self._recorded.append((player, step, verdict))
-        if waiting.at_hand(verdict.refused):
+        if waiting.on_cpu(verdict.refused):
             self._read()
 
     def end_step(self) -> None:

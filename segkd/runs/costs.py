@@ -174,7 +174,7 @@ def _cost(times: int, seen: Sequence[tuple[float, float]]) -> Cost:
 def held_mb(game: Distiller) -> float:
     """MB of the tensors that the game holds between moves whatever its batch: networks, averages, optimisers."""
     players = [player for player in (game.student, game.source.player) if player is not None]
-    modules = [game.teacher, game.source, game.method, *(m for p in players for m in (p.network, p.headline))]
+    modules = [game.teacher, game.source, game.method, *(m for p in players for m in (p.network, p.ema_or_live))]
     states = [value for player in players for kept in player.optimizer.state.values() for value in kept.values()]
     tensors = [*(tensor for module in modules for tensor in module.state_dict().values()), *states]
     found = [tensor.untyped_storage() for tensor in tensors if isinstance(tensor, Tensor)]

@@ -24,7 +24,7 @@ from segkd.runs.costs import table
 from segkd.runs.distill import Distillation
 from segkd.runs.options import Options
 from segkd.runs.place import place_of
-from segkd.synthesis.source import Move
+from segkd.synthesis.source import TRIAL, Move
 
 HOPELESS = "answers", "classes"
 """Findings that no method gets round."""
@@ -117,7 +117,7 @@ def _generated(recipe: DistillRecipe, run: Distillation) -> dict[str, Tensor]:
     with torch.random.fork_rng([]), suppress(RecipeError):  # another kind of source has none
         torch.manual_seed(seed_for(recipe.run.seed, 0, 0, "weights"))
         generator = builders.generator_of(recipe, run.teacher).to(run.place.device)
-        move = Move(recipe.run.seed, -2, 0)
+        move = Move(recipe.run.seed, TRIAL, 0)
         return {"an untrained generator's images": generator.draw(4, recipe.synth.size, move).images}
     return {}
 

@@ -86,7 +86,7 @@ def quicker_in_fp32(game: Distiller) -> frozenset[str]:
 def keep_in_fp32(game: Distiller, names: Collection[str]) -> None:
     """Let those of teacher and student, and the average of the student, be computed in fp32 from now on."""
     game.teacher.in_fp32 = "teacher" in names
-    for network in (game.student.network, game.student.headline):
+    for network in (game.student.network, game.student.ema_or_live):
         network.in_fp32 = "student" in names
 
 

@@ -71,7 +71,7 @@ class Supervised(Run[TeachRecipe]):
     def _judged(self) -> Adapter:
         """The averaged weights or the last ones, as the headline says."""
         player = self.game.player
-        return player.headline if self.recipe.run.headline == "ema" else player.network
+        return player.ema_or_live if self.recipe.run.headline == "ema" else player.network
 
     def choose_weights(self) -> None:
         """Take the best weights, rounded before they are measured where a file is asked for: the score is that of the file."""

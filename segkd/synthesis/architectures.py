@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 
 Size = tuple[int, int]
 
@@ -62,7 +62,7 @@ class GeneratorNetwork(nn.Module):
         """Images (N,K,H,W) of `size` (default: the largest) from latents (N,latent)."""
         height, width = size if size is not None else self.size
         x = self.stages(self.begun(z, (height, width)))
-        return self.range(wide(self.last(x)[..., :height, :width]))
+        return self.range(upcast(self.last(x)[..., :height, :width]))
 
     def begun(self, z: Tensor, size: Size) -> Tensor:
         """The small map (N,channels,h,w) of images of `size`."""

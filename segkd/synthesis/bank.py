@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segkd.machine import waiting
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 from segkd.synthesis.source import Batch
 
 LEAST = 0.005
@@ -61,7 +61,7 @@ class Replay:
         """
         images, logits, spans = batch.images.detach(), logits.detach(), ()
         oldest = self.images[self.next].shape if len(self) == self.capacity else None
-        if unless is not None and (waiting.at_hand(unless) or oldest != images.shape):
+        if unless is not None and (waiting.on_cpu(unless) or oldest != images.shape):
             if unless:
                 return
             unless = None
@@ -153,7 +153,7 @@ def class_shares_of(logits: Tensor) -> Tensor:
 def _in_8_bits(*kinds: Tensor) -> tuple[Tensor, ...]:
     """Maps (N,C,H,W) in 256 levels each, and for all their channels the least value and the step between levels."""
     levels, spans = [], []
-    for maps in map(wide, kinds):
+    for maps in map(upcast, kinds):
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         step = ((high - low) / 255).clamp_min(torch.finfo(maps.dtype).tiny)  # of a flat channel all are the least
         levels.append(((maps - low) / step).round().to(torch.uint8))
@@ -164,7 +164,7 @@ def _in_8_bits(*kinds: Tensor) -> tuple[Tensor, ...]:
 def _whole(images: Tensor, logits: Tensor, spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What is stored as networks and losses take it."""
     if spans is None:
-        return wide(images), wide(logits)
+        return upcast(images), upcast(logits)
     kinds = images, logits
     channels = [maps.shape[1] for maps in kinds]
     lows, steps = (part.split(channels, 1) for part in spans.unbind(1))

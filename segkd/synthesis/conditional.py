@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segkd.machine import ranks
 from segkd.machine.passes import Passes
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 from segkd.players.player import Player
 from segkd.synthesis.architectures import GeneratorNetwork, Size
 from segkd.synthesis.augment import Augment
@@ -55,7 +55,7 @@ class ConditionalNetwork(GeneratorNetwork):
         labels = labels[:, rows][..., columns]  # what is cropped in the end goes on as the last row and column
         for stage in self.stages:
             x = stage(self._told(F.interpolate(x, scale_factor=2, mode="nearest"), labels))
-        return self.range(wide(self.last(self._told(x, labels))[..., :height, :width]))
+        return self.range(upcast(self.last(self._told(x, labels))[..., :height, :width]))
 
     def _told(self, x: Tensor, labels: Tensor) -> Tensor:
         """Channels (N,D,h,w) and the one-hot map beside them."""
@@ -86,15 +86,15 @@ class Conditional(Generator):
         self.maps.remember(judge.logits.detach(), judge.refused)
         return made
 
-    def painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
-        """Images that `painter` makes of fresh latents and maps, with both."""
-        device = next(painter.parameters()).device
+    def generate(self, network: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+        """Images that `network` makes of fresh latents and maps, with both."""
+        device = next(network.parameters()).device
         labels = self.maps(batch, size, move).to(device)
         z = move.latents(batch, self.latent).to(device, non_blocking=True)
         move.begin(ranks.stream("synthesis"))
-        with self.passes.through(painter):
-            images = painter.train()(z, labels)
-        images = wide(images)
-        if self.augment is not None and move.done is not None:
-            images, labels = self.augment.alike(images, labels, move.done)
-        return Batch(self.finished(images, replace(move, done=None)), labels, z)  # they are changed already
+        with self.passes.through(network):
+            images = network.train()(z, labels)
+        images = upcast(images)
+        if self.augment is not None and move.progress is not None:
+            images, labels = self.augment.alike(images, labels, move.progress)
+        return Batch(self.augmented(images, replace(move, progress=None)), labels, z)  # they are changed already

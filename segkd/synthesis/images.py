@@ -50,7 +50,7 @@ class Images(Source):
         """`batch` images of `size`; where a file is smaller, its last row and column are repeated."""
         move.begin(ranks.stream("synthesis"))
         chosen = torch.randint(len(self.images), (move.share(batch),))
-        return Batch(self.finished(torch.stack([self._crop(int(i), size) for i in chosen]), move))
+        return Batch(self.augmented(torch.stack([self._crop(int(i), size) for i in chosen]), move))
 
     def _crop(self, index: int, size: tuple[int, int]) -> Tensor:
         image = self.images[index].to(self.low.device).float() / 255

@@ -23,4 +23,4 @@ class Noise(Source):
         move.begin(ranks.stream("synthesis"))
         centre = self.range.centre
         pixels = torch.randn(move.share(batch), centre.shape[1], *size, device=centre.device)
-        return Batch(self.finished(self.range(pixels.clamp(-1, 1)), move))
+        return Batch(self.augmented(self.range(pixels.clamp(-1, 1)), move))

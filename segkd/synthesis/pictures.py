@@ -59,7 +59,7 @@ class Pictures(Source):
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """`batch` images of `size`."""
-        return Batch(self.finished(self.shown(batch, size, move, [1.0] * len(self.kinds)), move))
+        return Batch(self.augmented(self.shown(batch, size, move, [1.0] * len(self.kinds)), move))
 
     def shown(self, batch: int, size: Size, move: Move, shares: Sequence[float]) -> Tensor:
         """This process's part of `batch` images (N,K,H,W) of `size`, as they are, of the kinds in such shares."""

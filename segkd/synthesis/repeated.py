@@ -15,4 +15,4 @@ class Repeated(Around):
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
         """Those of the first move; images that teach nobody are drawn as they are asked for."""
-        return super().draw(batch, size, move if move.done is None else replace(move, index=0), judge)
+        return super().draw(batch, size, move if move.progress is None else replace(move, index=0), judge)

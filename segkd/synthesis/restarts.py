@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segkd.foundation.errors import UsageError
 from segkd.machine import ranks
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 from segkd.players.player import Player
 from segkd.synthesis.generator import Generator
 from segkd.synthesis.source import Around, Batch, Judge, Move, Size, Source
@@ -69,7 +69,7 @@ class Restarts(Around):
         make = make if self.learning is None else partial(make, lr=self.learning)
         player = Player("source", copied, make, clip=self.player.clip)
         for _ in range(self.inner):
-            judge.update(player, lambda: judge(copied.painted(size, judge.move)))
+            judge.update(player, lambda: judge(copied.generate(size, judge.move)))
         made = judge.batch
         if self.meta is None:
             self._take_over(copied.network, judge.refused)
@@ -85,11 +85,11 @@ class Restarts(Around):
     def _take_over(self, network: nn.Module, refused: Tensor) -> None:
         for own, theirs in zip(_numbers(self.start.network), _numbers(network), strict=True):
             own.copy_(torch.where(refused, own, theirs))
-        self.player.updates += 1
+        self.player.version += 1
 
     def _first_order(self, copied: _WithLatents, size: Size, judge: Judge) -> Tensor:
         """The judge's loss () of the copy, whose gradient by the copy's weights is taken for that by the beginning's."""
-        loss, weights = judge(copied.painted(size, judge.move)), list(copied.network.parameters())
+        loss, weights = judge(copied.generate(size, judge.move)), list(copied.network.parameters())
         gradients = torch.autograd.grad(loss, weights)
         pull = sum((own * slope).sum() for own, slope in zip(self.start.network.parameters(), gradients, strict=True))
         return loss.detach() + pull - pull.detach()
@@ -106,10 +106,10 @@ class _WithLatents(nn.Module):
     def __init__(self, start: Generator, batch: int, move: Move, pace: float) -> None:
         super().__init__()
         self.network = copy.deepcopy(start.network).train()
-        self.finish, self.passes, self.pace = start.finished, start.passes, pace
+        self.finish, self.passes, self.pace = start.augmented, start.passes, pace
         device = next(self.network.parameters()).device
         # an optimiser such as Adam moves all by its learning rate: what is multiplied moves faster
-        self.latents = nn.Parameter((replace(move, done=None).latents(batch, start.latent) / pace).to(device))
+        self.latents = nn.Parameter((replace(move, progress=None).latents(batch, start.latent) / pace).to(device))
 
     @torch.no_grad()
     def begin_anew(self, first: Sequence[tuple[float, float]], move: Move) -> None:
@@ -118,12 +118,12 @@ class _WithLatents(nn.Module):
         for parameter, (mean, spread) in zip(self.network.parameters(), first, strict=True):
             parameter.copy_(torch.randn(parameter.shape) * spread + mean)
 
-    def painted(self, size: Size, move: Move) -> Batch:
+    def generate(self, size: Size, move: Move) -> Batch:
         z = move.shared(self.latents) * self.pace
         move.begin(ranks.stream("synthesis"))
         with self.passes.through(self.network):
             images = self.network(z, size)
-        return Batch(self.finish(wide(images), move), latents=z)
+        return Batch(self.finish(upcast(images), move), latents=z)
 
 
 def _numbers(network: nn.Module) -> list[Tensor]:

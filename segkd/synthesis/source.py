@@ -15,6 +15,9 @@ from segkd.players.player import Player
 from segkd.synthesis.augment import Augment
 
 Size = tuple[int, int]
+HELD_OUT, TRIAL, SHOWN = -1, -2, -3
+"""Steps of images outside of the game: those on which agreement is measured, those on which networks and terms are tried
+before the first step, and those that are looked at as the student would be shown them."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Move:
-    """The place of a move in a run, of which alone its random numbers are a function.
+    """Which move of a run is played. All of its random numbers are a function of this, so that any can be played again.
 
     Args:
-        done: the fraction of the run before it; None for images that teach nobody anything, which are neither changed nor
-            shared out to processes.
+        step: one of the run's, or a negative number for images outside of it.
+        progress: the fraction of the run before it, by which images are augmented. None: of images outside of the game, which
+            are not augmented, and of which each process makes all.
         part: of a move of several updates, the one that comes.
         source: which of several sources draws.
     """
@@ -58,42 +62,43 @@ class Move:
     seed: int
     step: int
     index: int
-    done: float | None = None
+    progress: float | None = None
     part: int = 0
     source: str = ""
 
     def begin(self, stream: str) -> None:
-        """Go to the beginning of a stream of random numbers, one of torch's global generator."""
+        """Seed torch's global generator for a stream of this move's random numbers."""
         place = (f".{self.part}" if self.part else "") + (f"@{self.source}" if self.source else "")
         torch.manual_seed(seed_for(self.seed, self.step, self.index, stream + place))
 
     def latents(self, batch: int, numbers: int) -> Tensor:
-        """(N,numbers) normal numbers: this process's share of those of `batch` images."""
+        """(N,numbers) normal numbers of a stream of their own: this process's share of those of `batch` images."""
         self.begin("latent")
         return self.shared(torch.randn(batch, numbers))
 
     def shared(self, drawn: Tensor) -> Tensor:
         """This process's share of what is drawn (N,...) for the images of all."""
-        return drawn if self.done is None else ranks.shard(drawn)
+        return drawn if self.progress is None else ranks.shard(drawn)
 
     def share(self, batch: int) -> int:
         """How many of a batch's images this process makes."""
-        return batch if self.done is None else ranks.local_batch(batch)
+        return batch if self.progress is None else ranks.local_batch(batch)
 
     def of(self, source: str) -> Move:
-        """The same place, for one of several sources."""
+        """The same move, for one of several sources."""
         return replace(self, source=source)
 
     def next(self) -> Move:
-        """The place of the move's next update."""
+        """The same move at its next update."""
         return replace(self, part=self.part + 1)
 
 
 class Judge(Protocol):
-    """The method's terms for images, weighted; teacher and student stand still inside.
+    """The method's terms for images, as a loss: teacher and student are in it, and stay as they are.
 
-    Called with a batch it gives their loss (). `update` is one update of `player` on what `loss` computes: it is refused
-    where that, its gradients or the images last judged are not finite, and then changes nothing.
+    Called with a batch it gives the weighted sum (). `update` is one update of `player` on what `loss` computes. The judge
+    makes it, since it knows what an update must not leave behind: it is refused where the loss, its gradients or the images
+    last judged are not finite, and then changes nothing.
     """
 
     move: Move
@@ -109,18 +114,18 @@ class Judge(Protocol):
 
 
 class Source(nn.Module):
-    """Base of all sources. A subclass makes images; one that learns has a `player`, and improves.
+    """Base of all sources of images. A subclass draws them; one that learns has a `player`, and improves.
 
     Args:
-        augment: changes what is drawn for a move, before the teacher sees it.
+        augment: changes the images of a move, before the teacher sees them.
     """
 
     player: Player | None = None
-    """What goes on learning from move to move."""
+    """What is trained from move to move."""
     real = 0
     """Images of a data set among which it draws."""
     updates = 1
-    """Updates that a move of it may take. A move of several is undone where a signal comes in between."""
+    """The most updates that one move of it takes. A move of several is undone where a signal comes in between."""
     inverts = False
     """Whether nobody learns to make what is drawn without a judge, and images only begin with it."""
 
@@ -134,17 +139,17 @@ class Source(nn.Module):
         return self.player is not None
 
     def draw(self, batch: int, size: Size, move: Move, judge: Judge | None = None) -> Batch:
-        """`batch` images of `size`, without a graph; with a `judge`, as they are to be kept."""
+        """`batch` images of `size`, without a graph. A source that refines its images does so down the loss of `judge`, if given."""
         raise NotImplementedError
 
     def improve(self, batch: int, size: Size, judge: Judge) -> Batch | None:
-        """One move of the source, however many updates it takes. Returns what is to be kept."""
+        """One move of the source, however many updates it takes. Returns the batch that a bank is to store, if any."""
         raise NotImplementedError
 
-    def finished(self, images: Tensor, move: Move) -> Tensor:
-        """Images as a draw gives them: changed, unless they teach nobody."""
-        if self.augment is not None and move.done is not None:
-            images = self.augment(images, move.done)
+    def augmented(self, images: Tensor, move: Move) -> Tensor:
+        """Images as a draw gives them: augmented, unless they are outside of the game."""
+        if self.augment is not None and move.progress is not None:
+            images = self.augment(images, move.progress)
         return images.contiguous(memory_format=torch.channels_last)
 
     def state(self) -> dict:
@@ -166,10 +171,10 @@ class Source(nn.Module):
 
 
 class Around(Source):
-    """Images of another source. A subclass changes what it draws, or how it learns.
+    """A source around another one. A subclass changes what it draws, or how it learns.
 
     Args:
-        start: where the images begin; it also learns, if it can.
+        start: the other source; it also learns, if it can.
     """
 
     def __init__(self, start: Source) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segkd.machine import ranks
 from segkd.machine.passes import Passes
-from segkd.machine.precision import wide
+from segkd.machine.precision import upcast
 from segkd.players.player import Player
 from segkd.synthesis.augment import Augment
 from segkd.synthesis.generator import Generator
@@ -54,7 +54,7 @@ class Unet(nn.Module):
         half = self.at_half(full)
         half = half + self.to_half(_twice(self.at_quarter(half), half))
         full = full + self.to_full(_twice(half, full))
-        return wide(self.colours(x) + self.last(full)).sigmoid() * self.span + self.low
+        return upcast(self.colours(x) + self.last(full)).sigmoid() * self.span + self.low
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
@@ -114,13 +114,13 @@ class Translator(Generator):
         self.judged[kind] += ~judge.refused
         return judge.batch
 
-    def painted(self, painter: nn.Module, batch: int, size: Size, move: Move) -> Batch:
-        """Pictures of a draw, as `painter` changes them."""
-        return self._changed(painter, batch, size, move, self.shares)
+    def generate(self, network: nn.Module, batch: int, size: Size, move: Move) -> Batch:
+        """Pictures of a draw, as `network` changes them."""
+        return self._changed(network, batch, size, move, self.shares)
 
-    def _changed(self, painter: nn.Module, batch: int, size: Size, move: Move, shares: Tensor) -> Batch:
+    def _changed(self, network: nn.Module, batch: int, size: Size, move: Move, shares: Tensor) -> Batch:
         pictures = self.pictures.shown(batch, size, move, shares.tolist())
         move.begin(ranks.stream("synthesis"))
-        with self.passes.through(painter):
-            images = painter.train()(pictures)
-        return Batch(self.finished(wide(images), move))
+        with self.passes.through(network):
+            images = network.train()(pictures)
+        return Batch(self.augmented(upcast(images), move))

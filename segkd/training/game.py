@@ -17,14 +17,14 @@ class Game(Protocol):
         attempt: how often it was rolled back; other attempts have other random numbers.
         notes: lines about the last step, on an accelerator about the one before: why an update was refused, say. The loop
             writes them down and clears the list.
-        moved: called with the finished fraction of a step whenever a part of it is done.
+        on_progress: called with the finished fraction of a step whenever a part of it is done.
         stopping: asked between the parts of a long step, whether a signal has come.
     """
 
     precision: str
     attempt: int
     notes: list[str]
-    moved: Callable[[float], None]
+    on_progress: Callable[[float], None]
     stopping: Callable[[], bool]
 
     def play(self, step: int) -> dict[str, float | Tensor]:

@@ -80,7 +80,7 @@ class Loop:
                 raise Stopped(self.stop.signum)  # the checkpoint still says that the evaluation is owed
             self._save_or_roll_back()
         self.game.stopping = self._stopping
-        self.game.moved = lambda share: self.log.part(self.at.step + share)
+        self.game.on_progress = lambda share: self.log.part(self.at.step + share)
 
     def _stopping(self) -> bool:
         self.stop.agree()

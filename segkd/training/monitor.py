@@ -19,7 +19,7 @@ from segkd.machine.snapshot import Snapshot
 from segkd.models.taps import untouched_statistics
 from segkd.players.player import Player
 from segkd.synthesis.bank import Replay
-from segkd.synthesis.source import Move, Sampling, Source
+from segkd.synthesis.source import HELD_OUT, SHOWN, Move, Sampling, Source
 from segkd.training.networks import Networks, TermsJudge
 
 STATISTICS = 256
@@ -74,7 +74,7 @@ class Monitor:
             yield self._as_kept()[0]
             return
         for index in range(batches):
-            move = Move(self.sampling.seed, -1, index)
+            move = Move(self.sampling.seed, HELD_OUT, index)
             yield self.source.draw(self.sampling.batch, self.sampling.size(0), move).images
 
     def measured(self, headline: str) -> nn.Module:
@@ -85,17 +85,17 @@ class Monitor:
         has seen images of its own.
         """
         if headline == "agreement" and self.best is not None:
-            chosen = copy.deepcopy(self.student.headline)
+            chosen = copy.deepcopy(self.student.ema_or_live)
             chosen.load_state_dict(self.best.network)
             return chosen
         if headline == "last" or self.student.average is None:
             return ranks.with_mean_buffers(self.student.network)
-        if self._averaged is None or self._averaged[0] != self.student.updates:
-            twin = copy.deepcopy(self.student.headline)
+        if self._averaged is None or self._averaged[0] != self.student.version:
+            twin = copy.deepcopy(self.student.ema_or_live)
             device = next(twin.parameters()).device
             with self.networks.passes.autocast(device):
                 update_bn(self.familiar(), twin, device)
-            self._averaged = self.student.updates, ranks.with_mean_buffers(twin)
+            self._averaged = self.student.version, ranks.with_mean_buffers(twin)
         return self._averaged[1]
 
     def offer(self, agreement: float, step: int, network: nn.Module) -> None:
@@ -112,7 +112,7 @@ class Monitor:
             yield from self.held_out(FEWEST)
             return
         for index in range(max(FEWEST, min(math.ceil(STATISTICS / self.sampling.batch), len(self.bank)))):
-            Move(self.sampling.seed, -1, index).begin(ranks.stream("statistics"))
+            Move(self.sampling.seed, HELD_OUT, index).begin(ranks.stream("statistics"))
             batch, _ = self.bank.draw(ranks.local_batch(self.sampling.batch))
             yield batch.images
 
@@ -130,7 +130,7 @@ class Monitor:
         """
         images, asks = self._as_kept()
         with torch.no_grad():
-            seen = self.networks.teach(images, {"statistics"} if asks else set())
+            seen = self.networks.teacher_outputs(images, {"statistics"} if asks else set())
         shares = class_shares(seen["t"])
         found: dict[str, object] = {
             "agreement_shown": agreement(student, self.teacher, [images], bf16=self.networks.passes.bf16),
@@ -143,9 +143,9 @@ class Monitor:
 
     def _as_kept(self) -> tuple[Tensor, bool]:
         """A batch (N,K,H,W) as it would be kept, and whether the terms for it ask for the teacher's statistics."""
-        if self._kept is not None and self._kept[0] == self.student.updates:
+        if self._kept is not None and self._kept[0] == self.student.version:
             return self._kept[1:]
-        move, network = Move(self.sampling.seed, -3, 0), self.student.network
+        move, network = Move(self.sampling.seed, SHOWN, 0), self.student.network
         training, judge = network.training, self.judge(move)
         before = Snapshot([judge.method])
         try:
@@ -156,7 +156,7 @@ class Monitor:
             network.train(training)
         found = images, "statistics" in judge.needs
         if self.source.inverts:
-            self._kept = self.student.updates, *found
+            self._kept = self.student.version, *found
         return found
 
     @torch.no_grad()
@@ -178,7 +178,8 @@ class Monitor:
         student = self.student.network
         training = student.training
         student.eval()
-        t, s = self.networks.teach(images, set())["t"], self.networks.study(images, {"s"}, student)["s"]
+        t = self.networks.teacher_outputs(images, set())["t"]
+        s = self.networks.student_outputs(images, {"s"}, student)["s"]
         student.train(training)
         shares, far = class_shares(t), distance(s, t)
         seen = {"diversity": diversity(images), "largest_class": float(shares.max()), "distance": far}

@@ -1,4 +1,4 @@
-"""Teacher and student as the terms of a method see them, and these terms as a source asks for them."""
+"""Teacher and student as the terms of a method see them, and these terms as a loss for a source of images."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from segkd.training.signals import Interrupted
 
 @dataclass(frozen=True)
 class Traced:
-    """What the terms of one player look at in a view, and those of the method's own parameters that they use."""
+    """Which fields of a View the terms of a group look at, and which of the method's own parameters they use."""
 
     looked_at: set[str]
     parameters: list[nn.Parameter]
 
 
 class Networks:
-    """What a move shows to its terms: logits, features and statistics of images, in the precision of the run.
+    """Forward passes of teacher and student: logits, features and statistics of images, in the precision of the run.
 
     Args:
-        student: the live student; whoever moves it sets its mode.
+        student: the live student; whoever calls sets its mode.
         passes: precision and memory of both.
         at_head: logits are compared at the resolution of the heads, which both networks must share.
-        keeps_heads: the teacher's logits are kept at its head's resolution, a sixteenth of the memory at stride 4.
+        keeps_heads: a bank stores the teacher's logits at its head's resolution, a sixteenth of the memory at stride 4.
         recording: on a GPU the first pass of a move is replayed as CUDA graphs: the same values sooner.
         statistics: recorded ones, which take the place of those that the teacher's BatchNorm layers remember.
     """
@@ -49,14 +49,10 @@ class Networks:
         keeps_heads: bool = False, recording: bool = False, statistics: RecordedStatistics | None = None,
     ) -> None:  # fmt: skip
         self.teacher, self.student = teacher, student
-        self.passes, self.at_head, self.keeps_heads, self.recording = (
-            passes or Passes(),
-            at_head,
-            keeps_heads,
-            recording,
-        )
+        self.passes, self.at_head, self.keeps_heads = passes or Passes(), at_head, keeps_heads
+        self.recording = recording
         self.averaged: Adapter | None = None
-        """The average of the student, where there is one; whoever moves the student sets it."""
+        """The average of the student, where there is one; the distiller sets it."""
         self.student_draws = False
         """Whether the student draws random numbers, as dropout does; known once terms have been traced."""
         self.recorded = {"teacher": Recorded(teacher), "student": Recorded(student)}
@@ -69,33 +65,36 @@ class Networks:
         exceptions = [name for name in ("teacher", "student") if getattr(self, name).in_fp32]
         return ", ".join(["bf16", *(f"{name} in fp32" for name in exceptions)]) if self.passes.bf16 else "fp32"
 
-    def teach(self, x: Tensor, needs: set[str], first: bool = False) -> dict[str, object]:
-        """The teacher's side of a view of images (N,3,H,W), and its logits `kept` as a bank keeps them.
+    def teacher_outputs(self, x: Tensor, needs: set[str], first: bool = False) -> dict[str, object]:
+        """What the teacher gives to a View of images (N,K,H,W): the fields in `needs`, logits `t`, and these `stored`, for a bank.
 
-        Taps are open only where a term looks. `first`: it is this move's first pass, and gradients, if any, come back before
-        the next move's.
+        Hooks for features and statistics are set only where a term needs them. `first`: it is this move's first pass, which a
+        CUDA graph may replay. A graph writes into the same memory each time: at most one pass of a move may be the first, and
+        its gradients have to be computed before the next move.
         """
         with ExitStack() as taps, self.passes.autocast(x.device):
             seen: dict[str, object] = {}
-            listen = nullcontext
+            tap = nullcontext
             if "statistics" in needs:
-                listen = self.statistics.open
-                seen["statistics"] = taps.enter_context(listen())
+                tap = self.statistics.open
+                seen["statistics"] = taps.enter_context(tap())
             if "t_features" in needs:
                 seen["t_features"] = taps.enter_context(FeatureTap(self.teacher.network, self.teacher.features).open())
-            taps.enter_context(self.passes.recomputing(self.teacher.network, listen))
+            # a pass that is computed again for its gradients must meet the same hooks
+            taps.enter_context(self.passes.recomputing(self.teacher.network, tap))
             if first and self.recording and not seen:
-                kept = self.recorded["teacher"](x, at_head=self.keeps_heads).clone()  # for a bank, say
+                # a copy, since the next replay overwrites these, and a bank may still have to store them
+                stored = self.recorded["teacher"](x, at_head=self.keeps_heads).clone()
             else:
-                kept = self.teacher(x, at_head=self.keeps_heads)
-            seen["kept"] = kept
-            seen["t"] = self.shown(kept)
+                stored = self.teacher(x, at_head=self.keeps_heads)
+            seen["stored"] = stored
+            seen["t"] = self.compared(stored)
         return seen
 
-    def study(
+    def student_outputs(
         self, x: Tensor, needs: set[str], student: nn.Module | None = None, first: bool = False
     ) -> dict[str, object]:
-        """The side of the student, or of a copy of it, in a view of images (N,3,H,W); `first` as for the teacher's."""
+        """What the student, or the copy of it that is given, adds to a View of images (N,K,H,W); `first` as for the teacher."""
         student = student if student is not None else self.student
         if not needs & {"s", "s_features"}:
             return {}
@@ -104,39 +103,41 @@ class Networks:
             if "s_features" in needs:
                 seen["s_features"] = taps.enter_context(FeatureTap(student.network, student.features).open())
             taps.enter_context(self.passes.recomputing(student))
-            network = self.recorded["student"] if first and self.recording and not seen else student
-            seen["s"] = network(x, at_head=self.at_head)
+            replayed = (
+                first and self.recording and not seen and student is self.student
+            )  # the graph has this one's weights
+            seen["s"] = (self.recorded["student"] if replayed else student)(x, at_head=self.at_head)
         return seen
 
-    def _listened(self, x: Tensor) -> object:
-        """The statistics of images, at the first look. Raises TeacherError where there is nothing to compare them with."""
+    def _statistics_of(self, x: Tensor) -> object:
+        """The teacher's statistics of images. Raises TeacherError where it remembers none to compare them with."""
         if not self.statistics.recorded:
             advice = "a term with weight looks at its statistics: take its weight away, or another method"
             check_statistics(self.teacher.network, "teacher", advice)
-        return self.teach(x, {"statistics"})["statistics"]
+        return self.teacher_outputs(x, {"statistics"})["statistics"]
 
-    def shown(self, kept: Tensor) -> Tensor:
-        """The teacher's logits as the terms look at them."""
-        return kept if self.at_head or not self.keeps_heads else self.teacher.from_head(kept)
+    def compared(self, stored: Tensor) -> Tensor:
+        """The teacher's logits as terms compare them: where they are stored at the head's resolution, maybe larger."""
+        return stored if self.at_head or not self.keeps_heads else self.teacher.from_head(stored)
 
     def view(self, values: Mapping[str, object], network: nn.Module | None = None) -> View:
-        """A view of such values, through which a term may also ask for logits of other images.
+        """A View of these fields, through which a term may also ask for logits of other images.
 
-        Of the teacher, of the student, or a copy, and of its average, which takes the BatchNorm statistics of the images:
-        those that it keeps are an average too, and belong to no weights.
+        They are the teacher's, those of the student (or of `network`, a copy of it), and those of its average. This one
+        normalises by the statistics of the images: an average of running statistics fits no weights.
         """
 
         def teacher(images: Tensor) -> Tensor:
-            return self.teach(images, set())["t"]
+            return self.teacher_outputs(images, set())["t"]
 
         def student(images: Tensor) -> Tensor:
-            return self.study(images, {"s"}, network)["s"]
+            return self.student_outputs(images, {"s"}, network)["s"]
 
         @torch.no_grad()
         def average(images: Tensor) -> Tensor:
             was, self.averaged.in_fp32 = self.averaged.training, self.student.in_fp32
             with untouched_statistics(self.averaged.train()):
-                logits = self.study(images, {"s"}, self.averaged)["s"]
+                logits = self.student_outputs(images, {"s"}, self.averaged)["s"]
             self.averaged.train(was)
             return logits
 
@@ -144,62 +145,74 @@ class Networks:
 
     @torch.no_grad()
     def traced(self, method: Method, batch: Batch) -> dict[str, Traced]:
-        """What each player's terms look at and learn with, found by tracing every term with weight once on a batch.
+        """What the terms of each group look at and learn with, found by computing every term with weight once on a batch.
 
-        No network is asked for features or statistics that no term looks at: some have none.
+        Features and statistics are computed at the first look: a network that has none is refused only where a term needs them.
         """
         own = [parameter for parameter in method.parameters() if parameter.requires_grad]
         with untouched_statistics(self.student.train()):
             x, drawn = batch.images, torch.get_rng_state()
-            studied = self.study(x, {"s"})
+            studied = self.student_outputs(x, {"s"})
             self.student_draws = not torch.equal(drawn, torch.get_rng_state())
             values = OnDemand(
-                {**batch.named(), **self.teach(x, set()), **studied},
-                statistics=lambda: self._listened(x),
-                t_features=lambda: self.teach(x, {"t_features"})["t_features"],
-                s_features=lambda: self.study(x, {"s_features"})["s_features"],
+                {**batch.named(), **self.teacher_outputs(x, set()), **studied},
+                statistics=lambda: self._statistics_of(x),
+                t_features=lambda: self.teacher_outputs(x, {"t_features"})["t_features"],
+                s_features=lambda: self.student_outputs(x, {"s_features"})["s_features"],
             )
             found: dict[str, Traced] = {}
-            for player in ("student", "source", "pixels"):
+            for group in ("student", "source", "pixels"):
                 view, used = self.view(values), set()
-                for name in method.terms(player):
+                for name in method.terms(group):
                     with torch.set_grad_enabled(bool(own)):
                         value = method.value(name, view)
                     if value.requires_grad:
                         gradients = torch.autograd.grad(value, own, allow_unused=True)
                         used |= {at for at, gradient in enumerate(gradients) if gradient is not None}
-                found[player] = Traced(view.touched, [own[at] for at in sorted(used)])
+                found[group] = Traced(view.touched, [own[at] for at in sorted(used)])
         return found
 
 
-def finite(**kept: Tensor) -> dict[str, Tensor]:
-    """Whether what is about to be kept is finite, each by name: () bool on its device."""
-    return {name: torch.isfinite(value).all() for name, value in kept.items()}
+def weighted_loss(method: Method, group: str, view: View, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum () of a group of terms, and the value of each by name, detached.
+
+    Raises:
+        UsageError: a term returns anything but a number, or one from which no gradient comes back.
+    """
+    loss, values = method.loss(group, view, step)
+    method.check_gradients(values)
+    return loss, {name: value.detach() for name, value in values.items()}
+
+
+def finite(**tensors: Tensor) -> dict[str, Tensor]:
+    """Whether all numbers of each are finite, by name: () bool on its device."""
+    return {name: torch.isfinite(value).all() for name, value in tensors.items()}
 
 
 class TermsJudge:
-    """See `source.Judge`; the student that it shows is frozen, and moves no buffer.
+    """The method's terms as a loss of images: see `synthesis.source.Judge`.
+
+    Whoever makes it keeps the student as it is meanwhile: its running statistics, and for the source its gradients.
 
     Args:
-        terms: whose of the method's terms images answer to: `source` or `pixels`.
-        needs: what these look at.
-        student: the student as it is shown.
-        record: takes note of the verdict of an update; what was judged last may then go into a bank, and must be sound also
-            where no term looks at it. None for images that follow the terms by themselves: the verdict on them is the caller's.
+        group: which of the method's terms: `source` or `pixels`.
+        needs: the fields of a View that these look at.
+        record: called with the verdict of each update. If it is there, what was judged last may go into a bank, and has to
+            be finite whatever the terms say. None while single images are refined: the move that keeps them checks them.
         stopping: whether a signal has come. A move of several updates ends before the next of them.
 
     Attributes:
         batch: the images judged last.
         values: the last values of the terms.
-        logits: the teacher's, to the images judged last, as a bank keeps them.
+        logits: the teacher's, to the images judged last, as a bank stores them.
         refused: () bool on the device, whether any update was; None before the first.
     """
 
     def __init__(
-        self, networks: Networks, method: Method, terms: str, needs: set[str], move: Move,
-        student: nn.Module, record: Callable[[str, Verdict], None] | None = None, stopping: Callable[[], bool] = bool,
+        self, networks: Networks, method: Method, group: str, needs: set[str], move: Move, student: nn.Module,
+        record: Callable[[str, Verdict], None] | None = None, stopping: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self.networks, self.method, self.terms, self.needs, self.move = networks, method, terms, needs, move
+        self.networks, self.method, self.group, self.needs, self.move = networks, method, group, needs, move
         self.student, self.record, self.stopping = student, record, stopping
         self.values: dict[str, Tensor] = {}
         self.logits: Tensor | None = None
@@ -207,30 +220,28 @@ class TermsJudge:
         self.batch: Batch | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The weighted loss () of a batch; its gradient goes to the images alone."""
+        """The weighted loss () of a batch, with its graph."""
         first = self.batch is None
-        seen = self.networks.teach(batch.images, self.needs, first)
+        outputs = self.networks.teacher_outputs(batch.images, self.needs, first)
         self.move.begin(ranks.stream("student"))
-        seen |= self.networks.study(batch.images, self.needs, self.student, first)
-        view = self.networks.view({**batch.named(), **seen}, self.student)
-        total, values = self.method.loss(self.terms, view, self.move.step)
-        self.method.check_taught(values)
-        self.values = {name: value.detach() for name, value in values.items()}
-        self.batch, self.logits = batch, seen["kept"]
-        return total
+        outputs |= self.networks.student_outputs(batch.images, self.needs, self.student, first)
+        view = self.networks.view({**batch.named(), **outputs}, self.student)
+        loss, self.values = weighted_loss(self.method, self.group, view, self.move.step)
+        self.batch, self.logits = batch, outputs["stored"]
+        return loss
 
     def update(self, player: Player, loss: Callable[[], Tensor]) -> None:
-        """One update of `player` on what `loss` computes, refused where that or what may be kept is not finite.
+        """One update of `player` on what `loss` computes, refused where that or what may be stored is not finite.
 
         Raises:
             Interrupted: it is not the first of its move, and a signal has come.
         """
         if self.move.part and self.stopping():
             raise Interrupted
-        before = Snapshot([player.network, self.method])
-        total = loss()
+        buffers = Snapshot([player.network, self.method])  # before the forward pass, which writes running statistics
+        value = loss()
         sound = finite(images=self.batch.images, logits=self.logits) if self.record else {}
-        verdict = player.update(total, self.move.step, before, torch.stack([*sound.values()]).all() if sound else None)
+        verdict = player.update(value, self.move.step, buffers, torch.stack([*sound.values()]).all() if sound else None)
         self.refused = verdict.refused if self.refused is None else self.refused | verdict.refused
         if self.record:
             self.record(player.name, verdict.explained(self.values, sound))

@@ -80,7 +80,7 @@ class Teaching:
         self.batch, self.first_seed, self.passes, self.refusals = batch, seed, passes, refusals
         self.device = next(player.network.parameters()).device
         self.attempt = 0
-        self.moved: Callable[[float], None] = lambda share: None
+        self.on_progress: Callable[[float], None] = lambda share: None
         self.stopping: Callable[[], bool] = bool  # a step is one update: nothing lies between
         self.best: dict = {"miou": -1.0, "step": 0, "network": {}}
 

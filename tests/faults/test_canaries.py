@@ -57,7 +57,7 @@ CANARIES = {
         f"{FAULTS}/test_resume.py::test_resumed_after_any_step[ddad.segkd]",
     ),
     "looking moves running statistics": Canary(
-        "segkd/synthesis/generator.py", "with untouched_statistics(painter):", "with torch.no_grad():",
+        "segkd/synthesis/generator.py", "with untouched_statistics(network):", "with torch.no_grad():",
         f"{FAULTS}/test_resume.py::test_looking_writing_and_saving_change_nothing[ddad.segkd]",
     ),
     "teacher in train mode": Canary(
@@ -87,7 +87,7 @@ CANARIES = {
         "tests/training/test_loop.py::test_a_resumed_run_equals_the_uninterrupted_one[4-15]",
     ),
     "refused move leaves its statistics": Canary(
-        "segkd/players/player.py", "            before.put_back()\n", "",
+        "segkd/players/player.py", "            buffers.put_back()\n", "",
         "tests/training/test_distiller.py::test_running_statistics_that_a_nan_forward_wrote_are_put_back[student]",
     ),
     "maps compared at another temperature": Canary(
@@ -103,15 +103,15 @@ CANARIES = {
         "tests/training/test_moves.py::test_a_student_draws_from_the_bank_by_a_stream_of_its_own",
     ),
     "keep moves by the live generator": Canary(
-        "segkd/synthesis/generator.py", "self.network if self.player is None else self.player.headline", "self.network",
+        "segkd/synthesis/generator.py", "self.network if self.player is None else self.player.ema_or_live", "self.network",
         "tests/training/test_moves.py::test_images_that_are_only_kept_are_by_the_average_where_there_is_one[0.9]",
     ),
     "collages for ever": Canary(
-        "segkd/synthesis/source.py", "self.augment(images, move.done)", "self.augment(images)",
+        "segkd/synthesis/source.py", "self.augment(images, move.progress)", "self.augment(images)",
         "tests/training/test_moves.py::test_collages_end_where_the_recipe_says",
     ),
     "held-out images that a move has used": Canary(
-        "segkd/training/monitor.py", "move = Move(self.sampling.seed, -1, index)", "move = Move(self.sampling.seed, 0, index)",
+        "segkd/training/monitor.py", "move = Move(self.sampling.seed, HELD_OUT, index)", "move = Move(self.sampling.seed, 0, index)",
         "tests/training/test_distiller.py::test_held_out_images_are_nobody_elses",
     ),
     "a distance of NaN is no divergence": Canary(

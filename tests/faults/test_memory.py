@@ -90,9 +90,9 @@ def test_no_memory_to_read_a_file_is_no_damage_to_it(row, tiny, tmp_path, monkey
 
 
 PLACES = {
-    "student's forward": (Networks, "study", torch_cpu),
-    "synthesis": (Source, "finished", torch_device),
-    "teacher's forward": (Networks, "teach", numpy_host),
+    "student's forward": (Networks, "student_outputs", torch_cpu),
+    "synthesis": (Source, "augmented", torch_device),
+    "teacher's forward": (Networks, "teacher_outputs", numpy_host),
     "update": (Player, "update", torch_device),
     "evaluation": (Monitor, "agreement", torch_cpu),
     "save": (checkpoint, "_plain", plain),

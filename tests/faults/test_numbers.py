@@ -111,9 +111,9 @@ def given(game: Any, value: float) -> Any:
 
 Fault = Callable[[Any, float], Any]
 PLACES: dict[str, Fault] = {
-    "teacher out": lambda game, value: patched(game.networks, "teach", lambda f: seen("t", "kept")(f, value)),
+    "teacher out": lambda game, value: patched(game.networks, "teacher_outputs", lambda f: seen("t", "stored")(f, value)),
     "student out": lambda game, value: patched(game.networks, "study", lambda f: seen("s")(f, value)),
-    "statistics": lambda game, value: patched(game.networks, "teach", lambda f: seen("statistics")(f, value)),
+    "statistics": lambda game, value: patched(game.networks, "teacher_outputs", lambda f: seen("statistics")(f, value)),
     "z": given,
     "images": lambda game, value: patched(Source, "finished", lambda f: result(f, value)),
     "student gradient": lambda game, value: bad_gradient(game.student, value),

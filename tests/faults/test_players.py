@@ -107,12 +107,12 @@ def test_terms_of_refining_reach_the_images_alone(row, tiny, case):
     refined, seen = pixels.refined, []
 
     def watched(drawn, judge):
-        look = judge.networks.teach
-        judge.networks.teach = lambda images, *given: seen.append(images) or look(images, *given)
+        look = judge.networks.teacher_outputs
+        judge.networks.teacher_outputs = lambda images, *given: seen.append(images) or look(images, *given)
         try:
             return refined(drawn, judge)
         finally:
-            judge.networks.teach = look
+            judge.networks.teacher_outputs = look
 
     pixels.refined = watched
     game.moves["keep"](0, 0)

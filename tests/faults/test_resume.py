@@ -85,7 +85,7 @@ def test_looking_writing_and_saving_change_nothing(row, tiny, tmp_path, case):
 
     def look(step: int) -> dict[str, object]:
         images = torch.rand(2, 3, 32, 64)
-        for network in (player.headline, player.network):
+        for network in (player.ema_or_live, player.network):
             evaluate(network, data, mean=recipe.teacher.mean, std=recipe.teacher.std)
             network.eval()(images)
         return {"agreement": game.monitor.agreement(game.monitor.measured("ema"), 1)} if case != "teach" else {}

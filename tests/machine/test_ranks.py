@@ -110,7 +110,7 @@ def first_moves(tiny: Tiny, name: str, case: str = "ddad.segkd") -> dict[str, tu
     found = {}
     for player in ("student", "source"):
         game = tiny.game(case, *ALONE, *overrides)
-        painters = dict.fromkeys((game.source.player.network, game.source.player.headline))
+        painters = dict.fromkeys((game.source.player.network, game.source.player.ema_or_live))
         for module in (game.teacher, game.student.network, *painters):
             module.to(dtype)
             if not training:

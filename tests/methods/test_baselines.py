@@ -96,7 +96,7 @@ def test_a_step_is_of_one_batch_of_latents(tiny):
         return game.source.draw(2, (32, 64), game.move(step, index))
 
     first, images = drawn(0, 0), []
-    game.networks.study = lambda x, *given, f=game.networks.study, **named: (
+    game.networks.student_outputs = lambda x, *given, f=game.networks.student_outputs, **named: (
         images.append(x.detach()) or f(x, *given, **named)
     )
     game.play(0)
@@ -112,8 +112,8 @@ def test_half_of_a_batch_is_by_the_average(tiny):
     )
     for step in range(2):
         game.play(step)
-    live, average = (network.train() for network in (game.source.player.network, game.source.player.headline))
-    lesson = game.lesson(2, 1)["x"]
+    live, average = (network.train() for network in (game.source.player.network, game.source.player.ema_or_live))
+    lesson = game.student_batch(2, 1)["x"]
     move = game.move(2, 1)
     for images, network, place in ((lesson[:2], average, move), (lesson[2:], live, move.of("live"))):
         with torch.no_grad():

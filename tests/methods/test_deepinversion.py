@@ -19,8 +19,10 @@ INVERTING = ("deepinversion", "adi", "zskd")
 def test_a_keep_move_inverts_a_batch_and_the_student_learns_from_the_bank(tiny, case):
     game = tiny.game(case, "options.updates=6", "options.half=0.5")
     assert game.method.moves(0) == ["keep", "student", "student"] and isinstance(game.source, Pixels)
-    seen, look = [], game.networks.teach
-    game.networks.teach = lambda images, *given, **more: seen.append(images.shape[2:]) or look(images, *given, **more)
+    seen, look = [], game.networks.teacher_outputs
+    game.networks.teacher_outputs = lambda images, *given, **more: (
+        seen.append(images.shape[2:]) or look(images, *given, **more)
+    )
     start = game.source.draw(2, (32, 64), game.move(0, 0))
     game.moves["keep"](0, 0)
     assert [tuple(size) for size in seen] == [(16, 32)] * 3 + [(32, 64)] * 4, "and once for what the bank keeps"

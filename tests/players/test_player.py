@@ -193,16 +193,16 @@ def test_the_average_as_by_hand():
                 wanted[key] = decay * wanted[key] + (1 - decay) * value if key in wanted else value.clone()
     assert {"0.weight", "1.running_mean", "1.running_var"} <= wanted.keys()
     for key, value in wanted.items():
-        assert torch.allclose(made.headline.state_dict()[key], value, atol=1e-6), key
-    assert made.average.n_averaged == made.headline.state_dict()["1.num_batches_tracked"] == 3
-    assert made.headline is not made.network
-    assert not any(p.requires_grad for p in made.headline.parameters())
+        assert torch.allclose(made.ema_or_live.state_dict()[key], value, atol=1e-6), key
+    assert made.average.n_averaged == made.ema_or_live.state_dict()["1.num_batches_tracked"] == 3
+    assert made.ema_or_live is not made.network
+    assert not any(p.requires_grad for p in made.ema_or_live.parameters())
 
 
 def test_a_network_that_counts_nothing_has_an_average_too():
     made = Player("p", Weight([1.0, -2.0]), sgd(0.5), ema_decay=0.75)
     first, second = (torch.tensor(pulled(made, step, np.zeros(2))) for step in range(2))
-    torch.testing.assert_close(made.headline.w.detach(), 0.1 * first + 0.9 * second)  # a young average decays faster
+    torch.testing.assert_close(made.ema_or_live.w.detach(), 0.1 * first + 0.9 * second)  # a young average decays faster
 
 
 def test_there_is_no_average_unless_it_is_asked_for():
@@ -212,7 +212,7 @@ def test_there_is_no_average_unless_it_is_asked_for():
 
 def test_without_an_average_the_live_network_is_the_headline():
     made = player()
-    assert made.headline is made.network
+    assert made.ema_or_live is made.network
 
 
 @pytest.mark.usefixtures("_decided")
@@ -320,7 +320,7 @@ def test_an_accepted_change_of_the_optimizer_survives_the_restore():
 
 def test_further_parameters_learn_with_the_network() -> None:
     made, scale = player(sgd(0.5, 0.0)), nn.Parameter(torch.ones(()))
-    made.learn(iter([scale]))
+    made.add_parameters(iter([scale]))
     assert move(made, lambda: loss_of(made, 0) + 2 * scale, 0) is None
     assert scale.item() == pytest.approx(0.0)
 
@@ -344,9 +344,10 @@ def test_processes_share_gradients_or_move_each_its_own_and_refuse_alike(monkeyp
     seen = []
     for _ in range(2):
         before = Snapshot([made.network])
-        seen.append(bool(made.update(made.network.w.sum(), 0, before).refused))
-    assert sent == ([2, 2] if shared else [1, 1]) and len(asked) == (0 if shared else 2)
-    assert seen == [False, not shared]
+        seen.append(made.update(made.network.w.sum(), 0, before))
+    assert sent == ([2, 2] if shared else []) and len(asked) == (0 if shared else 2)
+    assert [bool(verdict.refused) for verdict in seen] == [False, not shared]
+    assert shared or seen[1].why() == "loss and gradients are finite here, and not in another process"
     moved = [1 - 0.4, -2 - 0.4] if shared else [1 - 0.1, -2 - 0.1]
     torch.testing.assert_close(made.network.w.detach(), torch.tensor(moved, dtype=torch.float64))
 
@@ -355,5 +356,5 @@ def test_updates_tell_that_the_network_may_be_another() -> None:
     made, seen = player(), [0]
     for act in (lambda: move(made, lambda: loss_of(made, 0), 0), lambda: made.restore(copy.deepcopy(made.state()))):
         act()
-        seen.append(made.updates)
+        seen.append(made.version)
     assert seen == [0, 1, 2]

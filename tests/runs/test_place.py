@@ -44,7 +44,7 @@ def test_measuring_moves_nothing(tiny, checkpointing):
 def test_what_is_kept_in_fp32_is_computed_in_it(tiny):
     game = tiny.game("ddad.segkd", "student.ema=0.9", bf16=True)
     images = torch.randn(2, 3, 32, 64)
-    networks = {"teacher": game.teacher, "student": game.student.network, "average": game.student.headline}
+    networks = {"teacher": game.teacher, "student": game.student.network, "average": game.student.ema_or_live}
     with torch.no_grad():
         plain = {name: network.eval()(images) for name, network in networks.items()}
         with torch.autocast("cpu", torch.bfloat16):

@@ -133,7 +133,7 @@ def test_a_segnet_teaches_a_deeplab_with_its_statistics(taught, tiny, tmp_path):
     assert len(game.networks.statistics.layers) == 25
     assert game.play(0)["bn"] > 0
     with torch.no_grad():
-        assert len(game.networks.teach(torch.rand(2, 3, 32, 64), {"statistics"})["statistics"]) == 25
+        assert len(game.networks.teacher_outputs(torch.rand(2, 3, 32, 64), {"statistics"})["statistics"]) == 25
     assert game.bank.logits[0].shape == (2, 11, 32, 64)  # its head is as large as the image
 
 

@@ -48,7 +48,7 @@ def test_images_are_those_of_the_average_where_there_is_one():
             network.layers[0].weight.data += 1
         source, before = Generator(network, 2, player), copy.deepcopy(network.state_dict())
         found = source.eval().draw(4, (2, 3), move)
-        z, wanted = painted(network if player is None else player.headline, move, (2, 3))
+        z, wanted = painted(network if player is None else player.ema_or_live, move, (2, 3))
         assert torch.equal(found.images, wanted) and torch.equal(found.latents, z) and found.labels is None
         assert not found.images.requires_grad and all(
             torch.equal(before[k], v) for k, v in network.state_dict().items()

@@ -68,7 +68,7 @@ def test_each_process_moves_its_own_images_at_one_pace():
     judge = Watching(lambda x: x.sum())
     Pixels(Noise(LOW, HIGH), Descent(2), LOW, HIGH).refined(Batch(images()), judge)
     player = judge.player
-    assert (player.name, player.factor(1), player.shared, player.average) == ("pixels", 1.0, False, None)
+    assert (player.name, player.lr_factor(1), player.shared, player.average) == ("pixels", 1.0, False, None)
 
 
 def test_what_they_begin_with_learns():

@@ -99,7 +99,7 @@ def test_fomaml_goes_down_the_gradient_at_the_copy(tiny):
         judge.move = judge.move.next()
     network = copied.network
     with torch.enable_grad():
-        loss = judge(copied.painted((32, 64), judge.move))
+        loss = judge(copied.generate((32, 64), judge.move))
     slopes = torch.autograd.grad(loss, list(network.parameters()))
     for old, new, slope in zip(before, weights(game.source.start.network), slopes, strict=True):
         torch.testing.assert_close(old - new, slope, rtol=1e-3, atol=1e-5)

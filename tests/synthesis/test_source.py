@@ -44,7 +44,7 @@ def numbers(move, stream="x"):
 
 def test_the_random_numbers_of_a_move_are_those_of_its_place():
     move = Move(5, 3, 2, 0.5)
-    assert numbers(move) == seed_for(5, 3, 2, "x") == numbers(replace(move, done=None))
+    assert numbers(move) == seed_for(5, 3, 2, "x") == numbers(replace(move, progress=None))
     assert numbers(move.next()) == seed_for(5, 3, 2, "x.1") and numbers(move.next().next()) == seed_for(5, 3, 2, "x.2")
     assert numbers(move.of("noise")) == seed_for(5, 3, 2, "x@noise")
     assert numbers(move.of("noise").next()) == seed_for(5, 3, 2, "x.1@noise")
@@ -90,9 +90,9 @@ def test_images_are_changed_for_moves_alone_and_lie_channels_last():
     black, images = torch.zeros(3), torch.rand(2, 3, 8, 8)
     plain, changing = Source(), Source(Augment(("noise",), black, black + 1))
     for done, changes in ((None, False), (0.5, True)):
-        found = changing.finished(images, Move(0, 0, 0, done))
+        found = changing.augmented(images, Move(0, 0, 0, done))
         assert torch.equal(found, images) != changes and torch.equal(
-            plain.finished(images, Move(0, 0, 0, done)), images
+            plain.augmented(images, Move(0, 0, 0, done)), images
         )
         assert found.is_contiguous(memory_format=torch.channels_last)
 

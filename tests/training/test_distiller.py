@@ -202,9 +202,9 @@ def test_refined_images_are_nearer_to_the_judges_and_nobody_else_changes(tiny):
         assert {name for name in after if after[name] != before[name]} == {"replay"} and not asked
         kept, logits = game.bank.images[-1].float(), game.bank.logits[-1].float()
         with torch.no_grad():
-            seen = game.networks.teach(kept, {"t", "statistics"})
+            seen = game.networks.teacher_outputs(kept, {"t", "statistics"})
             distances[steps] = float(game.method.bn(game.networks.view(seen, game.student.network)))
-        torch.testing.assert_close(logits, seen["kept"].to(logits), rtol=0.02, atol=0.02)
+        torch.testing.assert_close(logits, seen["stored"].to(logits), rtol=0.02, atol=0.02)
         assert all(p.grad is None for p in game.source.parameters())
     assert distances[8] < 0.9 * distances[0]
 
@@ -291,7 +291,7 @@ def test_the_averaged_student_has_statistics_of_its_own(tiny, kept):
     before = bytes_of(tiny, game)
     found = game.monitor.measured("ema")
     assert game.monitor.measured("ema") is found and bytes_of(tiny, game) == before
-    average = game.student.headline
+    average = game.student.ema_or_live
     for (key, a), (_, b) in zip(average.named_parameters(), found.named_parameters(), strict=True):
         assert torch.equal(a, b), key
     inputs: list[list[torch.Tensor]] = [[] for _ in batchnorms(found)]
@@ -351,7 +351,7 @@ def test_of_images_that_are_pixels_one_batch_is_held_out_as_it_would_be_kept(tin
 
 
 def test_a_class_is_shown_from_a_thousandth_of_the_pixels_on(tiny, monkeypatch):
-    game, teach = tiny.game("ddad.paper"), Networks.teach
+    game, teach = tiny.game("ddad.paper"), Networks.teacher_outputs
 
     def sparse(networks, images, *given, **named):
         seen = teach(networks, images, *given, **named)
@@ -359,7 +359,7 @@ def test_a_class_is_shown_from_a_thousandth_of_the_pixels_on(tiny, monkeypatch):
         t[:, 0], t[0, 1, 0, :6], t[0, 2, 1, :4] = 1.0, 2.0, 2.0
         return seen | {"t": t}
 
-    monkeypatch.setattr(Networks, "teach", sparse)
+    monkeypatch.setattr(Networks, "teacher_outputs", sparse)
     assert game.monitor.shown(game.student.network)["classes_shown"] == pytest.approx(2 / 11)
 
 

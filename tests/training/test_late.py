@@ -18,7 +18,7 @@ REFUSED = {"student": (1, 3), "source": (0, 2, 3), "keep": (2, 3)}
 
 def spoil(game):
     """Loss terms and kept images are NaN at the steps above."""
-    true, loss, finished = game.moves.copy(), game.method.loss, game.source.finished
+    true, loss, finished = game.moves.copy(), game.method.loss, game.source.augmented
     now = []
 
     def bad():
@@ -36,7 +36,7 @@ def spoil(game):
         return true[player](step, index)
 
     game.method.loss = spoilt_loss
-    game.source.finished = lambda images, move: (
+    game.source.augmented = lambda images, move: (
         finished(images, move) * (math.nan if now and now[-1][0] == "keep" and bad() else 1)
     )
     game.moves = {player: lambda step, index, player=player: moved(player, step, index) for player in true}

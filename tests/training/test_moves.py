@@ -48,7 +48,7 @@ def apart(tiny, *overrides, case="ddad.segkd"):
     for game in pair:
         for step in range(2):
             game.play(step)
-        assert not torch.equal(game.source.player.headline.project.weight, game.source.network.project.weight)
+        assert not torch.equal(game.source.player.ema_or_live.project.weight, game.source.network.project.weight)
     return pair
 
 
@@ -78,13 +78,13 @@ def test_images_that_are_only_kept_are_by_the_average_where_there_is_one(tiny, e
     for each in (game, hand):
         each.play(0)
         each.play(1)
-    maker = hand.source.player.headline
+    maker = hand.source.player.ema_or_live
     assert (maker is hand.source.network) == (ema == 0)
     before = tiny.hash(maker)
     assert game.moves["keep"](2, 1) == {}
     kept = game.bank.images[game.bank.next - 1]
     assert torch.equal(kept, images_at(hand, maker, 2, 1))
-    assert tiny.hash(game.source.player.headline) == before  # making them moved no running statistics
+    assert tiny.hash(game.source.player.ema_or_live) == before  # making them moved no running statistics
     with torch.no_grad():
         wanted = hand.teacher(kept, at_head=True)
     torch.testing.assert_close(game.bank.logits[game.bank.next - 1], wanted)
@@ -114,13 +114,13 @@ def test_a_bank_of_one_batch_serves_the_student(tiny):
 
 def test_without_a_bank_images_are_made_for_the_student(tiny):
     game, hand = apart(tiny, CHANGED, "synth.replay=0", "game.keep_moves=0")
-    before = tiny.hash(game.source.player.headline)
+    before = tiny.hash(game.source.player.ema_or_live)
     with tiny.calls(game.teacher) as taught:
         ((_, view, _),) = views_of(game, lambda: game.moves["student"](2, 4))
     assert torch.equal(view.z, drawn_at(hand, 2, 4)) and len(taught) == 1
-    assert torch.equal(view.x, images_at(hand, hand.source.player.headline, 2, 4))
+    assert torch.equal(view.x, images_at(hand, hand.source.player.ema_or_live, 2, 4))
     assert not view.x.requires_grad and not view.t.requires_grad and view.s.requires_grad
-    assert tiny.hash(game.source.player.headline) == before
+    assert tiny.hash(game.source.player.ema_or_live) == before
 
 
 @pytest.mark.parametrize("case", ["kd", "noise"])
@@ -144,19 +144,19 @@ def test_a_new_attempt_has_other_numbers_and_the_same_held_out_images(tiny):
 def test_held_out_images_are_those_of_the_averaged_generator_at_the_first_size(tiny):
     game, hand = apart(tiny, "synth.sizes=[[64, 32]]", "synth.replay=0", "game.keep_moves=0")
     images = list(game.monitor.held_out(3))
-    assert len(images) == 3 and game.source.player.headline.training
+    assert len(images) == 3 and game.source.player.ema_or_live.training
     for index, found in enumerate(images):
         torch.manual_seed(seed_for(0, -1, index, "latent"))
         z = torch.randn(2, 8)
         with torch.no_grad():
-            assert torch.equal(found, hand.source.player.headline.train()(z, (32, 64)))
+            assert torch.equal(found, hand.source.player.ema_or_live.train()(z, (32, 64)))
         assert found.is_contiguous(memory_format=torch.channels_last) and not found.requires_grad
 
 
 @pytest.mark.parametrize("bank", [True, False])
 def test_the_averaged_student_is_measured_with_statistics_of_what_students_are_shown(tiny, bank):
     game, hand = apart(tiny, *([] if bank else ["synth.replay=0", "game.keep_moves=0"]))
-    before, twin = tiny.hash(game.student.headline), copy.deepcopy(hand.student.headline)
+    before, twin = tiny.hash(game.student.ema_or_live), copy.deepcopy(hand.student.ema_or_live)
 
     def shown():
         for index in range(8):  # each draws anew for its dropout
@@ -166,7 +166,7 @@ def test_the_averaged_student_is_measured_with_statistics_of_what_students_are_s
     with torch.no_grad():
         torch.optim.swa_utils.update_bn(shown() if bank else hand.monitor.held_out(8), twin)
     measured = game.monitor.measured("ema")
-    assert tiny.hash(game.student.headline) == before
+    assert tiny.hash(game.student.ema_or_live) == before
     torch.testing.assert_close(dict(measured.named_buffers()), dict(twin.named_buffers()), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(dict(measured.named_parameters()), dict(twin.named_parameters()))
     assert game.monitor.measured("ema") is measured and game.monitor.measured("last") is game.student.network
@@ -185,9 +185,9 @@ def test_agreement_is_that_of_a_student_on_held_out_images(tiny):
     same = total = 0
     with torch.no_grad():
         for x in hand.monitor.held_out(4):
-            same += (hand.teacher(x).argmax(1) == hand.student.headline.eval()(x).argmax(1)).sum().item()
+            same += (hand.teacher(x).argmax(1) == hand.student.ema_or_live.eval()(x).argmax(1)).sum().item()
             total += x[:, 0].numel()
-    student = game.student.headline
+    student = game.student.ema_or_live
     assert total == 4 * 2 * 32 * 64 and game.monitor.agreement(student) == pytest.approx(same / total, abs=1e-9)
     assert game.monitor.agreement(student, 1) != game.monitor.agreement(student, 4)
 
@@ -195,13 +195,13 @@ def test_agreement_is_that_of_a_student_on_held_out_images(tiny):
 @pytest.mark.parametrize("training", [True, False])
 def test_masks_are_the_teachers_and_a_students(tiny, training):
     game, hand = apart(tiny)
-    game.student.headline.train(training)
+    game.student.ema_or_live.train(training)
     x = next(hand.monitor.held_out(1))
-    theirs, ours = game.monitor.masks(x, game.student.headline)
+    theirs, ours = game.monitor.masks(x, game.student.ema_or_live)
     with torch.no_grad():
         assert torch.equal(theirs, hand.teacher(x).argmax(1))
-        assert torch.equal(ours, hand.student.headline.eval()(x).argmax(1))
-    assert game.student.headline.training == training
+        assert torch.equal(ours, hand.student.ema_or_live.eval()(x).argmax(1))
+    assert game.student.ema_or_live.training == training
 
 
 def test_collages_end_where_the_recipe_says(tiny):
@@ -262,11 +262,13 @@ def test_in_bf16_every_network_runs_in_it(tiny):
     torch.manual_seed(seed_for(0, -1, 0, "latent"))
     z = torch.randn(2, 8)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        with untouched_statistics(game.source.player.headline):
-            assert torch.equal(held, game.source.player.headline.train()(z).float())
-        masks = game.teacher(held).argmax(1), game.student.headline.eval()(held).argmax(1)
-    assert all(torch.equal(a, b) for a, b in zip(game.monitor.masks(held, game.student.headline), masks, strict=True))
-    twin = copy.deepcopy(game.student.headline)
+        with untouched_statistics(game.source.player.ema_or_live):
+            assert torch.equal(held, game.source.player.ema_or_live.train()(z).float())
+        masks = game.teacher(held).argmax(1), game.student.ema_or_live.eval()(held).argmax(1)
+    assert all(
+        torch.equal(a, b) for a, b in zip(game.monitor.masks(held, game.student.ema_or_live), masks, strict=True)
+    )
+    twin = copy.deepcopy(game.student.ema_or_live)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         torch.optim.swa_utils.update_bn(game.monitor.held_out(8), twin)
     assert tiny.hash(game.monitor.measured("ema")) == tiny.hash(twin)
@@ -372,17 +374,17 @@ def test_graphs_replay_the_first_look_of_a_move_where_no_tap_listens(tiny, monke
 def test_only_what_is_looked_at_is_computed(tiny):
     game, x = tiny.game(), torch.randn(2, 3, 32, 64)
     student = game.student.network
-    assert game.networks.teach(x, {"t"}).keys() == {"kept", "t"} and game.networks.study(x, {"s"}, student).keys() == {
-        "s"
-    }
+    assert game.networks.teacher_outputs(x, {"t"}).keys() == {"stored", "t"} and game.networks.student_outputs(
+        x, {"s"}, student
+    ).keys() == {"s"}
     with tiny.calls(student) as asked:
-        assert game.networks.study(x, {"t", "x", "statistics"}, student) == {} and not asked
-    assert game.networks.study(x, {"s_features"}, student).keys() == {"s", "s_features"}
+        assert game.networks.student_outputs(x, {"t", "x", "statistics"}, student) == {} and not asked
+    assert game.networks.student_outputs(x, {"s_features"}, student).keys() == {"s", "s_features"}
 
 
 def test_a_step_tells_after_each_move_how_far_it_is(tiny):
     game, told = tiny.game("ddad.segkd", "game.keep_moves=1", "game.student_moves=2"), []
-    game.moved = told.append
+    game.on_progress = told.append
     game.play(0)
     assert told == [0.25, 0.5, 0.75, 1.0]
 
@@ -426,7 +428,12 @@ def test_each_network_computes_its_activations_again_where_it_is_asked_for(tiny)
 
 def test_building_a_game_moves_nothing(tiny):
     game = tiny.game("ddad.segkd", "student.ema=0.9")
-    for network in (game.student.network, game.student.headline, game.source.network, game.source.player.headline):
+    for network in (
+        game.student.network,
+        game.student.ema_or_live,
+        game.source.network,
+        game.source.player.ema_or_live,
+    ):
         counts = [buffer for name, buffer in network.named_buffers() if name.endswith("num_batches_tracked")]
         means = [buffer for name, buffer in network.named_buffers() if name.endswith("running_mean")]
         assert counts and not any(map(bool, counts)) and not any(mean.any() for mean in means)
@@ -473,13 +480,13 @@ def test_a_refused_keep_leaves_nothing_of_the_updates_that_went_well(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "synth.refine=2", "run.max_bad=9")
     game.play(0)
     memory_of(game, "bn")
-    teach = game.networks.teach
+    teach = game.networks.teacher_outputs
 
     def spoilt(x, needs, first=False):
         seen = teach(x, needs, first)
-        return seen if needs else seen | {"kept": seen["kept"] * math.nan}
+        return seen if needs else seen | {"stored": seen["stored"] * math.nan}
 
-    game.networks.teach = spoilt
+    game.networks.teacher_outputs = spoilt
     game.moves["keep"](1, 1)
     assert game.method.memory == 0 and len(game.bank) == 1
     assert game.notes[-1].startswith("step 1: keep logits are not finite (term bn is ")
@@ -488,15 +495,15 @@ def test_a_refused_keep_leaves_nothing_of_the_updates_that_went_well(tiny):
 def test_images_without_judges_that_are_not_sound_are_named(tiny):
     game = tiny.game("ddad.segkd", "game.keep_moves=1", "run.max_bad=9", "weights.balance=0")
     game.play(0)
-    finished, length = game.source.finished, len(game.bank)
-    game.source.finished = lambda images, move: finished(images, move) * math.nan
+    finished, length = game.source.augmented, len(game.bank)
+    game.source.augmented = lambda images, move: finished(images, move) * math.nan
     game.moves["keep"](1, 1)
     game.moves["source"](2, 0)
     assert len(game.bank) == length and game.notes == [
         "step 1: keep images and logits are not finite: update refused, nothing changed",
         "step 2: source images and logits are not finite (term adv is nan, term bn is nan): update refused, nothing changed",
     ]
-    game.source.finished = finished
+    game.source.augmented = finished
     game.method.adv = lambda view: (view.s * 0).abs().sqrt().mean()
     game.moves["source"](4, 0)
     assert game.notes[-1].startswith("step 4: source gradient norm is nan (term adv is 0, term bn is ")
@@ -571,7 +578,7 @@ def test_a_collapse_is_told_before_a_divergence_that_may_come_of_it(tiny):
     with torch.no_grad():
         game.student.network.network.segmentation_head[0].weight.mul_(1e4)
         assert game.vitals()[1].startswith("diverged")
-        game.source.player.headline.project.weight.zero_()
+        game.source.player.ema_or_live.project.weight.zero_()
     assert game.vitals()[1].startswith("collapsed")
 
 

@@ -207,8 +207,8 @@ def test_a_term_may_ask_the_averaged_student(tiny) -> None:
     assert tiny.hash(average) == before
     assert torch.equal(logits, drawn(copy.deepcopy(average).train()))
 
-    study, asked = game.networks.study, []
-    game.networks.study = lambda x, needs, *given: asked.append(needs) or study(x, needs, *given)
+    study, asked = game.networks.student_outputs, []
+    game.networks.student_outputs = lambda x, needs, *given: asked.append(needs) or study(x, needs, *given)
     average.eval()
     assert torch.equal(logits, drawn(game.networks.view({}).average)) and not average.training
     drawn(game.networks.view({}).student)
@@ -245,8 +245,10 @@ def test_no_teacher_is_refused_for_what_nobody_looks_at(tiny) -> None:
     teacher = Teacher(Plain(), [str(i) for i in range(11)], (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     networks = Networks(teacher, game.student.network)
     assert not (networks.at_head or networks.keeps_heads or networks.recording or networks.student_draws)
-    study, asked = networks.study, []
-    networks.study = lambda x, needs, *given, **named: asked.append(set(needs)) or study(x, needs, *given, **named)
+    study, asked = networks.student_outputs, []
+    networks.student_outputs = lambda x, needs, *given, **named: (
+        asked.append(set(needs)) or study(x, needs, *given, **named)
+    )
     found = played_by(game, Noise(RULES, {}), networks)
     assert asked == [{"s"}]
     assert found.needs == {"student": {"t", "s"}, "source": set(), "pixels": set()}
@@ -260,7 +262,7 @@ def test_recorded_statistics_take_the_place_of_the_teachers_own(tiny) -> None:
     moments = layer.running_mean + 1, layer.running_var * 2
     given = RecordedStatistics(images=7, teacher="", layers={name: moments})
     networks = Networks(teacher, game.student.network, statistics=given)
-    [seen] = networks.teach(torch.randn(2, 3, 32, 64), {"statistics"})["statistics"]
+    [seen] = networks.teacher_outputs(torch.randn(2, 3, 32, 64), {"statistics"})["statistics"]
     assert torch.equal(seen.running_mean, moments[0]) and torch.equal(seen.running_var, moments[1])
     assert networks.images_recorded == 7 and game.networks.images_recorded is None and len(own) > 1
 
@@ -286,16 +288,16 @@ def test_what_was_traced_stays_so() -> None:
 def test_images_that_may_go_into_a_bank_are_refused_where_the_teacher_fails_on_them(tiny, kind) -> None:
     """Whatever the terms say of them; those that follow the terms by themselves are judged as they are kept."""
     game = tiny.game("ddad.segkd", "weights.adv=0", "synth.refine=2", "game.keep_moves=1")
-    teach = game.networks.teach
+    teach = game.networks.teacher_outputs
 
     def failing(*given: object, **named: object) -> dict[str, object]:
         seen = teach(*given, **named)
-        return seen | {"kept": seen["kept"] * torch.nan}
+        return seen | {"stored": seen["stored"] * torch.nan}
 
-    game.networks.teach = failing
+    game.networks.teacher_outputs = failing
     judge = game.judge(kind, 0, 0)
     player = game.source.player
-    judge.update(player, lambda: judge(game.source.start.painted(player.network, 2, (32, 64), judge.move)))
+    judge.update(player, lambda: judge(game.source.start.generate(player.network, 2, (32, 64), judge.move)))
     assert bool(judge.refused) is (kind == "source")
     told = [note.partition(" (")[0] for note in game.notes]
     assert told == ["step 0: source logits are not finite"] * (kind == "source")

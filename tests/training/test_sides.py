@@ -100,14 +100,14 @@ def test_the_generator_is_judged_by_the_student_before_the_step(tiny, threads) -
     threads(2)
     game = played(tiny, STILL, steps=2)
     before, seen = tiny.hash(game.student.network), []
-    study = game.networks.study
+    study = game.networks.student_outputs
 
-    def studied(x, needs, student, first=False):
-        if student is not game.student.network:
+    def studied(x, needs, student=None, first=False):
+        if student not in (None, game.student.network):
             seen.append(tiny.hash(student))
         return study(x, needs, student, first)
 
-    game.networks.study = studied
+    game.networks.student_outputs = studied
     game.play(2)
     assert seen == [before] != [tiny.hash(game.student.network)]
 

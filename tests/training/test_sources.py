@@ -69,7 +69,7 @@ class Meta(Source):
         made = []
         for _ in range(3):
             judge.update(
-                player, lambda: judge(made.append(self.start.painted(inner, batch, size, judge.move)) or made[-1])
+                player, lambda: judge(made.append(self.start.generate(inner, batch, size, judge.move)) or made[-1])
             )
         pairs = list(zip(self.start.network.parameters(), inner.parameters(), strict=True))
         judge.update(self.player, lambda: sum((a - b.detach()).square().sum() for a, b in pairs) / 2)

@@ -218,7 +218,7 @@ def test_same_seed_same_numbers():
 def test_a_resumed_game_equals_the_uninterrupted_one(tmp_path, bf16):
     whole = teaching(bf16=bf16)
     values = [whole.play(step) for step in range(2)]
-    whole.offer(0.25, 2, whole.player.headline)
+    whole.offer(0.25, 2, whole.player.ema_or_live)
     checkpoint.save(tmp_path, 2, whole.state(), 1)
     values += [whole.play(step) for step in range(2, 5)]
     resumed = teaching(bf16=bf16)
@@ -244,7 +244,7 @@ def test_it_learns():
 def tensors(game: Teaching) -> dict[str, torch.Tensor]:
     return {
         **game.player.network.state_dict(),
-        **{f"average {k}": v for k, v in game.player.headline.state_dict().items()},
+        **{f"average {k}": v for k, v in game.player.ema_or_live.state_dict().items()},
     }
 
 
@@ -297,5 +297,5 @@ def test_the_best_is_kept_as_a_copy():
     assert not game.offer(0.1, 8, game.player.network)
     assert game.best["step"] == 4
     assert all(torch.equal(game.best["network"][key], value) for key, value in kept.items())
-    assert game.offer(0.31, 9, game.player.headline)
+    assert game.offer(0.31, 9, game.player.ema_or_live)
     assert game.best["miou"] == 0.31
