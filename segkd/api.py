@@ -151,7 +151,7 @@ def compress(
     _one_of("format", format, ("onnx", "pt2"))
     named = teacher if isinstance(teacher, str | None) else str(_path("teacher", teacher))  # a path would fold hf://
     folder, own = _path("out", out), _brought(teacher_file, None)
-    asked = Asked(named, student, budget, tuple(values), teacher_file)
+    asked = Asked(named, student, budget, (values,) if isinstance(values, str) else tuple(values), teacher_file)
     options = runs.Options(
         folder.resolve().name, quiet=quiet, trust_pickle=trust_pickle, progress=progress, teacher=own
     )
@@ -219,7 +219,7 @@ def evaluate(
     inference = _inference(slide, scales, flip)
     if confusion is not None:
         check_target(_path("confusion", confusion), ".png")
-    own = _own(teacher_file, who, against)
+    own = _own(teacher_file, who, "against", against)
     scores = measure(
         _network(model, who, overrides, trust_pickle, own), data=data, root=place, split=split,
         size=size, inference=inference, against=_guide("against", against, trust_pickle, own), confusion=confusion is not None,
@@ -334,8 +334,8 @@ def _inference(slide: Sequence[int] | None, scales: Sequence[float], flip: bool)
         ) from error
 
 
-def _own(teacher_file: str | None, who: Who | None, guide: Network | None) -> OwnNetwork | None:
-    other = None if guide is None or isinstance(guide, LoadedStudent) else _path("against", guide)
+def _own(teacher_file: str | None, who: Who | None, name: str, guide: Network | None) -> OwnNetwork | None:
+    other = None if guide is None or isinstance(guide, LoadedStudent) else _path(name, guide)
     return own_teacher(None if teacher_file is None else str(_path("teacher_file", teacher_file)), who, other)
 
 

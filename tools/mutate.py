@@ -108,7 +108,11 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
     def tick(self, *_: object) -> None:
-        if not os.waitid(os.P_PID, self.child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT):
+        try:
+            stopped = os.waitid(os.P_PID, self.child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # it has ended, and waits to be read
+            return
+        if not stopped:
             self.left -= 1
         if self.left == 0:
             os.killpg(self.child, signal.SIGKILL)

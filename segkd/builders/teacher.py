@@ -11,8 +11,8 @@ from segkd.builders.networks import classes_at_start, network_of
 from segkd.data import catalogue
 from segkd.data import classes as class_lists
 from segkd.data.samples import Dataset
-from segkd.foundation import terminal
 from segkd.foundation.errors import TeacherError
+from segkd.machine import ranks
 from segkd.models.building import fitting_mb, is_whole
 from segkd.models.family import Sizes, family_of
 from segkd.models.own import OwnNetwork
@@ -46,9 +46,7 @@ def trained_network(block: blocks.Teacher, trust_pickle: bool = False, own: OwnN
     if state is not None:
         if own is None and len(classes) == 2 and has_one_logit(network, state):
             network = network_of(block, 1, block.channels, fitting_mb(state), path)
-            terminal.say(
-                f"teacher: one logit, of a sigmoid: above 0 it is {classes.names[1]}, below {classes.names[0]}"
-            )
+            ranks.say(f"teacher: one logit, of a sigmoid: above 0 it is {classes.names[1]}, below {classes.names[0]}")
         try:
             load_weights(network, state, block.weights)
         except TeacherError as error:
@@ -96,7 +94,7 @@ def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None
         return
     there, here = (["".join(filter(str.isalnum, name.lower())) for name in names] for names in (labels, classes.names))
     if other := [f"{k} {labels[k]} ({classes.names[k]})" for k in range(len(labels)) if there[k] != here[k]]:
-        terminal.say(
+        ranks.say(
             f"teacher: {len(other)} of {len(labels)} classes have other names than in teacher.classes: {first_few(other)}"
         )
 

@@ -78,7 +78,7 @@ def of_file(title: str, recipe: TeachRecipe, summary: dict) -> str:
 
 
 def _length(recipe: Recipe, summary: dict[str, Any]) -> str:
-    return f"recipe {one_line(summary['recipe'])}, {recipe.run.steps} steps of batch {recipe.run.batch}, seed {recipe.run.seed}"
+    return f"recipe {one_line(summary['recipe'])}, {summary['steps']} steps of batch {recipe.run.batch}, seed {recipe.run.seed}"
 
 
 def _network(arch: str, encoder: str | None) -> str:

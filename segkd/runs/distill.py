@@ -173,9 +173,11 @@ class Distillation(Run[DistillRecipe]):
     def _look(self, step: int) -> dict[str, object]:
         run, monitor = self.recipe.run, self.game.monitor
         headline, students = run.headline, {name: monitor.measured(name) for name in ("ema", "last")}
-        shown = monitor.shown(students["last" if headline == "last" else "ema"])
-        if headline == "agreement" or run.patience is not None:
-            monitor.offer(ranks.broadcast(shown["agreement_shown"]), step, students["ema"])
+        watched = students["last" if headline == "last" else "ema"]
+        shown = monitor.shown(watched)
+        learnt = "student" in self.game.method.moves(step - 1)  # rdskd begins with moves of the generator alone
+        if learnt and (headline == "agreement" or run.patience is not None):
+            monitor.offer(ranks.broadcast(shown["agreement_shown"]), step, watched)
         known = {student: self.game.monitor.agreement(student) for student in dict.fromkeys(students.values())}
         agreement = {name: known[student] for name, student in students.items()}
         notes = []

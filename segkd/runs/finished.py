@@ -55,7 +55,7 @@ def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options
     if resume != "auto":
         ranks.say(f"{folder}: finished, and played again from {resume}")
         return None
-    change = _change_of(folder, recipe, options)
+    change = _change_of(folder, recipe, options, summary)
     _refuse(folder, change, accept)
     if change.more or change.accepted(accept) or change.measuring:
         if not checkpoint.listed(folder / "checkpoints"):
@@ -64,7 +64,7 @@ def finished(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options
                 f" command; measure its {'model' if isinstance(recipe, TeachRecipe) else 'student'} with segkd eval {folder}"
             )
         if change.more:
-            ranks.say(f"{folder}: finished after {change.before} steps, and trained on")
+            ranks.say(f"{folder}: finished after {change.done} steps, and trained on")
         elif change.keys:
             ranks.say(f"{folder}: finished, and made again with another {', '.join(change.keys)}")
         else:
@@ -107,7 +107,7 @@ class Change:
     Attributes:
         keys: what differs and would have mattered while it ran.
         measuring: what differs and says on what it is measured.
-        before: the steps that it has done.
+        before: the steps that it was to do; `done`: those that it has done, fewer where its patience ended it.
         more: whether it is to do more.
         fewer: the steps that are asked for, where those are fewer.
     """
@@ -115,6 +115,7 @@ class Change:
     keys: list[str]
     measuring: list[str]
     before: int
+    done: int
     more: bool
     fewer: int | None
 
@@ -122,7 +123,7 @@ class Change:
         return [key for key in self.keys if key in accept]
 
 
-def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options) -> Change:
+def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Options, summary: dict[str, Any]) -> Change:
     written = read_recipe(folder / "recipe.yaml")
     different, before = differences(written, recipe.as_dict()), int(written["run"]["steps"])
     in_time = recipe.run.budget is not None  # it has become steps, which are no change of the user's
@@ -140,12 +141,14 @@ def _change_of(folder: Path, recipe: DistillRecipe | TeachRecipe, options: Optio
     same_set = recipe.data.final is not None and "data.name" not in measuring
     if same_set and _other_root(folder, recipe, "data.root" in different):
         measuring.append("data.root")
-    return Change(keys, measuring, before, more, asked if asked is not None and asked < before else None)
+    done = int(summary.get("steps", before))
+    return Change(keys, measuring, before, done, more, asked if asked is not None and asked < before else None)
 
 
 def _refuse(folder: Path, change: Change, accept: tuple[str, ...]) -> None:
     """Raises UsageError where a change was not accepted, or comes too late."""
-    done = f"{folder}: finished after {change.before} steps"
+    of = "" if change.done == change.before else f" of {change.before}"
+    done = f"{folder}: finished after {change.done}{of} steps"
     if change.fewer is not None:
         raise UsageError(f"{done}, which are more than run.steps {change.fewer}; name another run.dir")
     if missing := [key for key in change.keys if key not in accept]:

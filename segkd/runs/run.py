@@ -106,7 +106,9 @@ class Run(ABC, Generic[AnyRecipe]):
         with alone(), kept_apart():
             place = place_of(self.recipe, self.folder)
             with ranks.process_group(place.device):
-                self.place = replace(place, bf16=ranks.broadcast(place.bf16))
+                # what the first process has found: another one may have no cache, or be on another kind of machine
+                bf16, in_fp32 = ranks.broadcast((place.bf16, place.in_fp32))
+                self.place = replace(place, bf16=bf16, in_fp32=in_fp32)
                 opened = self.opened()
                 self._prepare()
                 # All that can be wrong with the input has been said by now: only then is anything written.
@@ -184,21 +186,23 @@ class Run(ABC, Generic[AnyRecipe]):
         return {name: known[network] for name, network in networks.items()}
 
     def _prepare(self) -> None:
-        """Have the game, with as many steps as the budget allows: those of the run so far, or measured on a game apart."""
+        """Load what is there and build the game; a budget of time becomes steps before."""
         self.load()
-        run = self.recipe.run
         with audit.phase("training"):
-            if run.budget is not None:
-                found = checkpoint.newest(self.folder / "checkpoints")
-                steps = found[0].get("recipe", {}).get("run", {}) if found else {}
-                if steps.get("budget") == run.budget:
-                    self.recipe = with_values(self.recipe, {"run.steps": steps["steps"]})
-                else:
-                    game = self.build(with_values(self.recipe, {"run.steps": TRIALS + 1}))
-                    fit = ranks.broadcast(steps_for(run.budget, game.play))
-                    self.recipe = with_values(self.recipe, {"run.steps": fit})
+            if self.recipe.run.budget is not None:
+                self.recipe = with_values(self.recipe, {"run.steps": self._steps_of_budget()})
             self.game = self.build(self.recipe)
         self.check()
+
+    def _steps_of_budget(self) -> int:
+        """As many as the run had that goes on with this budget, or else as many as a game that is thrown away shows to fit."""
+        budget = self.recipe.run.budget
+        state = resume.chosen(self.folder, self.options.resume)
+        before = {} if state is None else state.get("recipe", {}).get("run", {})
+        if before.get("budget") == budget:
+            return before["steps"]
+        game = self.build(with_values(self.recipe, {"run.steps": TRIALS + 1}))
+        return ranks.broadcast(steps_for(budget, game.play))
 
     def _train(self, opened: Callable[[], int]) -> dict[str, Any]:
         """What is done while the run has its folder; `opened` counts the images of this part of the run, in this process."""

@@ -44,6 +44,7 @@ class Replay:
         self.shares: list[Tensor] = []  # with balance: (N,C), of each class in each image
         self._on_host: dict[int, waiting.Sent] = {}  # the shares of each place, where draws look at them
         self.next = 0
+        self.version = 0  # grows whenever what it holds may have changed
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,6 +60,7 @@ class Replay:
         On an accelerator only a bank that is not full yet, or whose oldest batch has other sizes, waits for a look at it;
         elsewhere the place is left behind as it is.
         """
+        self.version += 1
         images, logits, spans = batch.images.detach(), logits.detach(), ()
         oldest = self.images[self.next].shape if len(self) == self.capacity else None
         if unless is not None and (waiting.on_cpu(unless) or oldest != images.shape):
@@ -114,6 +116,7 @@ class Replay:
 
     def restore(self, state: dict, device: torch.device) -> None:
         """Hold what `state()` described; a bank of another capacity goes on with the newest that fit into it."""
+        self.version += 1
         at, alike = state["next"], ("spans" in state) == self.uint8
         names = ("images", "logits", "spans", "labels", "shares")
         kinds = [state.get(kind) or [None] * len(state["images"]) for kind in names]

@@ -71,10 +71,14 @@ class Loop:
         return self.at.step
 
     def _begin(self) -> None:
-        """Make up for the evaluation that a signal has prevented; a disk that takes no checkpoint fails here, not hours later."""
+        """Save where the run begins, and make up for the evaluation that a signal has prevented.
+
+        A disk that takes no checkpoint fails here, not hours later. A run that is wound back to an older checkpoint leaves the
+        newer ones behind: a kill or a rollback must not lead to them.
+        """
         self.stop.agree()
-        if self.at.step == 0:
-            self._save(ResumePoint(0))
+        if self.at.step == 0 or not self.at.saved:
+            self._save(self.at)
         if not self.at.looked:
             if not self._evaluate_and_sample():
                 raise Stopped(self.stop.signum)  # the checkpoint still says that the evaluation is owed

@@ -32,18 +32,20 @@ LEAST_SHARE = 1e-3
 
 @dataclass(frozen=True)
 class Best:
-    """The averaged student that has agreed best with the teacher so far.
+    """The student, averaged unless the live one is the result, that has agreed best with the teacher so far.
 
     Attributes:
         agreement: on images as the student is shown them, see `Monitor.shown`.
         step: steps finished then; `since`: looks since then.
         network: its weights, on the CPU.
+        last: steps finished at the last look; None in a checkpoint of an older version.
     """
 
     agreement: float
     step: int
     since: int
     network: dict[str, Tensor]
+    last: int | None = None
 
 
 class Monitor:
@@ -62,7 +64,9 @@ class Monitor:
         self.networks, self.student, self.source, self.bank, self.sampling = networks, student, source, bank, sampling
         self.teacher = networks.teacher
         self.best: Best | None = None
-        self._averaged: tuple[int, nn.Module] | None = None  # as `measured` made it, and after which update
+        self._averaged: tuple[tuple[int, ...], nn.Module] | None = (
+            None  # as `measured` made it, and of what (`_made_of`)
+        )
         self._kept: tuple[int, Tensor, bool] | None = None  # as `_as_kept` made it, where that takes long, likewise
 
     def held_out(self, batches: int) -> Iterator[Tensor]:
@@ -90,21 +94,31 @@ class Monitor:
             return chosen
         if headline == "last" or self.student.average is None:
             return ranks.with_mean_buffers(self.student.network)
-        if self._averaged is None or self._averaged[0] != self.student.version:
+        if self._averaged is None or self._averaged[0] != self._made_of():
             twin = copy.deepcopy(self.student.ema_or_live)
             device = next(twin.parameters()).device
             with self.networks.passes.autocast(device):
                 update_bn(self.familiar(), twin, device)
-            self._averaged = self.student.version, ranks.with_mean_buffers(twin)
+            self._averaged = self._made_of(), ranks.with_mean_buffers(twin)
         return self._averaged[1]
 
+    def _made_of(self) -> tuple[int, ...]:
+        """The versions of the student, of the source and of the bank: what its BatchNorm statistics are made of."""
+        source = self.source.player
+        return self.student.version, source.version if source else 0, self.bank.version if self.bank is not None else 0
+
     def offer(self, agreement: float, step: int, network: nn.Module) -> None:
-        """Keep a copy of the averaged student as it is measured, if none before has agreed as well."""
+        """Keep a copy of a `measured` student, if none before has agreed as well.
+
+        A look that a signal cut short is made again after the same step, and counts once.
+        """
+        if self.best is not None and self.best.last == step:
+            return
         if self.best is None or agreement > self.best.agreement:
             state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-            self.best = Best(agreement, step, 0, state)
+            self.best = Best(agreement, step, 0, state, step)
         else:
-            self.best = replace(self.best, since=self.best.since + 1)
+            self.best = replace(self.best, since=self.best.since + 1, last=step)
 
     def familiar(self) -> Iterator[Tensor]:
         """Batches (N,3,H,W) as the student is shown them: of the bank, or made for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from segkd.foundation.errors import NumbersError, StorageError, UsageError, one_line
 from segkd.machine import ranks
 from segkd.machine.device import machine
+from segkd.machine.memory import out_of_memory
 from segkd.training import checkpoint
 from segkd.training.game import Game
 
@@ -28,6 +29,7 @@ class ResumePoint:
         well: whether its figures were ever those of a healthy run (`Game.vitals`).
         opened: images that were opened for training before this part of the run.
         decided: the rhythm that its first steps have decided, see `Plan.decided`.
+        saved: whether the newest checkpoint of its folder is this one.
     """
 
     step: int
@@ -35,6 +37,7 @@ class ResumePoint:
     well: bool = False
     opened: int = 0
     decided: dict[str, list[float]] = field(default_factory=dict)
+    saved: bool = True
 
 
 def resume_point(state: dict) -> ResumePoint:
@@ -47,15 +50,20 @@ def save(game: Game, point: ResumePoint, folder: Path, recipe: dict, keep: int) 
     """Write a checkpoint of a run, of which `keep` stay: all processes give their part, and the first one writes.
 
     Raises:
-        NumbersError: a tensor is not finite.
+        NumbersError: a tensor of some process is not finite; all of them raise it, and may roll back together.
         StorageError: the folder cannot be written.
     """
-    games = ranks.gather(game.state())
+    games, wrong = ranks.gather(game.state()), None
     if games:
         place = {"step": point.step, "looked": point.looked, "well": point.well, "opened": point.opened}
         place |= {"rhythm": point.decided} if point.decided else {}
         state = {**place, "recipe": recipe, "environment": environment(game), "game": games[0], "others": games[1:]}
-        checkpoint.save(folder / "checkpoints", point.step, state, keep)
+        try:
+            checkpoint.save(folder / "checkpoints", point.step, state, keep)
+        except NumbersError as error:
+            wrong = str(error)
+    if (wrong := ranks.broadcast(wrong)) is not None:
+        raise NumbersError(wrong)
 
 
 def restore(
@@ -75,7 +83,7 @@ def restore(
         UsageError: the recipe changed, or `never` in a folder that holds a run.
         StorageError: no whole checkpoint.
     """
-    state = _chosen(folder, choice, say)
+    state = chosen(folder, choice, say)
     if state is None:
         return ResumePoint(0)
     if absent := [key for key in ("step", "looked", "recipe", "environment", "game") if key not in state]:
@@ -98,11 +106,13 @@ def restore(
     try:
         game.restore(own_part(state))
     except (KeyError, RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         what = one_line(f"{type(error).__name__}: {error}")
         raise UsageError(
             f"{folder}: the checkpoint does not fit what the recipe makes ({what}); name another run.dir"
         ) from error
-    return resume_point(state)
+    return replace(resume_point(state), saved=choice == "auto")
 
 
 def step_back(game: Game, folder: Path, rollback: int, why: str) -> ResumePoint:
@@ -120,8 +130,13 @@ def step_back(game: Game, folder: Path, rollback: int, why: str) -> ResumePoint:
     return resume_point(found[0])
 
 
-def _chosen(folder: Path, choice: str, say: Callable[[str], None]) -> dict | None:
-    """The checkpoint to go on from; None: the run begins."""
+def chosen(folder: Path, choice: str, say: Callable[[str], None] = lambda line: None) -> dict | None:
+    """The checkpoint to go on from, see `restore`; None: the run begins. What is damaged is told by `say`.
+
+    Raises:
+        UsageError: `never` in a folder that holds a run.
+        StorageError: no whole checkpoint.
+    """
     if choice not in ("auto", "never"):
         return checkpoint.load(Path(choice))
     if choice == "never":

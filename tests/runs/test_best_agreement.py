@@ -10,6 +10,7 @@ from segkd.delivery.folder import load_student
 from segkd.foundation.errors import RecipeError, UsageError
 from segkd.recipe import load
 from segkd.runs.trained import load_model
+from segkd.training import checkpoint
 from segkd.training.log import read_lines
 from segkd.training.monitor import Monitor
 from tests.conftest import hash_of
@@ -64,8 +65,41 @@ def test_a_run_without_patience_ends_where_nothing_gets_better(distil, tmp_path,
     summary = distil("run.patience=2", "run.steps=9", agreements=[0.5, 0.6, 0.6, 0.1, 0.1])
     assert summary["steps"] == 4 and summary["best_step"] == 2 and looked(tmp_path / "run") == [1, 2, 3, 4]
     assert "ended after 4 of 9 steps: no better agreement since step 2" in capsys.readouterr().err
+    assert "4 steps of batch" in (tmp_path / "run/student/README.md").read_text()
     again = distil("run.patience=2", "run.steps=9")
     assert again == summary == json.loads((tmp_path / "run/summary.json").read_text())
+    with pytest.raises(UsageError, match="finished after 4 of 9 steps, which are more than run.steps 8"):
+        distil("run.patience=2", "run.steps=8")
+
+
+def test_looks_at_a_student_that_learns_later_do_not_count(tiny, tmp_path):
+    """Half of RDSKD's steps are the generator's alone."""
+    game = tiny.game("rdskd", "run.steps=4", "options.ahead=0.5")
+    assert [step for step in range(4) if "student" in game.method.moves(step)] == [2, 3]
+    given = ["run.steps=4", "run.eval_every=1", "run.patience=1", "run.threads=1", f"run.dir={tmp_path / 'run'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, "shown", lambda *_: {"agreement_shown": 0.5})
+        summary = runs.distill(tiny.recipe("rdskd", "data.name=camvid", "options.ahead=0.5", *given), QUIET)
+    assert summary["steps"] == 4 and summary["best_step"] == 3
+
+
+def test_a_look_that_is_made_again_counts_once(tiny):
+    game = tiny.game("dfad")
+    network = game.monitor.measured("ema")
+    for agreement, step in ((0.5, 1), (0.5, 1), (0.4, 2)):
+        game.monitor.offer(agreement, step, network)
+    again = tiny.game("dfad")
+    again.restore(game.state())
+    again.monitor.offer(0.4, 2, network)
+    assert again.monitor.best.since == game.monitor.best.since == 1
+
+
+def test_what_agreed_best_is_the_student_whose_agreement_it_was(distil, tmp_path):
+    distil("run.headline=last", "run.patience=5", "run.steps=2", agreements=[0.6, 0.5, 0.5])
+    kept = sorted((tmp_path / "run/checkpoints").glob("step-00000001-*")) or pytest.fail("the first step is not kept")
+    live = load_model(kept[0], overrides=["run.headline=last"]).network.network.state_dict()
+    last = checkpoint.load(checkpoint.listed(tmp_path / "run/checkpoints")[0])["game"]["best"]["network"]
+    assert all(torch.equal(live[name.removeprefix("network.")], value) for name, value in last.items())
 
 
 def test_weights_that_nobody_looked_for_are_not_there(distil, tmp_path):

@@ -13,7 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from segkd import runs
 from segkd.delivery.folder import load_student
-from segkd.foundation.errors import DataError, RecipeError, Stopped, StorageError, TeacherError, UsageError
+from segkd.foundation.errors import (
+    DataError,
+    NumbersError,
+    RecipeError,
+    Stopped,
+    StorageError,
+    TeacherError,
+    UsageError,
+)
 from segkd.foundation.files import sha256
 from segkd.machine import precision
 from segkd.recipe import load
@@ -373,6 +381,31 @@ def test_a_budget_becomes_steps_once(distil, tmp_path, tiny):
     assert summary["steps"] >= 1 and re.search(rf"^  steps: {summary['steps']}$", text, re.MULTILINE)
     (tmp_path / "run" / "summary.json").unlink()
     assert distil(*budget)["steps"] == summary["steps"]
+
+
+def test_a_budget_goes_on_from_a_checkpoint_elsewhere_with_its_steps(distil, tmp_path, monkeypatch):
+    budget = ["run.steps=null", "run.budget=0.6s"]
+    steps = distil(*budget)["steps"]
+    [newest, *_] = checkpoint.listed(tmp_path / "run" / "checkpoints")
+    monkeypatch.setattr("segkd.runs.run.steps_for", lambda *given: pytest.fail("measured anew"))
+    options = runs.Options(name="tiny", resume=str(newest), quiet=True)
+    assert distil(*budget, f"run.dir={tmp_path / 'other'}", options=options)["steps"] == steps
+
+
+def test_a_run_that_is_wound_back_leaves_the_newer_checkpoints_at_once(distil, tmp_path, monkeypatch):
+    distil("run.steps=3", "run.save_every=1", "run.keep=4")
+    folder = tmp_path / "run" / "checkpoints"
+    first = checkpoint.listed(folder)[2]
+    assert first.name.startswith("step-00000001")
+    (tmp_path / "run" / "summary.json").unlink()
+
+    def diverged(game, step):
+        raise NumbersError("it has diverged")
+
+    monkeypatch.setattr(Distiller, "play", diverged)
+    with pytest.raises(NumbersError, match="it has diverged"):
+        distil("run.steps=3", "run.save_every=1", "run.keep=4", options=runs.Options("tiny", str(first), quiet=True))
+    assert [path.name[:13] for path in checkpoint.listed(folder)] == ["step-00000001", "step-00000000"]
 
 
 def one_line(error):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import os
 import signal
@@ -14,7 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from segkd.runs import run as runs_run
+from segkd.runs.place import Place
 from segkd.training import checkpoint
+from segkd.training.distiller import Distiller
 from tests.conftest import ROOT
 from tests.waiting import PATIENCE, until
 
@@ -204,3 +209,62 @@ def test_a_method_and_a_teacher_of_ones_own(recipe, tmp_path):
     assert (tmp_path / "run/method/own.py").read_text() == file.read_text()
     assert (tmp_path / "run/teacher/net.py").read_text() == teacher.read_text()
     assert json.loads((tmp_path / "run/summary.json").read_text())["method"] == "own"
+
+
+class Elsewhere(Rank):
+    """A process on another kind of machine, of which `auto` says another precision."""
+
+    def __call__(self) -> None:
+        super().__call__()
+        first = self.told["RANK"] == "0"
+        found = Place(torch.device("cpu"), False, frozenset()) if first else Place(torch.device("cpu"), True, None)
+        runs_run.place_of = lambda recipe, folder=None: found
+
+
+@LINUX
+def test_processes_whose_machines_differ_take_the_precision_of_the_first(recipe, tmp_path, forks):
+    place = free_place()
+    both = [forks.start(["distill", str(recipe)], tmp_path, Elsewhere(rank, place)) for rank in (0, 1)]
+    for process in both:
+        assert process.wait(PATIENCE) == 0, process.said()
+    assert json.loads((tmp_path / "run/summary.json").read_text())["precision"] == "fp32"
+
+
+class Spoilt(Rank):
+    """A process of which the second checkpoint would hold a number that is none."""
+
+    def __call__(self) -> None:
+        super().__call__()
+        if self.told["RANK"] == "0":
+            return
+        true, calls = Distiller.state, itertools.count()
+
+        def state(game: Distiller) -> dict:
+            found = copy.deepcopy(true(game))
+            if next(calls) == 2:
+                next(iter(found["student"]["network"].values())).fill_(torch.nan)
+            return found
+
+        Distiller.state = state
+
+
+@LINUX
+def test_what_is_not_finite_in_one_process_winds_all_of_them_back(recipe, tmp_path, forks):
+    place, told = free_place(), ["distill", str(recipe), "run.rollback=1"]
+    both = [forks.start(told, tmp_path, Spoilt(rank, place)) for rank in (0, 1)]
+    for process in both:
+        assert process.wait(PATIENCE) == 0, process.said()
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["steps"], summary["rollbacks"]) == (4, 1)
+
+
+@LINUX
+def test_a_finished_run_is_said_to_be_so_once(recipe, tmp_path, forks):
+    place, told = free_place(), ["distill", str(recipe)]
+    assert forks.start(told, tmp_path).wait(PATIENCE) == 0
+    (tmp_path / "run/summary.json").write_text("{")
+    both = [forks.start([*told, "--accept", "processes"], tmp_path, Rank(rank, place)) for rank in (0, 1)]
+    for process in both:
+        assert process.wait(PATIENCE) == 0, process.said()
+    said = "\n".join(line for process in both for line in process.said())
+    assert said.count("made again from the last checkpoint") == 1, said

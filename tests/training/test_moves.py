@@ -215,6 +215,17 @@ def test_collages_end_where_the_recipe_says(tiny):
         hand.source.network.load_state_dict(game.source.network.state_dict())
 
 
+def test_statistics_of_the_average_follow_the_bank_where_the_student_stands_still(tiny):
+    game = tiny.game("rdskd", "run.steps=8", "options.ahead=0.5")
+    game.play(0)
+    first = tiny.hash(game.monitor.measured("ema"))
+    game.play(1)
+    again = tiny.game("rdskd", "run.steps=8", "options.ahead=0.5")
+    again.restore(game.state())
+    assert tiny.hash(again.monitor.measured("ema")) == tiny.hash(game.monitor.measured("ema")) != first
+    assert game.monitor.measured("ema") is game.monitor.measured("ema")
+
+
 def test_a_student_whose_numbers_are_none_has_diverged(tiny):
     game = tiny.game()
     game.play(0)
