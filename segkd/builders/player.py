@@ -21,7 +21,7 @@ def player_of(
 
 
 def optimizer_of(block: blocks.Optimizer) -> Callable[..., torch.optim.Optimizer]:
-    """What makes a recipe's optimiser of parameters."""
+    """The optimiser of a recipe, to be given parameters."""
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[block.name]
     own = {"momentum": block.momentum} if block.name == "sgd" else {"betas": block.betas}
     return partial(kind, lr=block.lr, weight_decay=block.weight_decay, fused=True, **own)

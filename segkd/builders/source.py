@@ -69,7 +69,7 @@ def generator_of(
 def source_of(
     recipe: DistillRecipe, teacher: Teacher, device: torch.device, passes: Passes, learns: bool, refines: bool
 ) -> Source:
-    """Where the images come from, on `device`; `learns`: a generator answers to terms; `refines`: its images do, too."""
+    """Where the images come from, on `device`; `learns`: a generator is trained; `refines`: its images are optimised, too."""
     synth = recipe.synth
     low, high = input_range(teacher.mean, teacher.std)
     augment = Augment(synth.augment, low, high, synth.collage_until) if synth.augment else None

@@ -12,7 +12,7 @@ from segkd.machine.precision import upcast
 
 
 def contrast(images: Tensor, views: Tensor, others: Tensor, temperature: float = 0.1) -> Tensor:
-    """Contrastive loss of what a network says of images (N,D), of other views of them (N,D), and of other images (M,D).
+    """InfoNCE of features: of images (N,D), of other views of them (N,D), the positives, and of other images (M,D), the negatives.
 
     -log(e^(a.v/tau) / (e^(a.v/tau) + sum_m e^(a.o_m/tau))) in nats, averaged over N; all vectors at unit length. Each image
     should be like its own view, and unlike the others; log(1 + M) where all are alike. Rows of zeros among the others are
@@ -25,7 +25,7 @@ def contrast(images: Tensor, views: Tensor, others: Tensor, temperature: float =
 
 
 def _of_unit_length(x: Tensor) -> Tensor:
-    """Rows (N,D) at length 1; first nearer to it, for squares of large numbers are none."""
+    """Rows (N,D) of unit length; divided by their largest number first, whose square may overflow."""
     return F.normalize(x / x.detach().abs().amax(1, keepdim=True).clamp_min(1e-12), dim=1) if x.numel() else x
 
 

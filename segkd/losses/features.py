@@ -50,7 +50,7 @@ def attention_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> 
 
 
 def sameness(maps: Tensor, logits: Tensor) -> Tensor:
-    """How much less two images (N = 0 and 1, 2 and 3, ...) differ in maps (N,c,h,w) than in logits (N,C,H,W), averaged over pairs.
+    """How much less two images of a pair (0 and 1, 2 and 3, ...) differ in maps (N,c,h,w) than in logits (N,C,H,W), averaged over pairs.
 
     |p2 - p1| / |f2 - f1|: p are the predictions, whose distance is the root of a mean over H and W, 0 to sqrt(2); f are the maps
     pooled to 8x8 places or a few more, as vectors of length 1, their distance 0 to 2. Source: arXiv:2011.03749 (L_DS). Differs:

@@ -29,10 +29,6 @@ class CMI(DDAD):
         updates: of the generator and its latents for a batch.
         memory: images that new ones are contrasted with.
         contrast_temperature: by which cosines are divided.
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
-        bn: how BatchNorm distances add up over layers.
-        ramp: fraction of the run over which the adversary's weight rises from 0.
     """
 
     student, source, pixels = ("kd",), ("bn", "one_hot", "adv", "contrast"), ()

@@ -10,15 +10,11 @@ from segkd.methods.ddad import DDAD
 
 
 class DAFL(DDAD):
-    """The teacher alone judges the images: it should be sure, see all classes, and be stirred.
+    """The teacher alone judges the images: it should be sure, see all classes, and have large activations.
 
     L_G = L_OH + L_IE - mean|f_T|, each weighed; the student follows the teacher by KL. Differs: entropy and balance are those
     of pixels (over whole images the classes of a scene cannot be balanced), in nats: the published weight of the balance, 5,
     belongs to log10, and is 2.17 here; f_T are the teacher's last maps in place of the vector before its classifier.
-
-    Options:
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
     """
 
     student, source, pixels = ("kd",), ("one_hot", "balance", "activation"), ()

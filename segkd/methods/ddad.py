@@ -26,7 +26,7 @@ class DDAD(Method):
     Options:
         discrepancy: how student and teacher are compared.
         temperature: temperature of kl.
-        log: the generator's reward is log(1 + discrepancy), natural logarithm.
+        log: the generator's reward is log(1 + MAE) of the logits, natural logarithm, and not the MAE itself.
         bn: how BatchNorm distances add up over layers.
         ramp: fraction of the run over which the adversary's weight rises from 0.
     """
@@ -51,9 +51,8 @@ class DDAD(Method):
 
     def adv(self, v: View) -> Tensor:
         """Generator: -ln(1 + MAE) to the student, or -MAE without `options.log`."""
-        gap = mean_over_ranks(
-            l1(v.s, v.t)
-        )  # over all processes before the logarithm, which is no plain mean over images
+        # The mean over all processes comes before the logarithm, which is no plain mean over images.
+        gap = mean_over_ranks(l1(v.s, v.t))
         return -torch.log1p(gap) if self.options["log"] else -gap
 
     def bn(self, v: View) -> Tensor:

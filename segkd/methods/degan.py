@@ -27,8 +27,6 @@ class DeGAN(DDAD):
 
     Options:
         width: channels of the critic's first layer.
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
     """
 
     student, source, pixels = ("kd",), ("gan", "rare"), ()

@@ -15,12 +15,6 @@ class DFQ(DDAD):
     L_G = -KL + L_BN + L_OH + 20 L_IE, L_S = KL. Differs: the sums are those of public
     reimplementations, where the distance of statistics is one of norms; entropy and balance are those of pixels. The paper
     quantises its student, which is not done here.
-
-    Options:
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
-        bn: how BatchNorm distances add up over layers.
-        ramp: fraction of the run over which the adversary's weight rises from 0.
     """
 
     weights = {"kd": 1.0, "adv": 1.0, "bn": 1.0, "balance": 20.0, "one_hot": 1.0, "tv": 0.0}

@@ -23,11 +23,6 @@ class DFSS(DDAD):
 
     Options:
         until: fraction of the run after which all images count alike (T).
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
-        log: the generator's reward is log(1 + discrepancy), natural logarithm.
-        bn: how BatchNorm distances add up over layers.
-        ramp: fraction of the run over which the adversary's weight rises from 0.
     """
 
     student, source, pixels = ("kd",), ("adv", "bn"), ("bn",)

@@ -31,9 +31,6 @@ class FastDFKD(DDAD):
         pace: how many times faster latents learn.
         warmup: fraction of the run in which there is no adversary.
         decay: share of past batches in the statistics that are compared.
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
-        bn: how BatchNorm distances add up over layers.
     """
 
     student, source, pixels = ("kd",), ("bn", "one_hot", "adv"), ()
@@ -67,7 +64,7 @@ class FastDFKD(DDAD):
         return -agreed_kl(v.s, v.t)
 
     def bn(self, v: View) -> Tensor:
-        """Generator against the teacher's memory: distance of this batch's statistics, after those of the past."""
+        """Generator: BatchNorm distance of an average over this batch and past ones."""
         layers = list(v.statistics)
         numbers = sum(2 * len(layer.mean) for layer in layers)
         if len(self.past) != numbers:  # at the first look, which is that of building

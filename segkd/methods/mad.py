@@ -13,7 +13,7 @@ from segkd.synthesis.mixed import Mixed
 class MAD(DFAD):
     """DFAD whose student learns on images of the live generator and of its average, half each.
 
-    What the generator has left behind comes back, and the student forgets less of it. Differs: the paper's sums, which are for
+    Older samples come back, so that the student forgets less. Differs: the paper's sums, which are for
     classes of whole images, were not at hand; DFAD's are in their place.
     """
 

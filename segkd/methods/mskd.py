@@ -15,8 +15,6 @@ class MSKD(DDAD):
     changes procedural pictures.
 
     Options:
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
         bn: how the distances of statistics add up over layers.
     """
 

@@ -13,9 +13,6 @@ from segkd.losses.reduce import mean_over_ranks
 from segkd.methods.base import View
 from segkd.methods.kd import KD
 
-STEEPEST = 5.0
-"""The largest exponent of a rise: a batch that is much worse than the reference must not throw the generator away."""
-
 
 class RDSKD(KD):
     """A generator whose images are sure, balanced and unlike each other; then a student, on images of what it has become.
@@ -26,8 +23,6 @@ class RDSKD(KD):
     noise would set apart; learning rates follow the whole run, so that the student's begins where its stage does.
 
     Options:
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
         every: steps after which references are taken anew.
         ahead: fraction of the run in which the generator learns alone, to stand still from then on; 0: one stage.
     """
@@ -69,4 +64,4 @@ class RDSKD(KD):
     def _rise(self, index: int, value: Tensor) -> Tensor:
         if self.renews:
             self.before[index] = value.detach()
-        return (value - self.before[index]).clamp(max=STEEPEST).exp()
+        return (value - self.before[index]).exp()  # of at most log C, the range of both losses

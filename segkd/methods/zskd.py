@@ -48,7 +48,7 @@ class ZSKD(DeepInversion):
     sizes, jitter and flips are DeepInversion's (`half: 0, jitter: 0, flip: false` takes them away), and so is the bank.
 
     Options:
-        sharp: concentration of every other image's class vectors.
+        sharp: concentration of the Dirichlet vectors of every other image.
         soft: and of those between.
     """
 

@@ -16,10 +16,6 @@ class ZSKT(KD):
     L_G = -KL(T || S), L_S = KL(T || S) + beta attention; the images of one z serve the generator's move and all of the student's.
     Differs: the attention is the further term `attention` of the recipe's preset, whose maps are compared by length, so that
     its weight is 1 in place of beta = 250 times a mean over places; logits are compared at every pixel.
-
-    Options:
-        discrepancy: how student and teacher are compared.
-        temperature: temperature of kl.
     """
 
     student, source = ("kd",), ("adv",)

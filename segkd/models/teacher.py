@@ -61,7 +61,7 @@ class Teacher(Adapter):
         return logits if self._same else self._merged(logits)
 
     def keeps_head(self, size: Size) -> bool:
-        """As of an `Adapter`; not where classes are merged: what is merged before it is upsampled is another thing."""
+        """As of an `Adapter`; not where classes are merged: merging and upsampling do not commute."""
         return super().keeps_head(size) and all(len(group) == 1 for group in self._members)
 
     def _merged(self, logits: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ MARK = "a run of segkd"
 RECIPE_HASH = "# sha256 of what follows: "
 """What the recipe of a run says above the recipe itself."""
 FIRST = (".lock", "checkpoints")
-"""What a run makes before all else."""
+"""What every run makes first."""
 NOTHING = (".gitkeep", ".gitignore", ".DS_Store")
-"""What a folder that is empty to its owner may hold."""
+"""What may lie in a folder that counts as empty."""
 TEACHER = "teacher sha256"
 """What `recipe.yaml` says about the file of the teacher's weights, or about these where they come without one."""
 PHOTOS = "photos sha256"

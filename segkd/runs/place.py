@@ -44,8 +44,8 @@ class Place:
 def place_of(recipe: Recipe, folder: Path | None = None) -> Place:
     """Resolve device, precision and threads.
 
-    What `precision: auto` meant when the run in `folder` began on this machine, it means to the end: which precision is
-    quicker is measured, and may come out otherwise the next time, but a run goes on to the same bytes.
+    A run that goes on in `folder`, on the same machine and device, keeps the precision that `auto` chose first: it was
+    measured, may come out otherwise the next time, and would change the result.
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)

@@ -43,7 +43,7 @@ class Augment(nn.Module):
     def alike(self, images: Tensor, labels: Tensor | None, done: float = 0.0) -> tuple[Tensor, Tensor | None]:
         """Changed images, and the maps of class ids (N,H,W) that they show: each id goes where its pixel goes.
 
-        Not of use where ids have no place to go to, as in `LABELLED` they have.
+        Not for `crop` and `erase`, which labels cannot follow.
         """
         if not self.names:
             return images, labels

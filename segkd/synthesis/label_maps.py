@@ -112,7 +112,7 @@ KINDS: Mapping[str, Callable[[LabelMaps, int, Size], Tensor]] = {
 
 
 class Labelled(Around):
-    """Images of another source, which has no maps of its own, each with a map that it is to show one day."""
+    """Images of another source, which has no maps of its own, each with a map of the classes that it is to show."""
 
     def __init__(self, start: Source, maps: LabelMaps) -> None:
         super().__init__(start)

@@ -26,7 +26,7 @@ class Restarts(Around):
     """Images of a copy of a generator that a few updates make, with their latents, for each move; it is then forgotten.
 
     The copy begins with fresh weights (arXiv:2105.08584), or with those of the generator, which learn to be a good beginning
-    (arXiv:2112.06253). Images that are only drawn are those of the generator: fresh, it is the copy of the last move.
+    (arXiv:2112.06253). `draw` takes the generator's weights: without `meta` those of the last copy.
     Differs: fresh weights are normal numbers of the mean and spread that each tensor had at first, so that nothing has to
     know how a network is initialised; latents are those of the whole batch in each process.
 

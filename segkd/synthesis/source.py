@@ -125,9 +125,9 @@ class Source(nn.Module):
     real = 0
     """Images of a data set among which it draws."""
     updates = 1
-    """The most updates that one move of it takes. A move of several is undone where a signal comes in between."""
+    """The most updates that one move of it takes; if more than one, a signal in between undoes the move."""
     inverts = False
-    """Whether nobody learns to make what is drawn without a judge, and images only begin with it."""
+    """Whether images are optimised from a source that does not learn itself; without a judge only that beginning is drawn."""
 
     def __init__(self, augment: Augment | None = None) -> None:
         super().__init__()

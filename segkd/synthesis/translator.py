@@ -63,7 +63,7 @@ def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
 
 
 def _twice(maps: Tensor, like: Tensor) -> Tensor:
-    """Maps at twice their size, or one row or column less, as those that were halved."""
+    """Maps enlarged to the size of `like` (nearest)."""
     return F.interpolate(maps, like.shape[2:], mode="nearest")
 
 

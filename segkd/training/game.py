@@ -1,4 +1,4 @@
-"""What the loop asks of whatever it trains, and what it tells whoever watches."""
+"""The interfaces of the loop: what it trains (Game), what it calls (Events), and what it tells (Progress)."""
 
 from __future__ import annotations
 
@@ -83,6 +83,6 @@ class Events:
     sample: Callable[[int], None] | None = None
     check: Callable[[], None] = lambda: None
     opened: Callable[[], int] = lambda: 0
-    forecast: Callable[[], list[str]] = list
+    forecast: Callable[[], list[str]] = lambda: []
     progress: Callable[[Progress], object] | None = None
-    enough: Callable[[], bool] = bool
+    enough: Callable[[], bool] = lambda: False

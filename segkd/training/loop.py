@@ -122,7 +122,7 @@ class Loop:
         self.game.notes.clear()
 
     def _evaluate_and_sample(self) -> bool:
-        """Both where they are due; False when a signal came before all of it was done, which stays owed."""
+        """Evaluate and draw samples where they are due. False where a signal cut that short: it is made again on resuming."""
         step, plan, events = self.at.step, self.plan, self.events
         result: dict[str, object] | None = {}
         if events.evaluate and plan.due(plan.eval_every, step):
@@ -163,9 +163,9 @@ class Loop:
         self._log_notes(self.at.step)
 
     def _what_is_wrong(self) -> str | None:
-        """What the game's figures say against it; one that never was well may take half the run for it.
+        """What `vitals` finds wrong, if anything; not told in the first half of a run that has never been healthy.
 
-        Off the run's rhythm nothing is written: an uninterrupted run would not have saved there.
+        At a save that a signal has caused nothing is logged: an uninterrupted run has none there.
         """
         step = self.at.step
         due = self.at.looked and self.plan.due(self.plan.save_every, step)

@@ -1,4 +1,4 @@
-"""What is looked at while a game goes on: images that no move uses, the student as it is measured, and how both are."""
+"""Evaluation without labels during training: held-out synthetic images, the student's weights as they are measured, and health."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from segkd.training.networks import Networks, TermsJudge
 STATISTICS = 256
 """Images of a bank of which the averaged student's BatchNorm statistics are made, if it holds so many."""
 FEWEST = 8
-"""Batches of which they are made at least, and where every image would have to be drawn for it."""
+"""The least number of such batches; the very number where there is no bank, and each would have to be made for it."""
 LEAST_SHARE = 1e-3
-"""Of the pixels of a batch, that a class must have to count as one that it shows."""
+"""The least share of a batch's pixels for a class to count as shown."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Monitor:
 
     Args:
         bank: what the student learns from, where there is one.
-        judge: what images of a move answer to before they are kept.
+        judge: makes the loss on which images are refined for the bank.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Monitor:
     def held_out(self, batches: int) -> Iterator[Tensor]:
         """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process.
 
-        Of images that begin as noise and follow their judges, which takes long, there is one batch, as it would be kept.
+        Images that are optimised from noise take long to make: of these there is one batch, refined as for the bank.
         """
         if self.source.inverts:
             yield self._as_kept()[0]
@@ -84,9 +84,8 @@ class Monitor:
     def measured(self, headline: str) -> nn.Module:
         """The student that is measured, drawn and saved: `last` is the live one, `ema` a copy of the averaged one.
 
-        `agreement` is the averaged one that agreed best, once one was offered. The average of statistics is not the statistics of
-        average weights: BatchNorm's are made anew for the copy, of images as the student is shown them. Of several processes each
-        has seen images of its own.
+        `agreement` is the one that agreed best, once one was offered. Averaged running statistics do not fit averaged weights:
+        BatchNorm's are computed anew for the copy, of images as the student is shown them, and averaged over the processes.
         """
         if headline == "agreement" and self.best is not None:
             chosen = copy.deepcopy(self.student.ema_or_live)

@@ -61,7 +61,7 @@ class Networks:
 
     @property
     def precision(self) -> str:
-        """That of the networks, in words; `tune` has set which of them are exceptions."""
+        """That of the networks, in words; `runs.place.keep_in_fp32` sets which of them are exceptions."""
         exceptions = [name for name in ("teacher", "student") if getattr(self, name).in_fp32]
         return ", ".join(["bf16", *(f"{name} in fp32" for name in exceptions)]) if self.passes.bf16 else "fp32"
 

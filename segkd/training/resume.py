@@ -26,7 +26,7 @@ class ResumePoint:
     Attributes:
         step: finished steps.
         looked: whether the evaluation and the sample that were due after the last of them were made.
-        well: whether its figures were ever those of a healthy run (`Game.vitals`).
+        well: whether `Game.vitals` ever found nothing wrong.
         opened: images that were opened for training before this part of the run.
         decided: the rhythm that its first steps have decided, see `Plan.decided`.
         saved: whether the newest checkpoint of its folder is this one.

@@ -64,7 +64,10 @@ def test_rises_are_punished_and_references_taken_anew():
     assert look(2 * S, 3) == pytest.approx({"one_hot": 1, "balance": 1})
     sure = torch.nn.functional.one_hot(torch.zeros(4, 1, 1, dtype=torch.int64), 1000).movedim(3, 1) * 99.0
     look(sure, 4)
-    assert look(torch.zeros(4, 1000, 1, 1), 5)["one_hot"] == pytest.approx(math.exp(5)), "and no more, at a rise of 6.9"
+    worst = (torch.randn(4, 1000, 1, 1) * 1e-6).requires_grad_()
+    value = method.loss("source", View({"t": worst}, None, None), 5)[1]["one_hot"]
+    assert value.item() == pytest.approx(1000, rel=1e-3), "the largest rise there is, of log C"
+    assert torch.autograd.grad(value, worst)[0].abs().sum() > 0, "and the worst batch is still pulled back"
 
 
 def test_the_student_learns_on_a_generator_that_stands_still(tiny):

@@ -98,7 +98,7 @@ def described(name: str, folder: Path, classes: int, channels: int) -> nn.Module
         network = maker._from_config(made) if name != NAMES[-1] else maker.from_config(made)
         said = input_of(folder)
         network.blue_first = said is not None and said.blue_first
-        return network.float()  # a configuration names the numbers that its weights were written in
+        return network.float()  # a configuration may name another dtype, that of its weights
 
 
 def _keys(value: object) -> Iterator[str]:
