@@ -56,7 +56,7 @@ class Reading:
 
 def is_drawing(path: Path) -> bool:
     """Whether a file is one that `segkd visualize` drew."""
-    if path.suffix.lower() != ".png":
+    if path.suffix.lower() != ".png" or not path.is_file():  # what is no file at all (a pipe) is told when it is read
         return False
     try:
         with path.open("rb") as file:
@@ -65,21 +65,25 @@ def is_drawing(path: Path) -> bool:
         return False  # it is told when it is read as an image
 
 
-def images_of(source: Path, out: Path | None, note: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
-    """The images that a source names, each with its place below the folder that was named; none that lie in `out`."""
+def images_of(
+    source: Path, out: Path | None, note: Callable[[str], None], masks: Path | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """The images that a source names, each with its place below the folder that was named; none that lie in `out` or `masks`."""
     if not source.is_dir():
         if is_drawing(source):
             note(f"{source}: left out: a drawing of segkd visualize")
         else:
             yield source, Path(source.name)
         return
-    inside = out.resolve() if out is not None and source.resolve() in out.resolve().parents else None
+    apart = {
+        place.resolve() for place in (out, masks) if place is not None and source.resolve() in place.resolve().parents
+    }
     kinds: dict[str, list[str]] = {"drawings": [], "others": [], "images": []}
     for path in sorted(below(source)):
         other = path.suffix.lower() not in SUFFIXES
-        drawn = not other and (is_drawing(path) or (inside is not None and inside in path.resolve().parents))
+        drawn = not other and (is_drawing(path) or not apart.isdisjoint(path.resolve().parents))
         kinds["others" if other else "drawings" if drawn else "images"].append(path.relative_to(source).as_posix())
-    for key, words in (("drawings", "drawings and files of --out"), ("others", "files of other kinds")):
+    for key, words in (("drawings", "drawings and files of --out or --masks"), ("others", "files of other kinds")):
         if names := kinds[key]:
             note(f"{source}: {len(names)} {words} left out ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
     if not kinds["images"]:
@@ -142,6 +146,8 @@ def _mask_among(paths: Sequence[Path]) -> tuple[Path, Path] | None:
 
 def _holds_ids(path: Path) -> bool:
     """Whether a file is a grey or palette PNG, by its header; one that cannot be read is told when it is asked for."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(26)

@@ -129,7 +129,7 @@ def pictures(teacher: Teacher, size: Size, count: int) -> dict[str, Tensor]:
     """
     if teacher.family.made_for(teacher.network) is None:
         size = max(size[0], LEAST[0]), max(size[1], LEAST[1])
-    device = next(teacher.parameters()).device
+    device = teacher.device
     low, high = (value.view(1, -1, 1, 1) for value in input_range(teacher.mean, teacher.std))
     draw = torch.Generator().manual_seed(FIRST_SEED)
     channels = teacher.channels
@@ -153,7 +153,7 @@ def scenes(size: Size, count: int, channels: int = RGB) -> Tensor:
 
 def normalisation(teacher: Teacher, size: Size, count: int) -> Finding | None:
     """Whether its first layer sees what it saw in training; None where that layer has no statistics."""
-    device = next(teacher.parameters()).device
+    device = teacher.device
     images = scenes(size, count, teacher.channels).to(device)
 
     def off(mean: Sequence[float], std: Sequence[float]) -> float | None:

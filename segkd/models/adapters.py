@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,11 @@ class Adapter(nn.Module):
         if not found:
             raise TeacherError("a term looks at features, and no submodule of the network gives (N,C,H,W) maps")
         return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; a network of no tensors at all does so on the CPU."""
+        return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def forward(self, images: Tensor, at_head: bool = False) -> Tensor:
         """Logits (N,C,H,W), or (N,C,H/head_stride,W/head_stride) with `at_head`, of images (N,K,H,W)."""

@@ -1,4 +1,4 @@
-"""Listening posts: hooks that read the statistics of a network's layers, and its features, while it runs."""
+"""Forward hooks that read the statistics of a network's layers, and its features, while it runs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def few_statistics(network: nn.Module) -> list[str]:
 
 
 def norm_of(module: nn.Module) -> str | None:
-    """Which of NORMS a layer is; None: none."""
+    """Which of NORMS a layer is, by its kind or its name; None: none."""
+    if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+        return NORMS[0]
     return next((kind for kind in NORMS if kind in type(module).__name__), None)
 
 
@@ -132,19 +134,33 @@ class BatchNormTap:
 def channel_maps(norm: nn.Module, x: Tensor) -> Tensor:
     """The input of a normalisation layer as maps (N,C,h,w), or (N,C,L,1) of L tokens.
 
-    LayerNorm and RMSNorm have the channels last, but for those made for maps (`LayerNorm2d`, `channels_first`).
+    LayerNorm and RMSNorm have the channels last, but for those made for maps, which may go by any name.
     """
     last = norm_of(norm) in ("LayerNorm", "RMSNorm", "RmsNorm")
-    if last and "2d" not in type(norm).__name__ and getattr(norm, "data_format", "") != "channels_first":
+    if last and not (x.dim() == 4 and _takes_maps(norm, x)):
         x = x.movedim(-1, 1)
     return x if x.dim() == 4 else x.reshape(*x.shape[:2], -1, 1)
+
+
+def _takes_maps(norm: nn.Module, x: Tensor) -> bool:
+    """Whether a layer whose kind has the channels last has them second in maps `x`, as smp's SegFormer and LayerNorm2d have."""
+    if "2d" in type(norm).__name__ or getattr(norm, "data_format", "") == "channels_first":
+        return True
+    channels = getattr(norm, "normalized_shape", (None,))[-1] or next(iter(norm.parameters()), x.new_empty(0)).shape[-1]
+    if x.shape[1] != channels or x.shape[-1] != channels:
+        return x.shape[1] == channels
+    try:  # both sides fit: what it makes of maps of another width tells
+        norm.forward(x.new_zeros(1, channels, 1, channels + 1))
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Moments(torch.autograd.Function):
     """Mean and variance (C,) of maps (N,C,H,W), in fp32 at least, and those (N,C) of each, through which no gradient flows.
 
     On a CPU the kernels of BatchNorm itself read bf16 maps once, where torch.var_mean takes up to forty times as long;
-    the gradient a x + b is one of them too, a BatchNorm in eval mode.
+    the gradient is affine in x (a x + b): a BatchNorm in eval mode.
     """
 
     @staticmethod
@@ -218,9 +234,9 @@ class FeatureTap:
 def last_maps(network: nn.Module, image: Tensor) -> tuple[str, ...]:
     """The submodules that give the last map at each size, in the order in which an image (1,3,H,W) runs through them.
 
-    A map has the image's ratio of sides, which a table of attention has not, and more than a pixel. The logits are none: from
-    the end back to where there are no longer as many maps as the network gives. Nor is what runs several times. Of submodules
-    that give the same map, it is the outermost.
+    A map has the image's ratio of sides, which a table of attention has not, and more than a pixel. The last ones with
+    as many channels as the logits are left out, and so is what runs several times. Of submodules that give the same map, it
+    is the outermost.
     """
     ran: list[tuple[str, Tensor]] = []
 

@@ -80,7 +80,13 @@ def try_passes(
             ", or say which it takes (teacher.multiple, teacher.size), and of how many channels (teacher.mean, std)"
         )
     kept = {} if network.training else {key: value.clone() for key, value in network.named_buffers()}
-    logits = tried(passes, network, batch, what, advice, device)
+    try:
+        logits = tried(passes, network, batch, what, advice, device)
+    except RecipeError as error:
+        if "positional argument" not in str(error.__cause__):
+            raise
+        how = "its forward has to take images (N,C,H,W) as its one argument"
+        raise TeacherError(f"{block}: {of}: {one_line(error.__cause__)}; {how}") from error
     if any(not torch.equal(kept[key], value) for key, value in network.named_buffers() if key in kept):
         own = "changes its own numbers as it computes an image, as in training; export it, or write it, for evaluation"
         raise TeacherError(f"{block}: {of} {own}")

@@ -34,7 +34,7 @@ def _classes(value: Any) -> Any:
             return tuple(value)
     elif type(value) is int and 2 <= value <= MOST_CLASSES:
         return value
-    if value == 1 or (isinstance(value, list | tuple) and len(value) == 1):
+    if (value == 1 and value is not True) or (isinstance(value, list | tuple) and len(value) == 1):
         raise ValueError("a network of one logit (sigmoid) has two classes: name both, as [background, lesion]")
     named = ", ".join(datasets.class_lists())
     raise ValueError(f"expected one of {named}, a list of 2 to {MOST_CLASSES} different names, or their number")

@@ -16,7 +16,7 @@ from segkd.data.photos import Photos
 from segkd.evaluation.inspection import doubts
 from segkd.evaluation.visualize import as_rgb, sample_grid, save_png
 from segkd.foundation import audit, terminal
-from segkd.foundation.errors import TeacherError, UsageError
+from segkd.foundation.errors import NumbersError, TeacherError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, sha256
 from segkd.machine import ranks
 from segkd.methods.finding import MethodFile
@@ -39,7 +39,7 @@ from segkd.training.game import Events
 from segkd.training.loop import FORECAST
 
 APART = 0.1
-"""Difference of their agreement with the teacher from which on averaged and live student are told to be apart."""
+"""The difference in agreement with the teacher from which on it is told that averaged and live student differ."""
 
 
 def distill(recipe: DistillRecipe, options: Options | None = None) -> dict[str, Any]:
@@ -200,7 +200,13 @@ class Distillation(Run[DistillRecipe]):
         return patience is not None and best is not None and best.since >= patience
 
     def choose_weights(self) -> None:
-        """Raises UsageError where weights are asked for that this run has not looked for."""
+        """Raises UsageError for weights that this run has not looked for, NumbersError where no update was ever accepted."""
+        updates = sum(self.game.method.moves(step).count("student") for step in range(self.done or 0))
+        if updates and self.game.refusals.state()["in_a_row"].get("student", 0) >= updates:
+            raise NumbersError(
+                f"{self.folder}: all {updates} updates of the student were refused (metrics.jsonl says why): it has learnt nothing;"
+                " see segkd inspect RECIPE"
+            )
         if self._enough():
             best = self.game.monitor.best
             ranks.say(
@@ -250,13 +256,13 @@ class Distillation(Run[DistillRecipe]):
     def opened(self) -> int:
         """Images opened or rendered for training in this process.
 
-        A stream's are not counted here: each part of a run opens them, and they are no more for that.
+        Not for `synth.kind` images or folder: each part of a run opens the same files again.
         """
         synth = self.recipe.synth
         return 0 if synth.shows_set or synth.shows_folder else audit.count("training") + audit.count("rendered")
 
     def real_images(self) -> int:
-        """Those of a stream, or else what the audit saw: it sees the files of a stream's labels too, which nobody looks at."""
+        """Those that the source shows, if it shows any (the audit counts the files of their labels, too), else what the audit saw."""
         return self.game.source.real or self._opened
 
     def _save_samples(self, path: Path) -> None:

@@ -18,6 +18,7 @@ from segkd.foundation.channels import READ, name_of
 from segkd.foundation.errors import RecipeError, TeacherError
 from segkd.foundation.rng import seed_for
 from segkd.models.adapters import parameters_of
+from segkd.models.trial import try_passes
 from segkd.recipe import DistillRecipe, with_values
 from segkd.recipe.compression import ADVERSARIAL, ADVISED, ON_PICTURES, PAINTED
 from segkd.runs.costs import table
@@ -102,10 +103,13 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
             follows = inspection.statistics(teacher.network, True, recorded).level != "red"
             shown = {**inspection.pictures(teacher, recipe.synth.size, 6), **_generated(recipe, run)}
             findings += inspection.answering(teacher, shown, run.place.bf16, moves)
-            if not quick and inspection.verdict(findings) != "red":
-                terminal.doing("timing updates")
-                game = run.build(with_values(recipe, {"run.steps": 10} if recipe.run.budget else {}))
-                plan = table(recipe, run.place, game)
+            if inspection.verdict(findings) != "red":
+                described, size = builders.described(recipe.teacher), recipe.synth.size
+                try_passes(teacher, "teacher", described, size, 1, run.place.device, run.place.bf16, follows=False)
+                if not quick:
+                    terminal.doing("timing updates")
+                    game = run.build(with_values(recipe, {"run.steps": 10} if recipe.run.budget else {}))
+                    plan = table(recipe, run.place, game)
         except (TeacherError, RecipeError) as error:
             findings.append(Finding("red", "distilling", str(error)))
     method, advice = _advice(findings, follows, recipe.teacher.channels)

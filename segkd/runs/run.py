@@ -29,6 +29,7 @@ from segkd.machine.ambient import kept_apart
 from segkd.machine.device import machine
 from segkd.models.adapters import Adapter
 from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, filled, with_values
+from segkd.recipe.messages import nearest
 from segkd.recipe.values import seconds_of
 from segkd.runs.costs import TRIALS, steps_for
 from segkd.runs.finished import finished
@@ -64,7 +65,10 @@ FILES_THAT_TRAIN = {
 
 
 class Run(ABC, Generic[AnyRecipe]):
-    """One run, and all that its steps need. A verb says what is opened, played, looked at and measured.
+    """Base of a run. A subclass (`Distillation`, `Supervised`) says what is loaded, trained, looked at and measured.
+
+    `run` calls, in this order: `announce`, `load`, `build`, `check`; in the run's folder `check_targets`, `rehearse_end` (of a
+    new run), `_resume`, the loop, which calls `events`, `choose_weights`; `result`, `measure`, `card`, `write_elsewhere`.
 
     Attributes:
         recipe: what runs; a budget of time becomes steps before the first one.
@@ -94,6 +98,7 @@ class Run(ABC, Generic[AnyRecipe]):
 
     def run(self) -> dict[str, Any]:
         """Play the run to its end, or what its folder says is left of it; returns its summary."""
+        check_accepted(self.recipe, self.options.accept)
         if self.options.resume not in ("auto", "never"):
             checkpoint.check(Path(self.options.resume))
         done = finished(self.folder, self.recipe, self.options)
@@ -259,7 +264,7 @@ class Run(ABC, Generic[AnyRecipe]):
         return 0 if data.name == "scenes" else sum(len(images) for images in read if images is not None)
 
     def rehearse_end(self) -> None:
-        """Do before the first step, with what little is needed, all that is due after the last one, and throw it away.
+        """Try before the first step, on few images, all that follows the last one; what it writes is deleted.
 
         What cannot be measured, drawn, written or read back is an error now, and not when the network is trained.
         """
@@ -334,6 +339,21 @@ class Run(ABC, Generic[AnyRecipe]):
         remove(self.folder / "summary.json")
         remove(self.folder / PAGE)
         atomic_write(self.folder / "recipe.yaml", f"{head}\n{text}")
+
+
+def check_accepted(recipe: Recipe, accept: tuple[str, ...]) -> None:
+    """Raises UsageError for what is no key of a recipe: it would accept nothing, and nobody would be told."""
+    known, of_any_name = [*FILES_THAT_TRAIN.values(), "processes"], []
+    for name in type(recipe).model_fields:
+        block = getattr(recipe, name)
+        known += [name, *(f"{name}.{key}" for key in getattr(type(block), "model_fields", ()))]
+        of_any_name += [name] if isinstance(block, dict) else []
+    for key in accept:
+        block, _, rest = key.partition(".")
+        if f"{block}.{rest.partition('.')[0]}".rstrip(".") not in known and block not in of_any_name:
+            near = nearest(key, known)
+            hint = f", did you mean {near}?" if near else "; name one as the refusal of the run did"
+            raise UsageError(f"--accept {key}: no such key{hint}")
 
 
 def rhythm_of(recipe: Recipe) -> rhythm.Plan:

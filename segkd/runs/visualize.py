@@ -72,8 +72,10 @@ def plan_drawings(
     """
     found: dict[Path, Path] = {}
     for source in sources:
-        for image, place in images_of(Path(source), Path(out), note):
+        for image, place in images_of(Path(source), Path(out), note, None if masks is None else Path(masks)):
             found.setdefault(image, place)
+    if not found:
+        raise DataError("nothing to draw: all that was named are drawings of segkd visualize")
     labels = None if masks is None else labels_around(Path(masks))
     told = _classes_of_masks(labels, classes, mapping)
     mapping = mapping if mapping is not None and mapping.covers(told) else None

@@ -12,7 +12,14 @@ from torch import nn
 from segkd.foundation.errors import TeacherError
 from segkd.models.adapters import Adapter
 from segkd.models.family import Sizes
-from segkd.models.taps import BatchNormTap, FeatureTap, batchnorm_layers, check_statistics, untouched_statistics
+from segkd.models.taps import (
+    BatchNormTap,
+    FeatureTap,
+    batchnorm_layers,
+    channel_maps,
+    check_statistics,
+    untouched_statistics,
+)
 
 
 def small_network(*, trained: bool = True) -> nn.Sequential:
@@ -284,3 +291,33 @@ def test_not_a_number_is_no_training():
         layer.running_mean.fill_(float("nan"))
     with pytest.raises(TeacherError, match="3 of 3"):
         check_statistics(network, "x")
+
+
+class Maps(nn.LayerNorm):
+    """Of maps (N,C,H,W), by a name that does not say so, as smp's SegFormer has it."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize("side", [5, 6])
+def test_a_layer_norm_of_maps_is_heard_channel_by_channel_at_any_width(side):
+    torch.manual_seed(0)
+    last, x = nn.LayerNorm(6), torch.randn(2, 6, 4, side)
+    torch.testing.assert_close(channel_maps(Maps(6), x), x)
+    torch.testing.assert_close(channel_maps(last, x.movedim(1, -1)), x)
+    torch.testing.assert_close(channel_maps(Maps(6, elementwise_affine=False), x), x)
+    assert channel_maps(last, x.flatten(2).transpose(1, 2)).shape == (2, 6, 4 * side, 1)
+
+
+def test_batchnorm_by_another_name_is_heard_at_its_input():
+    class BN(nn.BatchNorm2d):
+        pass
+
+    torch.manual_seed(0)
+    network = nn.Sequential(BN(3)).eval()
+    network[0].running_mean.normal_(), network[0].running_var.uniform_(2, 3)
+    x = torch.randn(2, 3, 4, 5)
+    with BatchNormTap(network).open() as found:
+        network(x)
+    torch.testing.assert_close(found[0].mean, x.mean((0, 2, 3)))

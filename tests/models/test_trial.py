@@ -160,3 +160,24 @@ class OwnNumbers(nn.Module):
 
 def test_operations_of_a_network_that_makes_numbers_are_counted():
     assert flops_of(OwnNumbers(), 4, 6) == flops_of(nn.Conv2d(3, 4, 1), 4, 6)
+
+
+def test_a_forward_that_takes_no_images_is_a_fault_of_the_network():
+    class Named(nn.Conv2d):
+        def forward(self, *, images):
+            return super().forward(images)
+
+    how = "forward.. takes 1 positional argument .*; its forward has to take images .N,C,H,W. as its one argument"
+    with pytest.raises(TeacherError, match=f"^teacher: it: .*{how}$"):
+        try_passes(
+            Teacher(Named(3, 3, 1), "abc", [0.5] * 3, [0.5] * 3, Sizes(1)), "teacher", "it", (8, 8), 2, CPU, False
+        )
+
+
+def test_a_network_of_no_numbers_computes_on_the_cpu():
+    class Same(nn.Module):
+        def forward(self, images):
+            return images
+
+    assert Teacher(Same(), "abc", [0.5] * 3, [0.5] * 3, Sizes(1)).device == CPU
+    assert Teacher(nn.Conv2d(3, 3, 1), "abc", [0.5] * 3, [0.5] * 3, Sizes(1)).to("meta").device.type == "meta"

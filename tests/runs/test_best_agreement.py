@@ -1,13 +1,15 @@
 """`run.headline: agreement`, a choice of weights without labels, and `run.patience`, which ends a run by it."""
 
 import json
+import math
 
 import pytest
 import torch
 
 from segkd import runs
 from segkd.delivery.folder import load_student
-from segkd.foundation.errors import RecipeError, UsageError
+from segkd.foundation.errors import NumbersError, RecipeError, UsageError
+from segkd.methods.dfad import DFAD
 from segkd.recipe import load
 from segkd.runs.trained import load_model
 from segkd.training import checkpoint
@@ -131,3 +133,26 @@ def test_what_is_kept_is_a_copy(tiny):
     other.restore(game.state())
     assert torch.equal(*(next(iter(each.monitor.best.network.values())) for each in (game, other)))
     assert hash_of(other.state()) == hash_of(game.state())
+
+
+def test_a_run_of_which_no_update_was_accepted_is_not_done(distil, tmp_path, monkeypatch):
+    monkeypatch.setattr(DFAD, "kd", lambda self, v: v.s.mean() * math.nan)
+    with pytest.raises(
+        NumbersError, match=r"run: all \d+ updates of the student were refused .* it has learnt nothing"
+    ):
+        distil("run.steps=2", "run.max_bad=99")
+    assert not (tmp_path / "run/summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("run.stps", ", did you mean run.steps?"), ("foo", "; name one as"), ("game", None), ("weights.kd", None)],
+)
+def test_what_is_to_be_accepted_has_to_be_a_key(distil, key, near):
+    options = runs.Options("tiny", quiet=True, accept=(key,))
+    if near is None:
+        assert distil("run.steps=1", options=options)["steps"] == 1
+        return
+    with pytest.raises(UsageError) as caught:
+        distil("run.steps=1", options=options)
+    assert str(caught.value).startswith(f"--accept {key}: no such key{near}")

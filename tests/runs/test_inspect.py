@@ -340,3 +340,19 @@ def test_noise_distils_a_teacher_that_gives_no_gradient(tiny, tmp_path, monkeypa
     overrides = ["method=noise", "game.logits=full", *MODULE, *small]
     recipe = load(find("quickstart"), overrides, "distill", own_teacher="my.py:Deaf")
     assert runs.distill(recipe, runs.Options(teacher=OwnNetwork.in_file("my.py:Deaf"), quiet=True))["steps"] == 1
+
+
+def test_what_distil_would_refuse_is_red_in_a_quick_look_too(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(f"{FUSED}\n\ndef ended():\n    return nn.Sequential(whole(), nn.Softmax(1))\n")
+    report = looked(*MODULE, own="my.py:ended")
+    assert report.verdict == "red"
+    assert any("gives probabilities, and no logits" in finding.said for finding in report.findings)
+
+
+def test_a_network_of_no_numbers_is_red_and_no_bug(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(
+        "from torch import nn\n\n\nclass Same(nn.Module):\n    def forward(self, images):\n        return images.repeat(1, 3, 1, 1)\n"
+    )
+    assert looked(*MODULE, own="my.py:Same").verdict == "red"

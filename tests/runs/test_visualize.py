@@ -1,5 +1,6 @@
 """What is drawn, what is left out with a word, and where the drawings go."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,27 @@ def test_eval_names_what_it_left_out_and_asks_about_white():
     Path("set/dataset.yaml").write_text("classes: [background, road]\n")
     with pytest.raises(DataError, match=r"remap: \{0: background, 255: road\}"):
         measure(two, data="folder", root="set", device="cpu")
+
+
+def test_only_drawings_are_nothing_to_draw():
+    write(Path("photos/a.png"), picture(1))
+    [first], _ = draw("photos/a.png")
+    with pytest.raises(DataError, match="^nothing to draw: all that was named are drawings of segkd visualize$"):
+        draw(first, out="elsewhere")
+
+
+def test_masks_below_the_images_are_no_images():
+    write(Path("set/images/a.png"), picture(1))
+    write(Path("set/masks/images/a.png"), np.zeros((6, 8), np.uint8))
+    notes: list[str] = []
+    (job,) = plan_drawings(["set"], "out", "mask", TWO, "set/masks", note=notes.append)
+    assert str(job.image) == "set/images/a.png" and str(job.truth) == "set/masks/images/a.png"
+    assert notes == ["set: 1 drawings and files of --out or --masks left out (masks/images/a.png)"]
+
+
+def test_a_pipe_is_not_waited_for():
+    write(Path("photos/a.png"), picture(1))
+    os.mkfifo("photos/b.png")
+    with pytest.raises(DataError, match=r"^1 of 2 images not drawn: photos/b\.png: not a regular file$"):
+        draw("photos")
+    assert not is_drawing(Path("photos/b.png"))
