@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -31,7 +32,8 @@ def record(
     from segkd import recipe as recipes
 
     resolved = Path(recipe) / "recipe.yaml"
-    loaded = recipes.load(resolved if resolved.is_file() else recipe, overrides, "distill", own_teacher=teacher_file)
+    source = str(resolved) if resolved.is_file() else recipe
+    loaded = recipes.load(source, overrides, "distill", own_teacher=teacher_file)
     with terminal.Live("preparing: loading torch"):
         from segkd import runs
         from segkd.models.own import OwnNetwork
@@ -39,7 +41,12 @@ def record(
 
         own = None if teacher_file is None else OwnNetwork.in_file(teacher_file)
         found = record_images(loaded, images, out, runs.Options(trust_pickle=trust_pickle, teacher=own))
+    flags = [*([] if teacher_file is None else ["--teacher-file", teacher_file]), *["--trust-pickle"] * trust_pickle]
+    values = [value for value in overrides if value.partition("=")[0].strip() != "teacher.statistics"]
+    if (Path(loaded.run.dir) / "recipe.yaml").is_file():
+        values.append(f"run.dir={loaded.run.dir}-recorded")  # the run that is there has no such statistics
+    following = shlex.join([source, *flags, *values, f"teacher.statistics={out}"])
     terminal.deliver(
         f"{out}: statistics of {len(found.layers)} layers, recorded from {found.images} images",
-        f"next: segkd distill {recipe} teacher.statistics={out}",
+        f"next: segkd distill {following}",
     )

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.delivery.folder import LoadedStudent
@@ -40,13 +41,21 @@ class Deployed(nn.Module):
         return logits.argmax(1).to(torch.uint8) if self.chooses else logits
 
 
-def prepared(student: LoadedStudent, image: np.ndarray, normalises: bool) -> np.ndarray:
-    """An image (H,W,K) uint8 as the deployed student takes it: (1,K,h,w) float32, reduced and padded as it is used to."""
+def prepared(student: LoadedStudent, image: np.ndarray, normalises: bool, least: int = 1) -> np.ndarray:
+    """An image (H,W,K) uint8 as the deployed student takes it: (1,K,h,w) float32, reduced and padded as it is used to.
+
+    Its sides are padded to `least` pixels at least, which a file may ask for.
+    """
     x = np.atleast_3d(reduced(image, student.shorter_side)).astype(np.float32)
     if not normalises:
         x = (x / np.float32(BYTES) - np.float32(student.mean)) / np.float32(student.std)
-    padded = student.sizes.fitted(torch.from_numpy(x).permute(2, 0, 1)[None])
-    return np.ascontiguousarray(padded.numpy())
+    return np.ascontiguousarray(padded(student, torch.from_numpy(x).permute(2, 0, 1)[None], least).numpy())
+
+
+def padded(student: LoadedStudent, images: Tensor, least: int) -> Tensor:
+    """Images (N,K,H,W) with sides that the student takes, of at least `least` pixels: bottom and right, by replication."""
+    bottom, right = (max(0, least - side) for side in images.shape[-2:])
+    return student.sizes.fitted(F.pad(images, (0, right, 0, bottom), mode="replicate"))
 
 
 def denormalised(student: LoadedStudent, images: Tensor) -> Tensor:
@@ -60,12 +69,13 @@ def output_name(chooses: bool) -> Literal["classes", "logits"]:
     return "classes" if chooses else "logits"
 
 
-def about(student: LoadedStudent, normalises: bool, chooses: bool) -> dict[str, object]:
-    """What whoever runs the file has to know, as JSON."""
+def about(student: LoadedStudent, normalises: bool, chooses: bool, least: int) -> dict[str, object]:
+    """What whoever runs the file has to know, as JSON; `least` is the shortest side of an image that it takes."""
     values: dict[str, Sequence[object]] = {"mean": student.mean, "std": student.std}
     return {
         "classes": list(student.names), "palette": [list(colour) for colour in student.palette],
         "input": "numbers from 0 to 255" if normalises else "x / 255, less mean, divided by std",
         **{name: list(value) for name, value in values.items()}, "output": output_name(chooses),
-        "shorter_side": student.shorter_side, "multiple_of": student.stride, "pad": "bottom and right, replicate",
+        "shorter_side": student.shorter_side, "multiple_of": student.stride, "least_side": least,
+        "pad": "bottom and right, replicate",
     }  # fmt: skip

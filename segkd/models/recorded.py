@@ -78,7 +78,10 @@ def record(teacher: Teacher, images: Iterable[Tensor]) -> RecordedStatistics:
 
 
 def _layers(teacher: Teacher, image: Tensor) -> list[str]:
-    found = [*normalisations(teacher.network)] or [*last_maps(teacher.network, teacher.sizes.fitted(image))]
+    found = [*normalisations(teacher.network)]
+    if not found:
+        teacher(image)  # says so where it gives no logits, from which the last maps are looked for
+        found = [*last_maps(teacher.network, teacher.sizes.fitted(image))]
     if not found:
         raise TeacherError("no layer of the teacher can be listened to (of an exported program none can)")
     return found
@@ -108,7 +111,7 @@ def read_recorded(path: Path, teacher: Teacher) -> RecordedStatistics:
         what = f"statistics of another teacher (sha256 {one_line(about['teacher'][:12])}, and of this one {own[:12]})"
         raise TeacherError(f"{path}: {what}; record them with this one")
     _check_fit(path, layers, teacher.network)
-    device = next(teacher.parameters()).device
+    device = teacher.device
     return RecordedStatistics(
         images, own, {name: (mean.to(device), var.to(device)) for name, (mean, var) in layers.items()}
     )

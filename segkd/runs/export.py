@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,11 +21,11 @@ from torch import nn
 
 from segkd.data.photos import Photos
 from segkd.delivery import onnx
-from segkd.delivery.deployed import BYTES, Deployed, about, denormalised, output_name, prepared
+from segkd.delivery.deployed import BYTES, Deployed, about, denormalised, output_name, padded, prepared
 from segkd.delivery.examples import RUNS, script
 from segkd.delivery.folder import LoadedStudent, load_student, student_folder
 from segkd.delivery.gate import Run, compared, milliseconds
-from segkd.delivery.pt2 import exported_program, saved_bytes
+from segkd.delivery.pt2 import exported_program, least_side, saved_bytes
 from segkd.foundation import terminal
 from segkd.foundation.channels import READ, name_of, stands_in
 from segkd.foundation.errors import NumbersError, StorageError, TeacherError, UsageError
@@ -43,6 +46,13 @@ CALIBRATION, TRIED = 32, 12
 """Images that lead to the ranges of 8-bit activations, and procedural ones on which a file is tried."""
 MADE = ("model.onnx", "model.int8.onnx", "model.pt2")
 REPORT = "export.json"
+OPENCV = """\
+import sys, cv2, numpy as np
+network = cv2.dnn.readNetFromONNX(sys.argv[1])
+network.setInput(np.load(sys.argv[2]))
+np.save(sys.argv[3], network.forward())
+"""
+"""What a process runs that asks OpenCV for the answer to images."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ def export(
     deployed = Deployed(student, choices.normalises, choices.chooses).eval()
     calibration = _calibration(Path(source), student, choices) if choices.int8 else []
     terminal.doing("exporting")
-    told = about(student, choices.normalises, choices.chooses)
+    told = about(student, choices.normalises, choices.chooses, _least(student, choices))
     files = _files(deployed, student, choices, told, calibration)
     make_folder(out)
     remove(out / REPORT)  # it tells of the files before these
@@ -111,8 +121,8 @@ def export(
     report |= {
         "files": {name: _tried(name, content, reference, student, choices, photos) for name, content in files.items()}
     }
-    report["student"] = {"milliseconds": milliseconds(_of(deployed), _example(student, choices.normalises)), **miou}
-    report |= _teacher(source, student, trust_pickle, own)
+    report["student"] = {"milliseconds": milliseconds(_of(deployed), _example(student, choices)), **miou}
+    report |= _teacher(source, student, choices, trust_pickle, own)
     report["examples"] = _write_examples(out, reference, student, choices)
     atomic_write(out / REPORT, json.dumps(report, indent=2) + "\n")
     for name, found in report["files"].items():
@@ -179,13 +189,13 @@ def _tried(
 ) -> dict[str, Any]:
     """What the file does on procedural pictures and on photos, how large it is and how long an image takes."""
     run = _runs(name, content)
-    verdict = compared(reference, run, _images(student, photos, choices.normalises))
+    verdict = compared(reference, run, _images(student, photos, choices))
     judged_on, least = LEAST["int8" if ".int8" in name else "fp32"]
     shares = {"agreement": verdict.agreement, "agreement_where_sure": verdict.sure}
     found = {
         "passed": shares[judged_on] >= least, "judged_on": judged_on, "least": least, **shares, "largest_difference": verdict.largest,
         "worst": list(verdict.worst), "images": verdict.images, "bytes": len(content),
-        "milliseconds": milliseconds(run, _example(student, choices.normalises)),
+        "milliseconds": milliseconds(run, _example(student, choices)),
     }  # fmt: skip
     if choices.measured is not None:
         found["miou"] = _miou(_Answers(run, student, choices), student, choices.measured)
@@ -209,7 +219,7 @@ class _Answers(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N,C,H,W); of a file of class ids ones and zeros."""
-        x = self.student.sizes.fitted(images)
+        x = padded(self.student, images, _least(self.student, self.choices))
         if self.choices.normalises:
             x = denormalised(self.student, x)
         answer = torch.from_numpy(self.run(np.ascontiguousarray(x.float().numpy())))
@@ -218,12 +228,18 @@ class _Answers(nn.Module):
         return answer[..., : images.shape[2], : images.shape[3]]
 
 
-def _images(student: LoadedStudent, photos: Photos | None, normalises: bool) -> Iterator[tuple[str, np.ndarray]]:
+def _least(student: LoadedStudent, choices: Choices) -> int:
+    """Pixels of the shortest side of an image that a file takes: one of ONNX takes whatever the student does."""
+    return least_side(student.stride) if choices.format == "pt2" else student.stride
+
+
+def _images(student: LoadedStudent, photos: Photos | None, choices: Choices) -> Iterator[tuple[str, np.ndarray]]:
     """What a file is tried on, by names."""
+    least = _least(student, choices)
     for name, image in _pictures(student, TRIED):
-        yield name, prepared(student, image, normalises)
+        yield name, prepared(student, image, choices.normalises, least)
     for sample in photos or ():
-        yield sample.name, prepared(student, sample.image, normalises)
+        yield sample.name, prepared(student, sample.image, choices.normalises, least)
 
 
 def _pictures(student: LoadedStudent, count: int) -> list[tuple[str, np.ndarray]]:
@@ -250,8 +266,8 @@ def _photos(folder: Path, student: LoadedStudent) -> Photos:
     return Photos(folder)
 
 
-def _example(student: LoadedStudent, normalises: bool) -> np.ndarray:
-    return prepared(student, _pictures(student, 2)[0][1], normalises)
+def _example(student: LoadedStudent, choices: Choices) -> np.ndarray:
+    return prepared(student, _pictures(student, 2)[0][1], choices.normalises, _least(student, choices))
 
 
 def _calibration(source: Path, student: LoadedStudent, choices: Choices) -> list[np.ndarray]:
@@ -291,7 +307,7 @@ def _generated(run: Path, student: LoadedStudent, normalises: bool) -> list[np.n
 
 
 def _teacher(
-    source: str | Path, student: LoadedStudent, trust_pickle: bool, own: OwnNetwork | None
+    source: str | Path, student: LoadedStudent, choices: Choices, trust_pickle: bool, own: OwnNetwork | None
 ) -> dict[str, dict[str, float] | str]:
     """What an image takes the teacher of a run, or why that is not known; nothing where there is none."""
     if not (Path(source) / "student").is_dir():
@@ -300,7 +316,9 @@ def _teacher(
         teacher = load_model(source, "teacher", trust_pickle=trust_pickle, own=own).network.eval()
     except (TeacherError, UsageError, StorageError) as error:
         return {"teacher_left_out": str(error)}
-    return {"teacher": {"milliseconds": milliseconds(_of(teacher), _example(student, False))}}
+    return {
+        "teacher": {"milliseconds": milliseconds(_of(teacher), _example(student, replace(choices, normalises=False)))}
+    }
 
 
 def _write_examples(out: Path, reference: Deployed, student: LoadedStudent, choices: Choices) -> dict[str, str]:
@@ -312,14 +330,9 @@ def _write_examples(out: Path, reference: Deployed, student: LoadedStudent, choi
         return {"example.py": "PyTorch alone"}
     atomic_write(out / "example.py", script("onnx"))
     told = {"example.py": "onnxruntime"}
-    image = _example(student, choices.normalises)
-    try:
-        network = cv2.dnn.readNetFromONNX(str(out / "model.onnx"))
-        network.setInput(image)
-        verdict = compared(reference, lambda _: network.forward(), [("one", image)])
-        loads = verdict.agreement >= LEAST["fp32"][1]
-    except cv2.error:
-        loads = False
+    image = _example(student, choices)
+    answer = opencv_answer(out / "model.onnx", image)
+    loads = answer is not None and compared(reference, lambda _: answer, [("one", image)]).agreement >= LEAST["fp32"][1]
     if loads:
         atomic_write(out / "example_opencv.py", script("opencv"))
     return told | {
@@ -327,3 +340,17 @@ def _write_examples(out: Path, reference: Deployed, student: LoadedStudent, choi
         if loads
         else f"left out: OpenCV {cv2.__version__} does not run this file"
     }
+
+
+def opencv_answer(model: Path, images: np.ndarray) -> np.ndarray | None:
+    """What OpenCV's DNN makes of an ONNX file and images (N,K,h,w); None: it does not run the file.
+
+    A process of its own is asked: some files end it, where others are errors.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, answer = Path(folder, "images.npy"), Path(folder, "answer.npy")
+        np.save(given, images)
+        command = [sys.executable, "-c", OPENCV, *map(str, (model.resolve(), given, answer))]
+        # there, no module of the user's takes the place of those that it imports, and what a crash leaves goes, too
+        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True)
+        return np.load(answer) if done.returncode == 0 else None

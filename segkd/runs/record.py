@@ -48,7 +48,7 @@ def record_images(recipe: DistillRecipe, folder: Path, out: Path, options: Optio
 
 
 def _images(photos: Photos, teacher: Teacher) -> Iterator[Tensor]:
-    device = next(teacher.parameters()).device
+    device = teacher.device
     mean, std = (torch.tensor(value, device=device).view(1, -1, 1, 1) for value in (teacher.mean, teacher.std))
     for index in range(len(photos)):
         terminal.doing(f"recording: image {index + 1} of {len(photos)}")

@@ -113,6 +113,54 @@ def test_the_examples_run_from_anywhere_without_segkd(out: Path, segnet: Path, t
     assert mask.shape == photo.shape and (mask == ours).mean() > 0.99
 
 
+def test_where_opencv_ends_the_process_the_export_goes_on(
+    segnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As OpenCV 5.0.0 does with a SegFormer's file, by a segmentation fault."""
+    out = tmp_path / "out"
+    monkeypatch.setattr(verb, "OPENCV", "import os; os.abort()")
+    assert main(["export", str(segnet), "--out", str(out)]) == 0
+    left_out = f"left out: OpenCV {cv2.__version__} does not run this file"
+    assert json.loads((out / "export.json").read_text())["examples"]["example_opencv.py"] == left_out
+    assert not (out / "example_opencv.py").exists() and left_out in capsys.readouterr().out
+
+
+def test_opencv_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
+    file, images = tmp_path / "model.onnx", np.random.default_rng(0).standard_normal((1, 3, 4, 6)).astype(np.float32)
+    file.write_bytes(b"no model")
+    assert verb.opencv_answer(file, images) is None
+    given, made = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, images.shape) for name in ("images", "logits")
+    )
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["logits"])], "one", [given], [made])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    file.write_bytes(model.SerializeToString())
+    np.testing.assert_array_equal(verb.opencv_answer(file, images), images.clip(0))
+
+
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_a_photo_of_one_pixel_is_padded_to_what_the_file_takes(segnet: Path, tmp_path: Path, kind: str) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    Image.new("RGB", (1, 1), (10, 200, 90)).save(photos / "a.png")
+    assert main(["export", str(segnet), "--out", str(out), "--format", kind, "--images", str(photos)]) == 0
+    assert json.loads((out / "deployed.json").read_text())["least_side"] == {"pt2": 64, "onnx": 32}[kind]
+    assert json.loads((out / "export.json").read_text())["files"][f"model.{kind}"]["images"] == verb.TRIED + 1
+    command = [sys.executable, "-s", str(out / "example.py"), str(photos / "a.png")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "mask.png").size == (1, 1)
+
+
+def test_a_program_is_tried_on_pictures_reduced_below_its_least_side(segnet: Path, tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(segnet, student)
+    about = json.loads((student / "preprocess.json").read_text())
+    about["size"]["shorter_side"] = 8
+    (student / "preprocess.json").write_text(json.dumps(about))
+    assert main(["export", str(student), "--out", str(tmp_path / "out"), "--format", "pt2"]) == 0
+
+
 @pytest.mark.slow
 def test_a_student_without_argmax_and_grey_and_as_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(2)

@@ -187,6 +187,12 @@ def test_what_shows_nothing_is_an_error() -> None:
         record(broken, [x * 10 for x in images()])
 
 
+@pytest.mark.parametrize("end", [nn.Flatten(), nn.Flatten(2)])
+def test_a_network_that_gives_no_maps_is_told_as_distill_tells_it(end: nn.Module) -> None:
+    with pytest.raises(TeacherError, match=r"^the network's output is no \(N,C,H,W\) tensor but one of shape \(1, "):
+        record(teacher(nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 4, 1), end)), images())
+
+
 def test_safetensors_alone_reads_it(tmp_path) -> None:
     file = tmp_path / "s.safetensors"
     file.write_bytes(record(teacher(), images()).to_bytes())

@@ -1,6 +1,7 @@
 """`segkd record`, and a teacher without BatchNorm that is distilled by what it wrote, through the command line."""
 
 import json
+import shlex
 import shutil
 
 import cv2
@@ -87,6 +88,22 @@ def test_a_run_goes_on_with_the_same_statistics_only(here, capsys) -> None:
     assert "run: teacher.statistics: another file than the run has begun with" in capsys.readouterr().err
     assert main([*more, "--accept", "teacher.statistics"]) == 0
     assert len(checkpoint.listed(here / "run/checkpoints")) == 2
+
+
+@pytest.mark.parametrize("of_run", [False, True])
+def test_the_next_command_is_of_the_same_recipe_teacher_and_values(here, capsys, of_run) -> None:
+    named, recipe, own = "mine.yaml", "mine.yaml", "run.dir=runs/my own"
+    values = ["synth.width=6", "teacher.statistics=old.safetensors", "--trust-pickle", *[own] * (not of_run)]
+    if of_run:
+        named, recipe, own = "runs/a run", "runs/a run/recipe.yaml", "run.dir=runs/a run-recorded"
+        least = ["weights.bn=0", "synth.refine=0", "run.steps=1", f"run.dir={named}"]
+        assert main(["distill", "mine.yaml", *OWN, *least]) == 0
+        capsys.readouterr()
+    assert main(["record", named, "photos", *values, "--out", "s 2.safetensors", *OWN]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    words = shlex.split(line.removeprefix("next: segkd distill "))
+    assert words == [recipe, *OWN, "--trust-pickle", "synth.width=6", own, "teacher.statistics=s 2.safetensors"]
+    assert main(["distill", *words, "--plan"]) == 0
 
 
 def test_what_cannot_be_recorded_or_read_is_one_line(here, capsys) -> None:

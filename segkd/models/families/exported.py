@@ -5,6 +5,7 @@ No hook hears what runs inside: they show neither statistics nor features.
 
 from __future__ import annotations
 
+import math
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -91,7 +92,10 @@ def loaded(path: Path) -> Program:
         raise TeacherError(
             f"{path}: takes images of one height or one width only; export it with both fixed, or neither"
         )
-    sizes = Sizes(fixed=tuple(sides)) if fixed else Sizes(max(int(side.node.expr.as_coeff_Mul()[0]) for side in sides))
+    if fixed:
+        sizes = Sizes(fixed=tuple(sides))
+    else:
+        sizes = Sizes(math.lcm(*(int(side.node.expr.as_coeff_Mul()[0]) for side in sides)))
     return Program(exported.module(), number if isinstance(number, int) else None, sizes)
 
 

@@ -82,6 +82,16 @@ def test_a_program_gives_what_its_network_gives(kind: str, tmp_path: Path) -> No
         teacher.features  # noqa: B018 - it is looked for
 
 
+def test_sides_are_multiples_of_what_height_and_width_ask_for(tmp_path: Path) -> None:
+    """Heights in 8s and widths in 12s: padded to 12s, a height of 12 would be refused."""
+    sides = {2: 8 * torch.export.Dim("h", min=2), 3: 12 * torch.export.Dim("w", min=2)}
+    program = torch.export.export(made(), (torch.randn(2, 3, 16, 36),), dynamic_shapes=(sides,))
+    torch.export.save(program, tmp_path / "sides.pt2")
+    teacher = Teacher(loaded(tmp_path / "sides.pt2"), "abcd", HALF, HALF)
+    assert teacher.sizes == Sizes(24)
+    assert teacher(torch.randn(2, 3, 26, 30)).shape == (2, 4, 26, 30)
+
+
 @pytest.mark.parametrize("kind", ["traced.pt", "static.pt2"])
 def test_what_was_exported_in_training_is_refused(kind: str, tmp_path: Path) -> None:
     """Its statistics would follow the synthetic images."""
