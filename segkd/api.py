@@ -267,7 +267,7 @@ def visualize(
     sources = [_path("images", source) for source in ([images] if alone else images)]
     if not sources:
         raise ArgumentError("images: expected the paths of files or folders, got none")
-    own, inference = _own(teacher_file, who, teacher), _inference(slide, (1.0,), False)
+    own, inference = _own(teacher_file, who, "teacher", teacher), _inference(slide, (1.0,), False)
     loaded = _network(model, who, (), trust_pickle, own)
     guide = _guide("teacher", teacher, trust_pickle, own)
     jobs = plan_drawings(sources, _path("out", out), kind, loaded.classes, masks, mapping=loaded.mapping)

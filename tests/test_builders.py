@@ -1,13 +1,16 @@
 """Data sets by their recipe names, with the classes that the networks have."""
 
+import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
 
@@ -248,3 +251,82 @@ def test_the_averages_of_both_players_normalise_over_all_processes_too(tiny):
         for network in (player.network, player.ema_or_live):
             kinds = {type(module) for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)}
             assert kinds == {SyncedBatchNorm2d}
+
+
+RATES = {"encoder_output_stride": 8, "decoder_atrous_rates": [6, 12, 18]}
+DESCRIBED = {"arch": "DeepLabV3Plus", "encoder": "tu-resnet10t", "options": RATES}
+NARROW = {"channels": [8, 8, 8, 8], "stem_width": 8, "decoder_channels": 8}
+SAYS = "config.json: the network was made with "
+
+
+@pytest.fixture(scope="module")
+def from_smp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that smp wrote, of a network whose rates leave no trace in its tensors' shapes."""
+    folder = tmp_path_factory.mktemp("smp") / "os8"
+    network = smp.DeepLabV3Plus("tu-resnet10t", encoder_weights=None, classes=3, **RATES, **NARROW)
+    network.save_pretrained(folder)
+    return folder
+
+
+def teacher_block(weights: Path, **said: object) -> blocks.Teacher:
+    asked = DESCRIBED | {"classes": ["a", "b", "c"], "weights": str(weights)} | said
+    asked["options"] = {**NARROW, **asked["options"]}
+    return blocks.Teacher.model_validate(asked)
+
+
+def test_a_folder_of_smp_is_taken_where_the_recipe_makes_its_network(from_smp: Path):
+    for weights, arch in ((from_smp, "DeepLabV3Plus"), (from_smp / "model.safetensors", "deeplabv3plus")):
+        network = builders.trained_network(teacher_block(weights, arch=arch))
+        assert network.encoder.output_stride == 8
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            {"options": {}},
+            "encoder_output_stride 8 (the recipe's is 16), decoder_atrous_rates [6, 12, 18] ([12, 24, 36]); set"
+            " teacher.options='{encoder_output_stride: 8, decoder_atrous_rates: [6, 12, 18]}'",
+        ),
+        (
+            {"options": RATES | {"decoder_aspp_dropout": 0.25, "act_layer": "gelu", "encoder_depth": None}},
+            "act_layer null (the recipe's is gelu); set teacher.options='{act_layer: null}'",
+        ),
+        ({"encoder": "tu-resnet14t"}, "encoder tu-resnet10t (the recipe's is tu-resnet14t); set teacher.encoder=tu-resnet10t"),
+        ({"arch": "DeepLabV3"}, "arch DeepLabV3Plus (the recipe's is DeepLabV3); set teacher.arch=DeepLabV3Plus"),
+        (
+            {"arch": "SegNet", "encoder": None, "options": RATES | {"width": 8}},
+            "arch DeepLabV3Plus (the recipe's is SegNet), encoder tu-resnet10t (null), width null (8); set"
+            " teacher.arch=DeepLabV3Plus teacher.encoder=tu-resnet10t teacher.options='{width: null}'",
+        ),
+    ],
+)  # fmt: skip
+def test_another_network_than_a_folder_of_smp_describes_is_refused(from_smp: Path, said: dict[str, object], line: str):
+    for weights in (from_smp, from_smp / "model.safetensors"):
+        with pytest.raises(TeacherError) as caught:
+            builders.trained_network(teacher_block(weights, **said))
+        assert str(caught.value) == f"{from_smp}/{SAYS}{line}"
+
+
+def test_what_no_recipe_can_say_wants_the_networks_code(from_smp: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(from_smp, tmp_path / "os8"))
+    config = json.loads((folder / "config.json").read_text()) | {"decoder_aspp_separable": {"of": [1, "a, b\n"]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TeacherError) as caught:
+        builders.trained_network(teacher_block(folder))
+    assert str(caught.value) == (
+        f'{folder}/{SAYS}decoder_aspp_separable of: [1, "a, b\\n"] (the recipe\'s is true); a recipe cannot say that of'
+        " decoder_aspp_separable: bring the network with its code (--teacher-file, docs/own_teacher.md)"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[1]", "{", "[" * 100_000, "\ud800", '{"model_type": "segformer", "encoder_output_stride": 4}',
+             '{"_model_class": "Mine", "encoder_output_stride": 4}', '{"_model_class": "FPN"}', " " * 1_000_001 + "{}"]
+)  # fmt: skip
+def test_a_damaged_or_foreign_config_is_not_compared(from_smp: Path, tmp_path: Path, text: str | None):
+    folder = Path(shutil.copytree(from_smp, tmp_path / "os8"))
+    (folder / "config.json").unlink()
+    if text is not None:
+        (folder / "config.json").write_bytes(text.encode(errors="surrogatepass"))
+    builders.trained_network(teacher_block(folder, options={"encoder_output_stride": 8}))

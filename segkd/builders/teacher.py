@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -11,15 +13,20 @@ from segkd.builders.networks import classes_at_start, network_of
 from segkd.data import catalogue
 from segkd.data import classes as class_lists
 from segkd.data.samples import Dataset
-from segkd.foundation.errors import TeacherError
+from segkd.foundation.errors import TeacherError, one_line
 from segkd.machine import ranks
 from segkd.models.building import fitting_mb, is_whole
-from segkd.models.family import Sizes, family_of
+from segkd.models.family import Described, Sizes, families, family_of
 from segkd.models.own import OwnNetwork
 from segkd.models.recorded import RecordedStatistics, read_recorded
 from segkd.models.teacher import Teacher
-from segkd.models.weights import first_few, has_one_logit, load_weights, read_state
+from segkd.models.weights import first_few, has_one_logit, load_weights, read_state, weights_file
 from segkd.recipe import blocks, expand_root
+from segkd.recipe.options import scalar_or_list
+from segkd.recipe.strict_yaml import dump
+
+MOST_JSON = 1_000_000
+"""Bytes of a `config.json` that is read."""
 
 
 def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwork | None = None) -> Teacher:
@@ -41,6 +48,8 @@ def trained_network(block: blocks.Teacher, trust_pickle: bool = False, own: OwnN
             _check_program(block, trust_pickle)
         else:
             state = read_state(path, block.recipe, trust_pickle, block.weights_key)
+            if own is None:
+                _check_description(block, weights_file(path).parent / "config.json")
     room = None if state is None else fitting_mb(state)
     network = own.built() if own is not None else network_of(block, len(classes), block.channels, room, path)
     if state is not None:
@@ -86,6 +95,65 @@ def _check_program(block: blocks.Teacher, trusted: bool) -> None:
         raise TeacherError(
             f"{block.weights}: a program, which may do anything: pass --trust-pickle if you trust its source"
         )
+
+
+def _check_description(block: blocks.Teacher, file: Path) -> None:
+    """Raises TeacherError where a `config.json` beside the weights describes another network than the recipe makes."""
+    found = _described_in(file)
+    if found is None:
+        return
+    given = {key: value for key, value in block.options.items() if value is not None and key != "in_channels"}
+    ours = {**found.defaults, **given}
+    other = {key: (value, ours.get(key)) for key, value in found.options.items() if value != ours.get(key)}
+    other |= {key: (None, given[key]) for key in given if key not in found.options and key not in found.defaults}
+    names = {"arch": (found.arch, block.arch), "encoder": (found.encoder, block.encoder)}
+    names = {key: pair for key, pair in names.items() if str(pair[0]).lower() != str(pair[1]).lower()}
+    told: list[str] = []
+    for key, (there, here) in {**names, **other}.items():
+        of = "" if told else "the recipe's is "
+        told.append(f"{key} {_in_flow(there)} ({of}{_in_flow(here)})")
+    if told:
+        advice = _what_to_set(found, list(names), {key: there for key, (there, _) in other.items()})
+        line = f"the network was made with {', '.join(told)}; {advice}"
+        raise TeacherError(f"{file}: {one_line(line, 4000)}")
+
+
+def _described_in(file: Path) -> Described | None:
+    """The network that a `config.json` describes; None: it is not there, damaged, or of a library whose files say enough."""
+    try:
+        if file.stat().st_size > MOST_JSON:
+            return None
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = (family.described(config) for family in families()) if isinstance(config, dict) else ()
+    return next((each for each in found if each is not None), None)
+
+
+def _what_to_set(found: Described, names: Sequence[str], options: Mapping[str, Any]) -> str:
+    """What makes a recipe's network the one that is described; a recipe may have no words for some options."""
+    unsaid = [key for key, value in options.items() if not _can_be_said(value, found.defaults.get(key))]
+    if unsaid:
+        how = "bring the network with its code (--teacher-file, docs/own_teacher.md)"
+        return f"a recipe cannot say that of {first_few(unsaid)}: {how}"
+    values = ", ".join(f"{_in_flow(key)}: {_in_flow(value)}" for key, value in options.items())
+    said = [f"teacher.{key}={_in_flow(getattr(found, key))}" for key in names]
+    if options:
+        said.append(f"teacher.options='{{{values}}}'")
+    return f"set {' '.join(said)}"
+
+
+def _can_be_said(value: Any, default: Any) -> bool:
+    """Whether a recipe's options can have a value: scalars and lists of them; null is the default."""
+    try:
+        return scalar_or_list(value) is not None or default is None
+    except ValueError:
+        return False
+
+
+def _in_flow(value: Any) -> str:
+    """A value as YAML has it within braces."""
+    return dump({"": [value]}, width=float("inf")).strip().partition("[")[2][:-1]
 
 
 def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:

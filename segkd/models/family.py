@@ -47,6 +47,21 @@ class Sizes:
         return logits[..., : size[0], : size[1]]
 
 
+@dataclass(frozen=True)
+class Described:
+    """A network as the `config.json` beside its weights has it.
+
+    Attributes:
+        arch, encoder, options: what a recipe would say of it, in the order in which it is to be told.
+        defaults: what the options of such an architecture are where nothing is said.
+    """
+
+    arch: str
+    encoder: str | None
+    options: Mapping[str, object]
+    defaults: Mapping[str, object]
+
+
 def _resampled(maps: Tensor, size: Size) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
@@ -75,6 +90,10 @@ class Family:
 
     def config(self, network: nn.Module) -> Mapping[str, object] | None:
         """What a student's `config.json` says of it: `build`'s arguments, and `_model_class`; None: its library writes the folder."""
+        return None
+
+    def described(self, config: Mapping[str, object]) -> Described | None:
+        """The network that a `config.json` beside weights describes; None: it is none of them, or nothing is to be compared."""
         return None
 
     def owns(self, network: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from segkd.foundation import terminal
 from segkd.foundation.errors import StorageError, UsageError, one_line
 
 SCHEME = "hf://"
-_DESCRIPTIONS = ("config.json", "preprocessor_config.json")
+_DESCRIPTIONS = ("config.json", "preprocessor_config.json", "preprocess.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What is taken, the first that is there; no code, and no other form of the same weights."""
 

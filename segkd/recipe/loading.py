@@ -394,6 +394,6 @@ def _normalised(teacher: Teacher, fetch: bool) -> tuple[dict[str, Any], list[str
         if key not in teacher.model_fields_set:
             values[f"teacher.{key}"] = list(theirs)
         elif len(ours) != len(theirs) or max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > 1e-3:
-            words = f"{[round(each, 4) for each in theirs]} in {folder / pretrained.FILE}"
+            words = f"{[round(each, 4) for each in theirs]} in {said.file}"
             lines.append(f"teacher.{key}: {list(ours)}, as the recipe says, and not {words}")
     return values, lines

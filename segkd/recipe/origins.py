@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from segkd.recipe import pretrained
-from segkd.recipe.blocks import Teacher
-from segkd.recipe.loading import Loaded, read
+from segkd.recipe.blocks import DistillRecipe, Teacher
+from segkd.recipe.loading import Loaded, expand_root, read
 from segkd.recipe.messages import key_name
 from segkd.recipe.sources import find, shown_path, tell
 from segkd.recipe.strict_yaml import dump
@@ -48,12 +48,18 @@ def _lines(found: Loaded, tree: dict[str, Any], above: tuple[str, ...] = ()) -> 
             yield f"{indent + last:<{COLUMN}}  # {_origin(found, key, value)}"
 
 
+def _beside(recipe: DistillRecipe) -> str:
+    """The file that says how the teacher's images were normalised."""
+    file = pretrained.file_of(expand_root(recipe.teacher.weights))
+    return pretrained.FILE if file is None else file.name
+
+
 def _origin(found: Loaded, key: tuple[str, ...], value: Any) -> str:
     node = found.tree
     for part in key:
         if not isinstance(node.value, dict) or part not in node.value:
             if key in _OF_WEIGHTS and tuple(value) != Teacher.model_fields[key[1]].default:
-                return f"{pretrained.FILE} beside its weights"
+                return f"{_beside(found.recipe)} beside its weights"  # type: ignore[arg-type]
             of_method = key[0] in ("weights", "options") and len(key) == 2
             return f"default of {found.recipe.method}" if of_method else "default"  # type: ignore[union-attr]
         node = node.value[part]

@@ -1,8 +1,9 @@
-"""What a folder that `save_pretrained` wrote says of the images that its network was trained on."""
+"""What a folder that `save_pretrained` wrote, or that a student is in, says of the images that its network was trained on."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,37 @@ from segkd.foundation.channels import RGB
 from segkd.foundation.errors import TeacherError, one_line
 
 FILE = "preprocessor_config.json"
+STUDENTS = "preprocess.json"
+"""Of a student's folder of segkd."""
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _BGR = ("MobileViT",)
 """Beginnings of the kinds of processors that exchange red and blue unless they say otherwise."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """How images in [0,1] become a network's input: less `mean`, divided by `std`, blue first; and a line on its labels."""
+    """How images in [0,1] become a network's input: less `mean`, divided by `std`, blue first; and a line on its labels.
+
+    `file` says so.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    file: Path
     notes: tuple[str, ...] = ()
     blue_first: bool = False
 
 
-def input_of(folder: Path) -> Input | None:
-    """What the image processor of a folder of weights does to images; None where none is there.
+def file_of(weights: Path) -> Path | None:
+    """The file in a folder of weights, or beside its file of them, that says how images were normalised; None: none is there."""
+    folder = weights.parent if weights.name in _WEIGHTS else weights
+    return next((folder / name for name in (FILE, STUDENTS) if (folder / name).is_file()), None)
+
+
+def input_of(weights: Path) -> Input | None:
+    """What is done to images before the network of a folder of weights sees them; None where that is not said.
+
+    A student's folder of segkd states mean and std as they are.
 
     A processor multiplies values of 0..255 by `rescale_factor` (1/255), unless `do_rescale` is false, and then takes
     `image_mean` and divides by `image_std`, unless `do_normalize` is false. All of it is one mean and one std of images in [0,1].
@@ -34,11 +50,13 @@ def input_of(folder: Path) -> Input | None:
     Raises:
         TeacherError: the file cannot be read, or is not clear.
     """
-    file = folder / FILE
-    if not file.is_file():
+    file = file_of(weights)
+    if file is None:
         return None
     try:
         said = json.loads(file.read_text("utf-8"))
+        if file.name == STUDENTS:
+            return _of_student(said, file)
         kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
         flips = said.get("do_flip_channel_order", kind.startswith(_BGR))
         rescale = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
@@ -49,7 +67,7 @@ def input_of(folder: Path) -> Input | None:
         mean, std = (tuple(round(each / scale, 7) for each in values) for values in (mean, std))
         if len(mean) != len(std):
             raise ValueError(f"{len(mean)} means and {len(std)} deviations")
-        found = Input(mean, std, _on_labels(said, file), bool(flips) and len(mean) == RGB)
+        found = Input(mean, std, file, _on_labels(said, file), bool(flips) and len(mean) == RGB)
     except (OSError, ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise TeacherError(
@@ -60,6 +78,18 @@ def input_of(folder: Path) -> Input | None:
             f"{file}: whether mean and std are of blue first (do_flip_channel_order) is not known; mend it"
         )
     return found
+
+
+def _of_student(said: dict[str, Any], file: Path) -> Input | None:
+    """As `segkd.delivery.folder.Preprocess` has it; None: somebody else's file of this name."""
+    if not {"mean", "std"} & said.keys():
+        return None
+    mean, std = (tuple(map(float, said[key])) for key in ("mean", "std"))
+    if len(mean) != len(std) or not all(0 < each < math.inf for each in std) or not all(map(math.isfinite, mean)):
+        raise ValueError(f"{len(mean)} means and {len(std)} deviations, which are to be as many, and above 0")
+    if list(said.get("range", (0, 1))) != [0, 1]:
+        raise ValueError(f"range: {said['range']}, where it is to be 0 to 1")
+    return Input(mean, std, file)
 
 
 def _of_channels(value: Any) -> tuple[float, ...]:

@@ -21,15 +21,13 @@ from segkd.foundation.files import atomic_write, make_folder, sha256
 from segkd.machine import ranks
 from segkd.methods.finding import MethodFile
 from segkd.models.adapters import Adapter, flops_of, parameters_of
-from segkd.models.own import digest
 from segkd.models.taps import few_statistics
 from segkd.models.teacher import Teacher, input_range
 from segkd.models.trial import try_measured
-from segkd.models.weights import weights_file
 from segkd.recipe import DistillRecipe, expand_root, variant_of, with_values
 from segkd.runs import card
 from segkd.runs.costs import FirstSteps, forecast, table
-from segkd.runs.folder import METHOD, PHOTOS, STATISTICS, TEACHER, TEACHER_FILE
+from segkd.runs.folder import METHOD, PHOTOS, STATISTICS, TEACHER, TEACHER_FILE, teacher_hash
 from segkd.runs.labelled import Labelled, unmeasured
 from segkd.runs.options import Options
 from segkd.runs.place import choose_precision, place_of
@@ -105,9 +103,9 @@ class Distillation(Run[DistillRecipe]):
         """The teacher, whose classes are those of the data and of the student."""
         self.load_teacher()
         weights = self.recipe.teacher.weights
-        self.about[TEACHER] = (
-            digest(self.teacher.network) if weights is None else sha256(weights_file(Path(expand_root(weights))))
-        )
+        taken = teacher_hash(weights, lambda: self.teacher.network)
+        assert taken is not None  # its file has just been read
+        self.about[TEACHER] = taken
         if ranks.any_of(ranks.broadcast(self.about[TEACHER]) != self.about[TEACHER]):
             raise TeacherError(
                 f"{self.recipe.teacher.weights or self.brought.name}: the processes have different teachers"

@@ -10,9 +10,8 @@ from typing import Any
 from segkd.foundation.errors import StorageError, UsageError
 from segkd.foundation.files import sha256
 from segkd.machine import ranks
-from segkd.models.own import OwnNetwork, digest
-from segkd.models.weights import weights_file
-from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, expand_root, unset_root
+from segkd.models.own import OwnNetwork
+from segkd.recipe import DistillRecipe, Recipe, TeachRecipe, differences, unset_root
 from segkd.runs.folder import (
     EXIT_CODE,
     METHOD,
@@ -23,6 +22,7 @@ from segkd.runs.folder import (
     data_root,
     free_keys,
     read_recipe,
+    teacher_hash,
 )
 from segkd.runs.options import Options
 from segkd.training import checkpoint
@@ -173,13 +173,11 @@ def _other_teacher(folder: Path, recipe: DistillRecipe, own: OwnNetwork | None) 
 
     Of a user's own teacher without a file of weights, whether it now has others.
     """
-    known = about_run(folder).get(TEACHER)
-    if own is not None and recipe.teacher.weights is None:
-        return digest(own.built()) != known
-    if known is None or recipe.teacher.weights is None or unset_root(recipe.teacher.weights):
+    known, weights = about_run(folder).get(TEACHER), recipe.teacher.weights
+    if known is None and weights is not None:
         return None
-    path = weights_file(Path(expand_root(recipe.teacher.weights)))
-    return sha256(path) != known if path.is_file() else None
+    found = teacher_hash(weights, None if own is None else own.built)
+    return None if found is None else found != known
 
 
 def _other_root(folder: Path, recipe: DistillRecipe | TeachRecipe, other_words: bool) -> bool:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from torch import nn
 
 from segkd.foundation import audit, terminal
 from segkd.foundation.errors import Stopped, StorageError, UsageError, one_line
 from segkd.foundation.files import RunLock, atomic_write, make_folder, refuse_irregular, sha256, sweep
 from segkd.machine import ranks
+from segkd.models.own import digest
+from segkd.models.weights import weights_file
 from segkd.recipe import Recipe, TeachRecipe, Terms, expand_root, load, method_terms, unset_root
 from segkd.training import checkpoint, resume
 from segkd.training.signals import StopFlag
@@ -162,6 +166,19 @@ def about_run(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return dict(line[2:].split(": ", 1) for line in head.splitlines() if line.startswith("# ") and ": " in line)
+
+
+def teacher_hash(weights: str | None, network: Callable[[], nn.Module] | None = None) -> str | None:
+    """What `TEACHER` says of a teacher with such weights as they are now; where they come without a file, `network` has them.
+
+    None: the file is gone, or there is no network.
+    """
+    if weights is None:
+        return None if network is None else digest(network())
+    if unset_root(weights):
+        return None
+    path = weights_file(Path(expand_root(weights)))
+    return sha256(path) if path.is_file() else None
 
 
 def free_keys(recipe: Recipe) -> tuple[str, ...]:

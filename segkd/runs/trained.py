@@ -27,16 +27,18 @@ from segkd.machine.precision import bf16_of
 from segkd.models.adapters import Adapter
 from segkd.models.own import OwnNetwork
 from segkd.models.trial import try_passes
-from segkd.models.weights import load_weights, read_state
-from segkd.recipe import DistillRecipe, TeachRecipe, blocks, load, named, recalled, with_values
+from segkd.models.weights import first_few, load_weights, read_state
+from segkd.recipe import DistillRecipe, TeachRecipe, blocks, differences, load, named, recalled, with_values
 from segkd.recipe.sources import Overrides, read_overrides
 from segkd.recipe.strict_yaml import parse, plain
-from segkd.runs.folder import kept_methods
+from segkd.runs.folder import TEACHER, about_run, kept_methods, teacher_hash
 from segkd.runs.labelled import model_of
 from segkd.training import checkpoint
 
 Who = Literal["teacher", "student"]
 Precision = Literal["auto", "fp32", "bf16"]
+TAKEN = ("data.", "run.precision")
+"""What may still be said of the recipe of a network that is made: on what it is measured, and how."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,7 @@ def _found(source: str | Path, who: Who | None, overrides: Overrides, bringing: 
             raise UsageError(f"{path}: a student folder has {lacks}; name its run folder")
         return of_student(load_student(path))
     if (path / "recipe.yaml").is_file():
-        recipe = _of_run(path / "recipe.yaml", overrides)
-        if isinstance(recipe, DistillRecipe) and who == "teacher":
-            return _teacher(recipe, bringing)
-        model = of_student(load_student(path), recipe)
-        if overrides and recipe.data.size != _of_run(path / "recipe.yaml", ()).data.size:
-            return replace(model, size=(recipe.data.size, "the command line's data.size"))
-        return model
+        return _in_run(path, who, overrides, bringing)
     if path.is_dir():
         raise TeacherError(f"{path}: neither a student folder (preprocess.json) nor a run folder (recipe.yaml)")
     if path.suffix == ".ckpt":
@@ -143,6 +139,25 @@ def _found(source: str | Path, who: Who | None, overrides: Overrides, bringing: 
     if who != "teacher":
         raise UsageError(f"{source}: a recipe holds no trained student: name its run folder, or add --who teacher")
     return _teacher(recipe, bringing) if isinstance(recipe, DistillRecipe) else _taught(recipe, str(source))
+
+
+def _in_run(folder: Path, who: Who | None, overrides: Overrides, bringing: Bringing) -> Model:
+    """The network that a run has made, or the teacher that it had."""
+    written = _of_run(folder / "recipe.yaml", ())
+    recipe = _of_run(folder / "recipe.yaml", overrides) if overrides else written
+    changed = differences(written.as_dict(), recipe.as_dict())
+    teachers = isinstance(recipe, DistillRecipe) and who == "teacher"
+    taken = (*TAKEN, "teacher.") if teachers else TAKEN
+    if idle := [key for key in changed if not key.startswith(taken)]:
+        known = ", ".join(f"{key}*" if key.endswith(".") else key for key in taken)
+        raise UsageError(
+            f"{first_few(idle)}: changes nothing about {'the teacher' if teachers else 'the network'} of {folder}: leave it out"
+            f" (may be changed here: {known})"
+        )
+    if teachers:
+        return _teacher(recipe, bringing, None if any(key.startswith("teacher.") for key in changed) else folder)
+    model = of_student(load_student(folder), recipe)
+    return replace(model, size=(recipe.data.size, "the command line's data.size")) if "data.size" in changed else model
 
 
 def own_teacher(named: str | None, who: Who | None, guide: str | Path | None) -> OwnNetwork | None:
@@ -228,11 +243,16 @@ def _size_in(recipe: DistillRecipe | TeachRecipe) -> tuple[Size, str]:
     return recipe.data.size, "its recipe's data.size"
 
 
-def _teacher(recipe: DistillRecipe, bringing: Bringing) -> Model:
-    own, arch = bringing.own, recipe.teacher.arch
+def _teacher(recipe: DistillRecipe, bringing: Bringing, run: Path | None = None) -> Model:
+    """The teacher of a recipe; `run`: that which the run in a folder had, and no other."""
+    own, arch, weights = bringing.own, recipe.teacher.arch, recipe.teacher.weights
     if own is not None and arch.lower() != blocks.OWN:  # of a run
         raise UsageError(f"teacher.arch: the run's teacher is a {arch}, and not {own.name}; leave --teacher-file out")
+    if run is not None and weights is not None:  # before its network is built, which may not even fit
+        _check_same(run, weights, teacher_hash(weights))
     teacher = builders.teacher_of(recipe.teacher, bringing.trust_pickle, own)
+    if run is not None and weights is None:
+        _check_same(run, str(own and own.name), teacher_hash(None, lambda: teacher.network))
     with nullcontext() if own is None else own.blamed():
         try_passes(
             teacher,
@@ -245,6 +265,16 @@ def _teacher(recipe: DistillRecipe, bringing: Bringing) -> Model:
             follows=False,
         )
     return _of(teacher, recipe, "teacher")
+
+
+def _check_same(run: Path, name: str, found: str | None) -> None:
+    """Raises TeacherError where a teacher is another one than a run's, which knows the hash of its own."""
+    known = about_run(run).get(TEACHER)
+    if found is not None and known is not None and found != known:
+        raise TeacherError(
+            f"{name}: another network (sha256 {found[:12]}) than the teacher of {run} ({known[:12]}); bring back what it was,"
+            " or name the recipe itself instead of the run"
+        )
 
 
 def _taught(recipe: TeachRecipe, source: str) -> Model:

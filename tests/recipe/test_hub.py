@@ -114,6 +114,13 @@ def test_they_are_downloaded_once_and_without_code(hub: Any, tmp_path: Path) -> 
     assert (again.stdout, again.stderr) == (first.stdout, "") and not hub.asked
 
 
+def test_a_student_of_segkd_says_how_its_images_were_normalised(hub: Any, tmp_path: Path) -> None:
+    del hub.files["preprocessor_config.json"]
+    hub.files["preprocess.json"] = json.dumps({"mean": [0.3, 0.2, 0.1], "std": [1, 1, 1]}).encode()
+    taken = ["config.json", "model.safetensors", "preprocess.json"]
+    assert read(hub, tmp_path).stdout.splitlines() == ["[0.3, 0.2, 0.1] hf://some/net", str(taken)]
+
+
 def test_older_weights_are_taken_where_there_are_no_others(hub: Any, tmp_path: Path) -> None:
     del hub.files["model.safetensors"]
     assert "pytorch_model.bin" in read(hub, tmp_path).stdout

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from inspect import signature
 
 from torch import Tensor, nn
 
-from segkd.models.family import Builder, Family, Size
+from segkd.models.building import GIVEN, unknown_arguments
+from segkd.models.family import Builder, Described, Family, Size
 
 
 @cache
@@ -29,6 +31,22 @@ class SMP(Family):
 
     def build(self, kind: Builder, encoder: str | None, classes: int, options: Mapping[str, object]) -> nn.Module:
         return kind(encoder_name=encoder, encoder_weights=None, classes=classes, **options)
+
+    def described(self, config: Mapping[str, object]) -> Described | None:
+        """As `save_pretrained` writes it: the name of the class, and all arguments that it was called with."""
+        named, encoder = config.get("_model_class"), config.get("encoder_name")
+        kinds = architectures()
+        arch = next((name for name in kinds if name.lower() == str(named).lower()), None)
+        if arch is None or not isinstance(encoder, str):
+            return None
+        known = signature(kinds[arch]).parameters.values()
+        defaults = {each.name: each.default for each in known if each.name not in GIVEN}
+        defaults = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+        foreign = {*GIVEN, *unknown_arguments(kinds[arch], encoder, config)}
+        said = [key for key in dict.fromkeys([*defaults, *config]) if key in config and key not in foreign]
+        # dropout does nothing in a network that is not trained
+        told = {key: config[key] for key in said if not key.startswith("_") and "drop" not in key}
+        return Described(arch, encoder, told, defaults)
 
     def owns(self, network: nn.Module) -> bool:
         return isinstance(network, tuple(architectures().values()))
