@@ -26,7 +26,7 @@ class DDAD(Method):
     Options:
         discrepancy: how student and teacher are compared.
         temperature: temperature of kl.
-        log: the generator's reward is log(1 + MAE) of the logits, natural logarithm, and not the MAE itself.
+        log: the generator's reward is ln(1 + MAE), not the MAE itself.
         bn: how BatchNorm distances add up over layers.
         ramp: fraction of the run over which the adversary's weight rises from 0.
     """

@@ -115,7 +115,7 @@ PLACES: dict[str, Fault] = {
     "student out": lambda game, value: patched(game.networks, "study", lambda f: seen("s")(f, value)),
     "statistics": lambda game, value: patched(game.networks, "teacher_outputs", lambda f: seen("statistics")(f, value)),
     "z": given,
-    "images": lambda game, value: patched(Source, "finished", lambda f: result(f, value)),
+    "images": lambda game, value: patched(Source, "augmented", lambda f: result(f, value)),
     "student gradient": lambda game, value: bad_gradient(game.student, value),
     "source gradient": lambda game, value: patched(TermsJudge, "update", lambda f: bad_gradients(f, value)),
     "bank": lambda game, value: patched(game.bank, "draw", lambda f: drawn(f, value)),

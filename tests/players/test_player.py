@@ -327,7 +327,7 @@ def test_further_parameters_learn_with_the_network() -> None:
 
 def test_what_a_player_is_made_of() -> None:
     assert player().shared
-    for made in ({"optimizer": None}, {"average": None}, {"updates": 1}):
+    for made in ({"optimizer": None}, {"average": None}, {"version": 1}):
         with pytest.raises(TypeError):
             Player("p", network(), sgd(), **made)
 
