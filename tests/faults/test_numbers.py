@@ -112,7 +112,7 @@ def given(game: Any, value: float) -> Any:
 Fault = Callable[[Any, float], Any]
 PLACES: dict[str, Fault] = {
     "teacher out": lambda game, value: patched(game.networks, "teacher_outputs", lambda f: seen("t", "stored")(f, value)),
-    "student out": lambda game, value: patched(game.networks, "study", lambda f: seen("s")(f, value)),
+    "student out": lambda game, value: patched(game.networks, "student_outputs", lambda f: seen("s")(f, value)),
     "statistics": lambda game, value: patched(game.networks, "teacher_outputs", lambda f: seen("statistics")(f, value)),
     "z": given,
     "images": lambda game, value: patched(Source, "augmented", lambda f: result(f, value)),
