@@ -320,3 +320,14 @@ def test_a_restored_bank_keeps_the_shares_that_it_had_and_none_that_it_does_not_
     plain = Replay(2, torch.bfloat16, False)
     plain.restore(bank.state(), torch.device("cpu"))
     assert not plain.shares and "shares" not in plain.state()
+
+
+def test_the_version_counts_what_may_have_changed_it():
+    bank = filled(batches=0)
+    versions = [bank.version]
+    for value in range(2):
+        keep(bank, *batch(float(value)))
+        versions.append(bank.version)
+    bank.draw(2)
+    bank.restore(bank.state(), torch.device("cpu"))
+    assert [*versions, bank.version] == [0, 1, 2, 3]
