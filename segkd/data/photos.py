@@ -56,13 +56,18 @@ class Reading:
 
 def is_drawing(path: Path) -> bool:
     """Whether a file is one that `segkd visualize` drew."""
-    if path.suffix.lower() != ".png" or not path.is_file():  # what is no file at all (a pipe) is told when it is read
-        return False
+    return path.suffix.lower() == ".png" and b"tEXt" + "\0".join(DRAWN).encode() in _beginning(path, _HEAD)
+
+
+def _beginning(path: Path, most: int) -> bytes:
+    """The first bytes of a file; none of a pipe, or of what cannot be read: that is told when it is read as an image."""
+    if not path.is_file():
+        return b""
     try:
         with path.open("rb") as file:
-            return b"tEXt" + "\0".join(DRAWN).encode() in file.read(_HEAD)
+            return file.read(most)
     except OSError:
-        return False  # it is told when it is read as an image
+        return b""
 
 
 def images_of(
@@ -145,12 +150,6 @@ def _mask_among(paths: Sequence[Path]) -> tuple[Path, Path] | None:
 
 
 def _holds_ids(path: Path) -> bool:
-    """Whether a file is a grey or palette PNG, by its header; one that cannot be read is told when it is asked for."""
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            head = file.read(26)
-    except OSError:
-        return False
+    """Whether a file is a grey or palette PNG, by its header."""
+    head = _beginning(path, 26)
     return head.startswith(b"\x89PNG") and len(head) == 26 and head[25] in (GREY, PALETTE)

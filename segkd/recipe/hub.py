@@ -8,11 +8,11 @@ from pathlib import Path
 
 from segkd.foundation import terminal
 from segkd.foundation.errors import StorageError, UsageError, one_line
+from segkd.recipe.pretrained import FILE, STUDENTS, WEIGHTS
 
 SCHEME = "hf://"
-_DESCRIPTIONS = ("config.json", "preprocessor_config.json", "preprocess.json")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""What is taken, the first that is there; no code, and no other form of the same weights."""
+_DESCRIPTIONS = ("config.json", FILE, STUDENTS)
+"""What is taken beside one file of weights; no code, and no other form of the same weights."""
 
 
 def on_hub(weights: str) -> bool:
@@ -55,7 +55,7 @@ def _downloaded(weights: str) -> Path:
         advice = "check its name and the network, or download it elsewhere and name its folder"
         raise StorageError(f"{weights}: cannot be downloaded ({one_line(error)}); {advice}") from error
     if folder is None:
-        raise StorageError(f"{weights}: holds no {' or '.join(_WEIGHTS)} on the hub; name other weights")
+        raise StorageError(f"{weights}: holds no {' or '.join(WEIGHTS)} on the hub; name other weights")
     return folder
 
 
@@ -68,7 +68,7 @@ def _snapshot(weights: str, **options: bool) -> Path | None:
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        for file in _WEIGHTS:
+        for file in WEIGHTS:
             taken = [*_DESCRIPTIONS, file]
             folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=taken, **options))
             if (folder / file).is_file():

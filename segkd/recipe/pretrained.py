@@ -14,7 +14,8 @@ from segkd.foundation.errors import TeacherError, one_line
 FILE = "preprocessor_config.json"
 STUDENTS = "preprocess.json"
 """Of a student's folder of segkd."""
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""The file of weights in such a folder: the first that is there."""
 _BGR = ("MobileViT",)
 """Beginnings of the kinds of processors that exchange red and blue unless they say otherwise."""
 
@@ -35,7 +36,7 @@ class Input:
 
 def file_of(weights: Path) -> Path | None:
     """The file in a folder of weights, or beside its file of them, that says how images were normalised; None: none is there."""
-    folder = weights.parent if weights.name in _WEIGHTS else weights
+    folder = weights.parent if weights.name in WEIGHTS else weights
     return next((folder / name for name in (FILE, STUDENTS) if (folder / name).is_file()), None)
 
 

@@ -103,13 +103,14 @@ def inspect(recipe: DistillRecipe, options: Options, *, quick: bool = False) -> 
             follows = inspection.statistics(teacher.network, True, recorded).level != "red"
             shown = {**inspection.pictures(teacher, recipe.synth.size, 6), **_generated(recipe, run)}
             findings += inspection.answering(teacher, shown, run.place.bf16, moves)
-            if inspection.verdict(findings) != "red":
+            bearable = inspection.verdict(findings) != "red"
+            if bearable and quick:  # else building the game tries the teacher
                 described, size = builders.described(recipe.teacher), recipe.synth.size
                 try_passes(teacher, "teacher", described, size, 1, run.place.device, run.place.bf16, follows=False)
-                if not quick:
-                    terminal.doing("timing updates")
-                    game = run.build(with_values(recipe, {"run.steps": 10} if recipe.run.budget else {}))
-                    plan = table(recipe, run.place, game)
+            elif bearable:
+                terminal.doing("timing updates")
+                game = run.build(with_values(recipe, {"run.steps": 10} if recipe.run.budget else {}))
+                plan = table(recipe, run.place, game)
         except (TeacherError, RecipeError) as error:
             findings.append(Finding("red", "distilling", str(error)))
     method, advice = _advice(findings, follows, recipe.teacher.channels)

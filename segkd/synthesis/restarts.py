@@ -106,7 +106,7 @@ class _WithLatents(nn.Module):
     def __init__(self, start: Generator, batch: int, move: Move, pace: float) -> None:
         super().__init__()
         self.network = copy.deepcopy(start.network).train()
-        self.finish, self.passes, self.pace = start.augmented, start.passes, pace
+        self.augmented, self.passes, self.pace = start.augmented, start.passes, pace
         device = next(self.network.parameters()).device
         # an optimiser such as Adam moves all by its learning rate: what is multiplied moves faster
         self.latents = nn.Parameter((replace(move, progress=None).latents(batch, start.latent) / pace).to(device))
@@ -123,7 +123,7 @@ class _WithLatents(nn.Module):
         move.begin(ranks.stream("synthesis"))
         with self.passes.through(self.network):
             images = self.network(z, size)
-        return Batch(self.finish(upcast(images), move), latents=z)
+        return Batch(self.augmented(upcast(images), move), latents=z)
 
 
 def _numbers(network: nn.Module) -> list[Tensor]:

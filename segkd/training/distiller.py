@@ -55,7 +55,7 @@ class Distiller:
     ) -> None:  # fmt: skip
         self.method, self.networks, self.student, self.source, self.bank = method, networks, student, source, bank
         self.teacher, self.sampling, self.refusals = networks.teacher, sampling, refusals
-        self.device = next(networks.student.parameters()).device
+        self.device = networks.student.device
         networks.averaged = student.average.module if student.average is not None else None
         self.attempt = 0
         # Of an overlapped step: the student as it was before it, the batches drawn for its threads, and what is put off.
@@ -98,8 +98,8 @@ class Distiller:
             Interrupted: a signal came; the moves before stay, and the state tells how many they are.
         """
         moves = list(enumerate(self.method.moves(step)))
-        filled = self.bank is not None and len(self.bank) > 0
-        together = self.method.rules.overlap and filled and self._unfinished is None
+        # not before there is anything in the bank, nor after a signal has cut the step short
+        together = self.method.rules.overlap and self.bank and self._unfinished is None
         values = self._side_by_side(step, moves) if together else self._in_turn(step, moves, self.on_progress)
         self.refusals.end_step()
         return values | {"lr": self.student.optimizer.param_groups[0]["lr"]}
@@ -159,7 +159,7 @@ class Distiller:
     def student_batch(self, step: int, index: int) -> dict[str, object]:
         """Images for a move of the student, of the bank or made for it, with the teacher's outputs on them."""
         needs, move = self.needs["student"], self.move(step, index)
-        if self.bank is None or not len(self.bank):
+        if not self.bank:  # there is none, or nothing is in it yet
             batch = self.source.draw(self.sampling.batch, self.sampling.size(step), move)
             return {**batch.named(), **self.networks.teacher_outputs(batch.images, needs, first=True)}
         move.begin(ranks.stream("replay"))

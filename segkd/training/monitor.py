@@ -64,10 +64,9 @@ class Monitor:
         self.networks, self.student, self.source, self.bank, self.sampling = networks, student, source, bank, sampling
         self.teacher = networks.teacher
         self.best: Best | None = None
-        self._averaged: tuple[tuple[int, ...], nn.Module] | None = (
-            None  # as `measured` made it, and of what (`_made_of`)
-        )
-        self._kept: tuple[int, Tensor, bool] | None = None  # as `_as_kept` made it, where that takes long, likewise
+        # As `measured` made it, and of what; as `_as_kept` made it, where that takes long, and after which update.
+        self._averaged: tuple[tuple[int, ...], nn.Module] | None = None
+        self._kept: tuple[int, Tensor, bool] | None = None
 
     def held_out(self, batches: int) -> Iterator[Tensor]:
         """Synthetic images (N,3,H,W) that no move ever uses, the same for every attempt and every process.
