@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,9 @@ from segkd.models.recorded import RecordedStatistics, read_recorded
 from segkd.models.teacher import Teacher
 from segkd.models.weights import first_few, has_one_logit, load_weights, read_state, weights_file
 from segkd.recipe import blocks, expand_root
+from segkd.recipe.described import config_in
 from segkd.recipe.options import scalar_or_list
-from segkd.recipe.strict_yaml import dump
-
-MOST_JSON = 1_000_000
-"""Bytes of a `config.json` that is read."""
+from segkd.recipe.strict_yaml import in_flow
 
 
 def teacher_of(block: blocks.Teacher, trust_pickle: bool = False, own: OwnNetwork | None = None) -> Teacher:
@@ -111,7 +108,7 @@ def _check_description(block: blocks.Teacher, file: Path) -> None:
     told: list[str] = []
     for key, (there, here) in {**names, **other}.items():
         of = "" if told else "the recipe's is "
-        told.append(f"{key} {_in_flow(there)} ({of}{_in_flow(here)})")
+        told.append(f"{key} {in_flow(there)} ({of}{in_flow(here)})")
     if told:
         advice = _what_to_set(found, list(names), {key: there for key, (there, _) in other.items()})
         line = f"the network was made with {', '.join(told)}; {advice}"
@@ -120,13 +117,8 @@ def _check_description(block: blocks.Teacher, file: Path) -> None:
 
 def _described_in(file: Path) -> Described | None:
     """The network that a `config.json` describes; None: it is not there, damaged, or of a library whose files say enough."""
-    try:
-        if file.stat().st_size > MOST_JSON:
-            return None
-        config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    found = (family.described(config) for family in families()) if isinstance(config, dict) else ()
+    config = config_in(file)
+    found = () if config is None else (family.described(config) for family in families())
     return next((each for each in found if each is not None), None)
 
 
@@ -136,10 +128,9 @@ def _what_to_set(found: Described, names: Sequence[str], options: Mapping[str, A
     if unsaid:
         how = "bring the network with its code (--teacher-file, docs/own_teacher.md)"
         return f"a recipe cannot say that of {first_few(unsaid)}: {how}"
-    values = ", ".join(f"{_in_flow(key)}: {_in_flow(value)}" for key, value in options.items())
-    said = [f"teacher.{key}={_in_flow(getattr(found, key))}" for key in names]
+    said = [f"teacher.{key}={in_flow(getattr(found, key))}" for key in names]
     if options:
-        said.append(f"teacher.options='{{{values}}}'")
+        said.append(f"teacher.options='{in_flow(options)}'")
     return f"set {' '.join(said)}"
 
 
@@ -149,11 +140,6 @@ def _can_be_said(value: Any, default: Any) -> bool:
         return scalar_or_list(value) is not None or default is None
     except ValueError:
         return False
-
-
-def _in_flow(value: Any) -> str:
-    """A value as YAML has it within braces."""
-    return dump({"": [value]}, width=float("inf")).strip().partition("[")[2][:-1]
 
 
 def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from segkd.foundation.errors import RecipeError, UsageError
-from segkd.recipe import hub, networks, pretrained
+from segkd.recipe import described, hub, networks, pretrained
 from segkd.recipe.blocks import OWN, DistillRecipe, Teacher, TeachRecipe
 from segkd.recipe.given import RECIPE
 from segkd.recipe.messages import error_line, explain, key_name, nearest, place, shown, suggestion
@@ -28,7 +28,7 @@ from segkd.recipe.precedence import (
     without_effect,
     without_foreign_names,
 )
-from segkd.recipe.sources import Overrides, find, read_chain, read_overrides, scalar, shown_path, tell
+from segkd.recipe.sources import Overrides, find, no_file, read_chain, read_overrides, scalar, shown_path, tell
 from segkd.recipe.strict_yaml import MAX_ERRORS, Node, plain
 from segkd.recipe.terms import Further, Terms, further_terms, method_terms
 from segkd.recipe.versions import with_new_names
@@ -115,6 +115,9 @@ def read(
         errors.append(f"{shown_path(path)}: this recipe teaches, and has no teacher that {own_teacher} could be")
     elif own_teacher is not None:
         tree, lines = _with_own_teacher(tree, own_teacher)
+        notes += lines
+    if own_teacher is None and kind == "distill":
+        tree, lines = _with_described(tree, fetch)
         notes += lines
     further = further_terms() if kind == "distill" else {}
     if method_file is not None and chosen.method != method_file.stem:
@@ -253,6 +256,24 @@ def _with_own_teacher(tree: Node, name: str) -> tuple[Node, list[str]]:
     return Node({**tree.value, "teacher": Node(teacher, where)}, tree.where), lines
 
 
+def _with_described(tree: Node, fetch: bool) -> tuple[Node, list[str]]:
+    """The tree with what the folder of its teacher's weights says of the network, and it does not: `described.with_described`."""
+    said = _entries(tree, ("teacher",)) or {}
+    weights = said["weights"].value if "weights" in said else None
+    whole = all(key in said and said[key].value is not None for key in ("arch", "classes"))
+    if not isinstance(weights, str) or no_file(("teacher", "weights"), weights) or unset_root(weights):
+        return tree, []
+    if hub.on_hub(weights):
+        wrong = hub.wrong_name(weights) is not None
+        folder = None if wrong else hub.cached(weights) if whole or not fetch else hub.located(weights)
+        if folder is None:
+            return tree, []
+    else:
+        folder = expand_root(weights)
+    teacher, lines = described.with_described(said, folder)
+    return Node({**tree.value, "teacher": Node(teacher, tree.value["teacher"].where)}, tree.where), lines  # type: ignore[dict-item]
+
+
 def _preset_errors(files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:
     presets = ((name, node) for file in files for name, node in file.presets.items())
     return [
@@ -384,7 +405,8 @@ def _normalised(teacher: Teacher, fetch: bool) -> tuple[dict[str, Any], list[str
         ] if unsaid else []
     said = pretrained.input_of(folder)
     if said is None:
-        unsaid = unsaid if teacher.arch.lower() in map(str.lower, networks.from_folder()) else set()
+        from_folder = folder.is_dir() or teacher.arch.lower() in map(str.lower, networks.from_folder())
+        unsaid = unsaid if from_folder else set()
         default = f"teacher.mean and std: no {pretrained.FILE} in {teacher.weights}: taken to be {list(teacher.mean)}"
         return {}, [f"{default} and {list(teacher.std)} where the recipe states none"] if unsaid else []
     values: dict[str, Any] = {}

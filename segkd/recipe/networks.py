@@ -110,9 +110,35 @@ def timm_models() -> frozenset[str]:
     return frozenset((*re.findall(r"^@register_model\s+def (\w+)\(", text, re.MULTILINE), *former))
 
 
+@cache
+def defaults_of(arch: str) -> dict[str, Any]:
+    """What the arguments of one of smp's architectures are where nothing is said, lists for tuples; empty for any other."""
+    for tree in map(ast.parse, source_texts("segmentation_models_pytorch", "decoders/*/model.py")):
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == arch:
+                made = next((each for each in node.body if getattr(each, "name", "") == "__init__"), None)
+                return _defaults(made.args) if isinstance(made, ast.FunctionDef) else {}
+    return {}
+
+
+def _defaults(arguments: ast.arguments) -> dict[str, Any]:
+    names = [each.arg for each in arguments.args]
+    pairs = zip(reversed(names), reversed(arguments.defaults), strict=False)  # the last arguments have them
+    return {name: _listed(ast.literal_eval(value)) for name, value in pairs}
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def source_text(package: str, pattern: str) -> str:
     """The source of a package's files, one after the other; the package is not imported."""
+    return "\n".join(source_texts(package, pattern))
+
+
+def source_texts(package: str, pattern: str) -> list[str]:
+    """The same, each by itself."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        return ""
-    return "\n".join(path.read_text("utf-8") for path in sorted(Path(spec.origin).parent.glob(pattern)))
+        return []
+    return [path.read_text("utf-8") for path in sorted(Path(spec.origin).parent.glob(pattern))]

@@ -7,7 +7,7 @@ and it expands aliases without a bound. Descriptions of data sets (`dataset.yaml
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any, ClassVar, NoReturn
@@ -95,6 +95,13 @@ def dump(data: dict[str, Any], width: float = 120) -> str:
     text = StringIO()
     yaml.dump(data, text)
     return text.getvalue()
+
+
+def in_flow(value: Any) -> str:
+    """A value as YAML has it within braces: a scalar, a list, or a mapping of these."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{in_flow(key)}: {in_flow(each)}' for key, each in value.items())}}}"
+    return dump({"": [value]}, width=float("inf")).strip().partition("[")[2][:-1]
 
 
 class _Emitter(Emitter):
