@@ -16,7 +16,7 @@ from segkd.data.photos import Photos
 from segkd.evaluation.inspection import doubts
 from segkd.evaluation.visualize import as_rgb, sample_grid, save_png
 from segkd.foundation import audit, terminal
-from segkd.foundation.errors import NumbersError, TeacherError, UsageError
+from segkd.foundation.errors import TeacherError, UsageError
 from segkd.foundation.files import atomic_write, make_folder, sha256
 from segkd.machine import ranks
 from segkd.methods.finding import MethodFile
@@ -63,6 +63,7 @@ class Distillation(Run[DistillRecipe]):
     """A student learns from a teacher."""
 
     made = "student"
+    remedy = "see segkd inspect RECIPE"
     teacher: Teacher
     game: Distiller
 
@@ -197,14 +198,11 @@ class Distillation(Run[DistillRecipe]):
         best, patience = self.game.monitor.best, self.recipe.run.patience
         return patience is not None and best is not None and best.since >= patience
 
+    def updates(self) -> tuple[str, int]:
+        return "student", sum(self.game.method.moves(step).count("student") for step in range(self.done or 0))
+
     def choose_weights(self) -> None:
-        """Raises UsageError for weights that this run has not looked for, NumbersError where no update was ever accepted."""
-        updates = sum(self.game.method.moves(step).count("student") for step in range(self.done or 0))
-        if updates and self.game.refusals.state()["in_a_row"].get("student", 0) >= updates:
-            raise NumbersError(
-                f"{self.folder}: all {updates} updates of the student were refused (metrics.jsonl says why): it has learnt nothing;"
-                " see segkd inspect RECIPE"
-            )
+        """Raises UsageError for weights that this run has not looked for."""
         if self._enough():
             best = self.game.monitor.best
             ranks.say(

@@ -81,7 +81,9 @@ class Run(ABC, Generic[AnyRecipe]):
     """
 
     made: ClassVar[str]
-    """The folder of the network that a run makes."""
+    """The folder of the network that a run makes, and what that is called."""
+    remedy: ClassVar[str]
+    """What to do where it has learnt nothing."""
     place: Place
     watch: Labelled | None
     final: Labelled | None
@@ -144,6 +146,10 @@ class Run(ABC, Generic[AnyRecipe]):
     @abstractmethod
     def events(self) -> Events:
         """What is looked at during the run."""
+
+    @abstractmethod
+    def updates(self) -> tuple[str, int]:
+        """The player whose network the run makes, and in how many updates."""
 
     def choose_weights(self) -> None:
         """After the last step: decide which weights are the result."""
@@ -231,6 +237,7 @@ class Run(ABC, Generic[AnyRecipe]):
             ).run()
         self._opened = start.opened + sum(ranks.broadcast(ranks.gather(opened())))
         seconds = log.seconds
+        self._check_learnt()
         self.choose_weights()
         summary = self._end(self.folder, self.final, seconds)
         self.write_elsewhere(summary)
@@ -239,6 +246,15 @@ class Run(ABC, Generic[AnyRecipe]):
             atomic_write(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
             terminal.doing("finished")
         return summary
+
+    def _check_learnt(self) -> None:
+        """Raises NumbersError where no update of the network that the run makes was ever accepted."""
+        player, updates = self.updates()
+        if updates and self.game.refusals.state()["in_a_row"].get(player, 0) >= updates:
+            raise NumbersError(
+                f"{self.folder}: all {updates} updates of the {self.made} were refused (metrics.jsonl says why): it has learnt nothing;"
+                f" {self.remedy}"
+            )
 
     def _end(self, folder: Path, final: Labelled | None, seconds: float, rehearsed: bool = False) -> dict[str, Any]:
         """What a run leaves when it is done: the network and its card in `folder`, and the summary."""

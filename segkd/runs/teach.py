@@ -38,6 +38,7 @@ class Supervised(Run[TeachRecipe]):
     """A network learns from labels."""
 
     made = "model"
+    remedy = "lower train.optimizer.lr, or set run.precision=fp32"
     game: Teaching
     network: Adapter
 
@@ -72,6 +73,9 @@ class Supervised(Run[TeachRecipe]):
         """The averaged weights or the last ones, as the headline says."""
         player = self.game.player
         return player.ema_or_live if self.recipe.run.headline == "ema" else player.network
+
+    def updates(self) -> tuple[str, int]:
+        return self.game.player.name, self.done or 0
 
     def choose_weights(self) -> None:
         """Take the best weights, rounded before they are measured where a file is asked for: the score is that of the file."""

@@ -1,6 +1,7 @@
 """A run takes a folder that is new, empty or its own; whatever else lies in one stays as it is."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from safetensors.torch import save_file
 
 from segkd import runs
-from segkd.foundation.errors import StorageError
+from segkd.foundation.errors import NumbersError, StorageError
 from segkd.recipe import load
 from segkd.runs.folder import MARK, RECIPE_HASH, check_folder
 from segkd.runs.teach import check_made_by
+from segkd.training.teaching import Objective
 from tests.faults.harness import TEACH
 
 CHECKPOINT = f"step-00000003-{'0' * 64}.ckpt"
@@ -103,6 +105,16 @@ def taught(tiny, tmp_path, own_threads):
 
     teach()
     return teach
+
+
+def test_a_network_of_which_no_update_was_accepted_is_none(tmp_path, taught, monkeypatch):
+    monkeypatch.setattr(Objective, "__call__", lambda self, logits, target: logits.mean() * math.nan)
+    with pytest.raises(
+        NumbersError, match=r"bad: all 2 updates of the model were refused .* lower train\.optimizer\.lr"
+    ):
+        taught("one", f"run.dir={tmp_path / 'bad'}", f"output={tmp_path / 'bad.safetensors'}",
+               "run.max_bad=99", "run.steps=2")  # fmt: skip
+    assert not (tmp_path / "bad/summary.json").exists() and not (tmp_path / "bad.safetensors").exists()
 
 
 def test_a_teachers_file_is_replaced_by_its_own_recipe_alone(tmp_path, taught):
