@@ -18,7 +18,6 @@ from segkd.recipe.strict_yaml import Node, in_flow
 FILE = "config.json"
 MOST_BYTES = 1_000_000
 """Of a description that is read."""
-_NOT_OPTIONS = ("classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params")
 _UNNAMED = re.compile(r"LABEL_\d+")
 """What transformers calls a class that nobody named."""
 
@@ -116,7 +115,13 @@ def _options(arch: str, encoder: Any, config: Mapping[str, Any]) -> dict[str, An
     for key, value in config.items():
         of_encoder = arch in networks.without_encoder() or str(encoder).startswith("tu-")
         known = key in defaults or (of_encoder and not key.startswith(("_", "pretrained")))
-        if known and key not in _NOT_OPTIONS and value is not None and value != defaults.get(key) and _sayable(value):
+        if (
+            known
+            and key not in networks.NOT_OPTIONS
+            and value is not None
+            and value != defaults.get(key)
+            and _sayable(value)
+        ):
             found[key] = value
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,10 @@ from segkd.recipe.messages import nearest, shown, suggestion
 
 _STATED = ("NAMES", "ONLY_TEACHERS", "FROM_FOLDER", "IMAGENET")
 """Constants of a family's file that recipes are checked by."""
+NOT_OPTIONS = (
+    "classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params", "pretrained", "checkpoint_path",
+)  # fmt: skip
+"""Arguments of networks that other keys of a recipe stand for, or none."""
 _ALIASES = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
 """Former names of smp for encoders of timm: it takes them as `tu-` names."""
 
@@ -108,6 +113,16 @@ def timm_models() -> frozenset[str]:
     renamed = re.findall(r"^register_model_deprecations\(__name__, \{$(.*?)^\}\)", text, re.MULTILINE | re.DOTALL)
     former = (name for table in renamed for name in re.findall(r"['\"](\w+)['\"]\s*:", table))
     return frozenset((*re.findall(r"^@register_model\s+def (\w+)\(", text, re.MULTILINE), *former))
+
+
+def unknown_options(arch: str, encoder: str | None, given: Iterable[str]) -> dict[str, str]:
+    """What is wrong with options of an architecture of smp, by name; an encoder of timm has its own, which building it tells."""
+    name = next((known for known in architectures() if known.lower() == arch.lower()), arch)
+    own = [option for option in defaults_of(name) if option not in NOT_OPTIONS]
+    if not own or str(encoder).startswith("tu-"):
+        return {}
+    unknown = (option for option in given if option not in own and option not in NOT_OPTIONS)
+    return {option: f"no option of {name}{suggestion(option, own)}" for option in unknown}
 
 
 @cache

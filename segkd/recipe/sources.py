@@ -103,7 +103,7 @@ def _tell_new_name(name: Path, found: Path, where: str) -> None:
 @cache
 def tell(line: str) -> None:
     """A line for the user on stderr, once a process."""
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+    if terminal.speaks():
         terminal.say(line)
 
 

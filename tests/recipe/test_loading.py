@@ -104,7 +104,8 @@ def test_round_trip_of_any_values(
     size: tuple[int, int], option: Any, clip: float | None, names: list[str],
 ) -> None:  # fmt: skip
     distill["student"] |= {"ema": decay, "optimizer": {"name": "sgd", "lr": lr, "clip": clip}}
-    distill["teacher"] |= {"classes": names, "options": {"x": option, "y": [option]}}
+    # the options of timm's encoders are not known beforehand
+    distill["teacher"] |= {"encoder": "tu-resnet18", "classes": names, "options": {"x": option, "y": [option]}}
     distill["run"]["seed"] = seed
     distill["data"]["root"] = root
     distill["synth"]["size"] = list(size)

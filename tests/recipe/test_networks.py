@@ -36,6 +36,10 @@ def test_they_are_those_of_the_installed_packages() -> None:
         ({"encoder": "resnet10t"}, ["teacher.encoder: unknown encoder \"resnet10t\", did you mean 'tu-resnet10t'?"]),
         ({"encoder": "tu-resnet10x"}, ["teacher.encoder: unknown encoder \"tu-resnet10x\", did you mean 'tu-resnet1"]),
         ({"encoder": "ResNet18"}, ["teacher.encoder: unknown encoder \"ResNet18\", did you mean 'resnet18'?"]),
+        (
+            {"arch": "fpn", "encoder": "resnet18", "options": {"decoder_dropot": 0.1, "upsampling": 4, "stem_width": None}},
+            ["teacher.options.decoder_dropot: no option of FPN, did you mean 'decoder_dropout'?"],
+        ),
         ({"encoder": "tu-" + "x" * 50}, ["teacher.encoder: unknown encoder"]),
         ({"encoder": "nothing like it"}, ["teacher.encoder: unknown encoder \"nothing like it\": smp has resnet18, "]),
         ({"arch": "Unett", "encoder": "resnte18"}, ["teacher.arch: unknown", "teacher.encoder: unknown"]),
@@ -84,18 +88,20 @@ def test_what_can_only_be_a_teacher_is_no_student_and_not_taught(
 def test_what_can_be_built_is_taken(
     write: Write, distill: dict[str, Any], methods: dict[str, Terms], arch: str, encoder: str | None
 ) -> None:
-    distill["teacher"] |= {"arch": arch, "encoder": encoder}
+    distill["teacher"] |= {"arch": arch, "encoder": encoder, "options": {}}
     assert load(write(distill), methods=methods).teacher.encoder == encoder
 
 
 def test_where_a_package_looks_otherwise_every_name_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "source_text", lambda *place: "")
-    for names in (networks.architectures, networks.encoders, networks.timm_models):
+    monkeypatch.setattr(networks, "source_texts", lambda *place: [])
+    known = (networks.architectures, networks.encoders, networks.timm_models, networks.defaults_of)
+    for names in known:
         names.cache_clear()
     try:
         assert networks.unknown_architecture("New") is None and networks.unknown_encoder("tu-new") is None
+        assert networks.unknown_options("FPN", "resnet18", ["new"]) == {}
     finally:
-        for names in (networks.architectures, networks.encoders, networks.timm_models):
+        for names in known:
             names.cache_clear()
 
 

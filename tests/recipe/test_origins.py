@@ -64,7 +64,10 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)
 @given(options=st.dictionaries(TEXT, TEXT | st.integers() | st.lists(TEXT, min_size=1, max_size=3), max_size=3),
        names=st.lists(TEXT, min_size=2, max_size=40, unique=True), folder=TEXT)  # fmt: skip
 def test_it_loads_whatever_the_values_are(write: Write, options: dict[str, Any], names: list[str], folder: str) -> None:
-    told = {**DISTILL, "teacher": {**DISTILL["teacher"], "options": options, "classes": names}}
+    told = {
+        **DISTILL,
+        "teacher": {**DISTILL["teacher"], "encoder": "tu-resnet18", "options": options, "classes": names},
+    }
     path = write(dump(told | {"data": {"name": None, "root": folder}}))
     recipe = load(path)
     assert load(write(annotated(path), "shown.yaml")) == recipe

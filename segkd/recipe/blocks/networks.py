@@ -92,6 +92,11 @@ class Model(Block):
             refuse(other_channels(options, len(info.data["mean"])))
         return options
 
+    @field_validator("options")
+    @classmethod
+    def _of_the_architecture(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return _require_known(options, info)
+
     @model_validator(mode="after")
     def _of_equal_lengths(self) -> Model:
         if len(self.mean) != len(self.std):
@@ -236,6 +241,19 @@ class Student(Block):
     @classmethod
     def _encoder_given(cls, encoder: str | None, info: ValidationInfo) -> str | None:
         return _require_encoder(encoder, info)
+
+    @field_validator("options")
+    @classmethod
+    def _of_the_architecture(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return _require_known(options, info)
+
+
+def _require_known(options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    if "arch" in info.data and "encoder" in info.data:
+        said = [name for name, value in options.items() if value is not None]
+        wrong = networks.unknown_options(info.data["arch"], info.data["encoder"], said)
+        refuse({(name,): (why, options[name]) for name, why in wrong.items()})
+    return options
 
 
 def _require_encoder(encoder: str | None, info: ValidationInfo) -> str | None:
