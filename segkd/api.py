@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import index
@@ -100,7 +99,7 @@ def teach(
 
 def _reported(recipe: Recipe, summary: dict[str, Any]) -> dict[str, Any]:
     """The summary of a finished run, whose folder has its page now; one process of several writes it."""
-    if os.environ.get("RANK", "0") == "0":  # the processes' group is gone
+    if terminal.speaks():  # the processes' group is gone
         _write_pages(Path(recipe.run.dir))
     return summary
 

@@ -13,6 +13,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from segkd import builders
 from segkd.builders.teaching import check_held_out
@@ -308,6 +309,19 @@ def test_another_network_than_a_folder_of_smp_describes_is_refused(from_smp: Pat
         assert str(caught.value) == f"{from_smp}/{SAYS}{line}"
 
 
+def test_a_segnet_that_upsamples_otherwise_is_refused(tmp_path: Path):
+    network = create_network("SegNet", None, 3, {"width": 2, "upsample": "bilinear"})
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(network.config))
+    asked = {"arch": "SegNet", "encoder": None, "classes": ["a", "b", "c"], "weights": str(tmp_path)}
+    with pytest.raises(
+        TeacherError,
+        match=f"{SAYS}upsample bilinear .the recipe's is unpool.; set teacher.options='{{upsample: bilinear}}'",
+    ):
+        builders.trained_network(blocks.Teacher.model_validate(asked | {"options": {"width": 2}}))
+    builders.trained_network(blocks.Teacher.model_validate(asked | {"options": {"width": 2, "upsample": "bilinear"}}))
+
+
 def test_what_no_recipe_can_say_wants_the_networks_code(from_smp: Path, tmp_path: Path):
     folder = Path(shutil.copytree(from_smp, tmp_path / "os8"))
     config = json.loads((folder / "config.json").read_text()) | {"decoder_aspp_separable": {"of": [1, "a, b\n"]}}
@@ -315,7 +329,7 @@ def test_what_no_recipe_can_say_wants_the_networks_code(from_smp: Path, tmp_path
     with pytest.raises(TeacherError) as caught:
         builders.trained_network(teacher_block(folder))
     assert str(caught.value) == (
-        f'{folder}/{SAYS}decoder_aspp_separable of: [1, "a, b\\n"] (the recipe\'s is true); a recipe cannot say that of'
+        f'{folder}/{SAYS}decoder_aspp_separable {{of: [1, "a, b\\n"]}} (the recipe\'s is true); a recipe cannot say that of'
         " decoder_aspp_separable: bring the network with its code (--teacher-file, docs/own_teacher.md)"
     )
 

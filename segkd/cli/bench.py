@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import with_debug
+from segkd.cli.options import Named, with_debug
 
 
 @click.command()
@@ -15,7 +15,7 @@ from segkd.cli.options import with_debug
     "--pair", default="camvid_deeplab", show_default=True, metavar="RECIPE", help="Whose networks and images."
 )
 @click.option("--turns", type=click.IntRange(1), default=5, show_default=True, help="Steps of each loop, in turn.")
-@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures as JSON.")
+@click.option("--json", "file", type=Named(), metavar="FILE", help="Write the figures as JSON.")
 @with_debug
 def bench(overrides: tuple[str, ...], pair: str, turns: int, file: Path | None) -> None:
     """Compare a recipe's steps with DFAD's plain loop on the same networks: speed, memory, and where time goes.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import METHOD_FILE, RECIPES, TEACHER_FILE, TRUST, with_debug
+from segkd.cli.options import METHOD_FILE, RECIPES, TEACHER_FILE, TRUST, Named, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import StorageError, UsageError
 
@@ -21,7 +21,7 @@ from segkd.foundation.errors import StorageError, UsageError
 @click.option("--budget", metavar="TIME", help="Of each run, in place of steps: 15m.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Named(),
     default=Path("runs/compare"),
     show_default=True,
     help="Folder of the runs and the table.",

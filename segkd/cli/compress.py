@@ -8,7 +8,7 @@ import click
 
 from segkd.cli.closing import closing
 from segkd.cli.export import told
-from segkd.cli.options import TEACHER, TEACHER_FILE, TRUST, teacher_and_values, with_debug
+from segkd.cli.options import TEACHER, TEACHER_FILE, TRUST, Named, teacher_and_values, with_debug
 from segkd.foundation import terminal
 from segkd.machine import memory
 
@@ -21,7 +21,7 @@ from segkd.machine import memory
 @click.option("--budget", metavar="TIME", help="Of its training: 2h; default: as long as the recipe says.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Named(),
     required=True,
     help="A new folder, or that of the same compression, which goes on.",
 )
@@ -31,7 +31,7 @@ from segkd.machine import memory
 @click.option("--int8", is_flag=True, help="Beside it a file with 8-bit weights and activations (ONNX).")
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
+    type=Named(),
     metavar="FOLDER",
     help="Photos without labels: student and file are tried on them, too.",
 )

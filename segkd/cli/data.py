@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from segkd.cli.options import DATA_SETS, with_debug
+from segkd.cli.options import DATA_SETS, Named, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import DataError
 
@@ -22,9 +22,7 @@ def data() -> None:
 
 @data.command()
 @click.argument("name", type=DATA_SETS)
-@click.option(
-    "--root", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Its folder."
-)
+@click.option("--root", required=True, type=Named(file_okay=False), metavar="DIR", help="Its folder.")
 @click.option(
     "--from", "source", metavar="FILE|DIR|URL",
     help="Instead of the public address: a folder, zip or tar of the public files, or NYUv2's large .mat file.",
@@ -49,7 +47,7 @@ def prepare(name: Any, root: Path, source: str | None, quiet: bool) -> None:
 
 @data.command()
 @click.argument("name", type=DATA_SETS)
-@click.option("--root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Its folder.")
+@click.option("--root", required=True, type=Named(), metavar="DIR", help="Its folder.")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
 @QUIET
 @with_debug

@@ -7,17 +7,15 @@ from typing import Any
 
 import click
 
-from segkd.cli.options import DATA_SETS, with_debug
+from segkd.cli.options import DATA_SETS, Named, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import UsageError
 from segkd.foundation.terminal import aligned, without_empty_columns
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="A new folder, or that of an earlier export."
-)
+@click.argument("model", type=Named())
+@click.option("--out", type=Named(), required=True, help="A new folder, or that of an earlier export.")
 @click.option(
     "--format",
     "kind",
@@ -34,9 +32,7 @@ from segkd.foundation.terminal import aligned, without_empty_columns
 )
 @click.option("--with-normalisation", is_flag=True, help="The file takes numbers from 0 to 255, and normalises them.")
 @click.option("--with-argmax", is_flag=True, help="The file gives class ids, not logits.")
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="FOLDER", help="Photos on which the file is tried, too."
-)
+@click.option("--images", type=Named(), metavar="FOLDER", help="Photos on which the file is tried, too.")
 @click.option("--data", type=DATA_SETS, help="A labelled set on which file and student are measured.")
 @click.option("--root", metavar="DIR", help="Its folder.")
 @click.option("--split", help="And its split; default: test.")

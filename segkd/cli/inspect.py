@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import METHOD_FILE, TEACHER, TEACHER_FILE, TRUST, teacher_and_values, with_debug
+from segkd.cli.options import METHOD_FILE, TEACHER, TEACHER_FILE, TRUST, Named, teacher_and_values, with_debug
 from segkd.foundation import terminal
 
 
@@ -16,9 +16,7 @@ from segkd.foundation import terminal
 @TEACHER_FILE
 @TRUST
 @click.option("--quick", is_flag=True, help="Leave out the time and memory of the recipe's updates.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to a file."
-)
+@click.option("--json", "json_file", type=Named(dir_okay=False), help="Write the report to a file.")
 @with_debug
 def inspect(
     arguments: tuple[str, ...], method_file: Path | None, teacher_file: str | None, trust_pickle: bool,

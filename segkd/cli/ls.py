@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import with_debug
+from segkd.cli.options import Named, with_debug
 from segkd.foundation import terminal
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.argument("folder", type=Named(), default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_debug
 def ls(folder: Path, as_json: bool) -> None:

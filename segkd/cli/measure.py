@@ -8,7 +8,19 @@ from typing import Any
 
 import click
 
-from segkd.cli.options import DATA_SETS, DEVICE, OVERRIDES, PRECISION, SIZE, SLIDE, TEACHER_FILE, TRUST, WHO, with_debug
+from segkd.cli.options import (
+    DATA_SETS,
+    DEVICE,
+    OVERRIDES,
+    PRECISION,
+    SIZE,
+    SLIDE,
+    TEACHER_FILE,
+    TRUST,
+    WHO,
+    Named,
+    with_debug,
+)
 from segkd.foundation import terminal
 
 
@@ -29,9 +41,9 @@ from segkd.foundation import terminal
 @click.option("--scales", metavar="S,S,...", help="Average over scales of the image, as 0.75,1,1.25.")
 @click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
 @WHO
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores as JSON.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the table as CSV.")
-@click.option("--confusion", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the confusion matrix.")
+@click.option("--json", "json_file", type=Named(), metavar="FILE", help="Write the scores as JSON.")
+@click.option("--csv", "csv_file", type=Named(), metavar="FILE", help="Write the table as CSV.")
+@click.option("--confusion", type=Named(), metavar="FILE.png", help="Draw the confusion matrix.")
 @DEVICE
 @PRECISION
 @TRUST
@@ -143,7 +155,9 @@ def comma_separated(scores: dict[str, Any]) -> str:
 @click.command()
 @click.argument("model")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--out", required=True, metavar="DIR", help="Folder for the drawings; made if it is missing.")
+@click.option(
+    "--out", type=Named(), required=True, metavar="DIR", help="Folder for the drawings; made if it is missing."
+)
 @click.option("--teacher", metavar="MODEL", help="A second network, drawn beside the first.")
 @click.option(
     "--masks",
@@ -168,7 +182,7 @@ def comma_separated(scores: dict[str, Any]) -> str:
 @TEACHER_FILE
 @with_debug
 def visualize(
-    model: str, images: tuple[str, ...], out: str, teacher: str | None, masks: str | None, kind: Any, size: Any, slide: str | None,
+    model: str, images: tuple[str, ...], out: Path, teacher: str | None, masks: str | None, kind: Any, size: Any, slide: str | None,
     who: Any, value_range: str | None, megapixels: int | None, device: str, precision: Any, trust_pickle: bool, teacher_file: str | None,
 ) -> None:  # fmt: skip
     """Draw the masks that MODEL gives to images, named one by one or by their folder, with all below it.

@@ -16,6 +16,18 @@ from segkd.foundation.errors import UsageError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class Named(click.Path):
+    """A path. An empty text, which a variable that is unset leaves behind, is none: it would be the working directory."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if value == "":
+            self.fail("an empty name", parameter, context)
+        return super().convert(value, parameter, context)
+
+
 @add_completion_class
 class Bash(BashComplete):
     """click's own, but that no space comes behind a key, whose value is typed next."""
@@ -55,7 +67,7 @@ TRUST = click.option(
     help="Read weights that need pickle, and exported programs: it runs the code they hold.",
 )
 METHOD_FILE = click.option(
-    "--method-file", type=click.Path(path_type=Path), metavar="FILE",
+    "--method-file", type=Named(), metavar="FILE",
     help="A method of your own, FILE.py for method=FILE: its code is run (docs/own_method.md).",
 )  # fmt: skip
 TEACHER_FILE = click.option(

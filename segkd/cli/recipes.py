@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import METHOD_FILE, OVERRIDES, RECIPE, RECIPES, TEACHER_FILE, with_debug
+from segkd.cli.options import METHOD_FILE, OVERRIDES, RECIPE, RECIPES, TEACHER_FILE, Named, with_debug
 from segkd.foundation import terminal
 from segkd.foundation.errors import RecipeError
 
@@ -150,7 +150,7 @@ def alternatives(some: Sequence[str], known: Sequence[str]) -> list[str]:
 
 @recipes.command("cp")
 @RECIPE
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=Named())
 @with_debug
 def copy_recipe(recipe: str, target: Path) -> None:
     """Copy a recipe to TARGET (a file or a folder), to be changed there; it still finds the files that it names."""

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import OVERRIDES, RECIPE, TEACHER_FILE, TRUST, with_debug
+from segkd.cli.options import OVERRIDES, RECIPE, TEACHER_FILE, TRUST, Named, with_debug
 from segkd.foundation import terminal
 
 
 @click.command()
 @RECIPE
-@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("images", type=Named())
 @OVERRIDES
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The .safetensors to write."
-)
+@click.option("--out", type=Named(), required=True, metavar="FILE", help="The .safetensors to write.")
 @TEACHER_FILE
 @TRUST
 @with_debug

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from segkd.cli.options import with_debug
+from segkd.cli.options import Named, with_debug
 from segkd.foundation import terminal
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The page; default: report.html in the run's folder.")
+@click.argument("run", type=Named())
+@click.option("--out", type=Named(), help="The page; default: report.html in the run's folder.")
 @with_debug
 def report(run: Path, out: Path | None) -> None:
     """Write what RUN, a finished run's folder, has reached, how it went and how it was made, as one self-contained page."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +73,7 @@ def carry_out(
     work: Callable[[bool], dict[str, Any] | None], name: str, recipe: Recipe, state: str, quiet: bool
 ) -> None:
     """Say what comes, do it, and say what it has reached, if there is a summary; one of several processes has a say."""
-    speaks = os.environ.get("RANK", "0") == "0"
+    speaks = terminal.speaks()
     quiet = quiet or not speaks
     if not quiet:
         terminal.say(opening(name, recipe, state))

@@ -23,6 +23,11 @@ _lock = threading.RLock()
 _live: Live | None = None
 
 
+def speaks() -> bool:
+    """Whether this process is the one of torchrun's that has a say; it is known before they meet, and when they have parted."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(*lines: object) -> None:
     """Print lines beside the result, on standard error. Never raises for the sake of the stream."""
     with contextlib.suppress(OSError, ValueError):

@@ -64,7 +64,7 @@ def rank() -> int:
 
 def say(*lines: object) -> None:
     """Lines for the user, once for all processes: also before these have met, when torchrun alone has numbered them."""
-    if not (rank() if size() > 1 else int(os.environ.get("RANK", "0"))):
+    if not rank() and terminal.speaks():
         terminal.say(*lines)
 
 

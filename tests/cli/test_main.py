@@ -374,3 +374,12 @@ def test_a_plan_is_made_and_nothing_written(tiny, tmp_path, capsys):
             ("student update", "2"),
         ]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["visualize", "x", "y", "--out", ""], ["export", "x", "--format", "onnx", "--out="], ["ls", ""], ["report", ""]]
+)  # fmt: skip
+def test_an_empty_name_is_not_the_working_directory(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert "an empty name" in capsys.readouterr().err and not [*tmp_path.iterdir()]

@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.foundation.channels import RGB
-from segkd.models.family import Builder, Family
+from segkd.models.family import Builder, Described, Family
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Channels (in widths) and convolutions of the encoder's stages, from the image downwards."""
 STRIDE = 2 ** len(STAGES)
 UPSAMPLES = ("unpool", "bilinear")
 NAMES = ("SegNet",)
+WIDTH = 64
+"""That of the paper."""
 
 
 def unpool(x: Tensor, indices: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class SegNet(nn.Module):
         ValueError: an option is out of range; in `forward`, 32 does not divide H and W.
     """
 
-    def __init__(self, classes: int, width: int = 64, upsample: str = "unpool", in_channels: int = RGB) -> None:
+    def __init__(self, classes: int, width: int = WIDTH, upsample: str = UPSAMPLES[0], in_channels: int = RGB) -> None:
         super().__init__()
         if type(width) is not int or not 1 <= width <= 1024:
             raise ValueError(f"width: expected a whole number 1..1024, not {width!r}")
@@ -145,6 +147,13 @@ class SegNets(Family):
 
     def config(self, network: nn.Module) -> Mapping[str, object]:
         return network.config
+
+    def described(self, config: Mapping[str, object]) -> Described | None:
+        """How it upsamples no shape of a tensor tells."""
+        if config.get("_model_class") != NAMES[0]:
+            return None
+        defaults = {"width": WIDTH, "upsample": UPSAMPLES[0]}
+        return Described(NAMES[0], None, {key: config[key] for key in defaults if key in config}, defaults)
 
     def features(self, network: nn.Module) -> tuple[str, ...]:
         return ("encoder", "decoder")
