@@ -22,7 +22,7 @@ from segkd.models.teacher import Teacher
 from segkd.models.weights import first_few, has_one_logit, load_weights, read_state, weights_file
 from segkd.recipe import blocks, expand_root
 from segkd.recipe.described import config_in
-from segkd.recipe.options import scalar_or_list
+from segkd.recipe.options import can_be_said
 from segkd.recipe.strict_yaml import in_flow
 
 
@@ -124,7 +124,9 @@ def _described_in(file: Path) -> Described | None:
 
 def _what_to_set(found: Described, names: Sequence[str], options: Mapping[str, Any]) -> str:
     """What makes a recipe's network the one that is described; a recipe may have no words for some options."""
-    unsaid = [key for key, value in options.items() if not _can_be_said(value, found.defaults.get(key))]
+    # null leaves an option out
+    unsaid = [key for key, value in options.items()
+              if not can_be_said(value) or (value is None and found.defaults.get(key) is not None)]  # fmt: skip
     if unsaid:
         how = "bring the network with its code (--teacher-file, docs/own_teacher.md)"
         return f"a recipe cannot say that of {first_few(unsaid)}: {how}"
@@ -132,14 +134,6 @@ def _what_to_set(found: Described, names: Sequence[str], options: Mapping[str, A
     if options:
         said.append(f"teacher.options='{in_flow(options)}'")
     return f"set {' '.join(said)}"
-
-
-def _can_be_said(value: Any, default: Any) -> bool:
-    """Whether a recipe's options can have a value: scalars and lists of them; null is the default."""
-    try:
-        return scalar_or_list(value) is not None or default is None
-    except ValueError:
-        return False
 
 
 def _compare_labels(labels: Sequence[str], classes: class_lists.Classes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkd.recipe import networks
-from segkd.recipe.options import scalar_or_list
+from segkd.recipe.options import can_be_said
 from segkd.recipe.pretrained import STUDENTS, WEIGHTS
 from segkd.recipe.sources import shown_path
 from segkd.recipe.strict_yaml import Node, in_flow
@@ -18,6 +18,8 @@ from segkd.recipe.strict_yaml import Node, in_flow
 FILE = "config.json"
 MOST_BYTES = 1_000_000
 """Of a description that is read."""
+_SEMANTIC = "ForSemanticSegmentation"
+"""How transformers' classes for it are called."""
 _UNNAMED = re.compile(r"LABEL_\d+")
 """What transformers calls a class that nobody named."""
 
@@ -59,8 +61,7 @@ def with_described(teacher: Mapping[str, Node], weights: Path) -> tuple[dict[str
     """
     folder = weights.parent if weights.name in WEIGHTS else weights
     found = _description(folder)
-    given = _value(teacher, "arch")
-    if found.arch is None or (given is not None and str(given).lower() != found.arch.lower()):
+    if found.arch is None or not _alike(_value(teacher, "arch"), found.arch):
         return dict(teacher), []  # of another network than is asked for: what is compared when it is built tells
     where = shown_path(folder / FILE)
     said = {key: getattr(found, key) for key in ("arch", "encoder", "classes")}
@@ -79,6 +80,12 @@ def with_described(teacher: Mapping[str, Node], weights: Path) -> tuple[dict[str
     return taken, [f"{where}: says what the recipe leaves out: teacher.{', '.join(values)}"] if new else []
 
 
+def _alike(given: Any, found: str) -> bool:
+    """Whether an architecture that a recipe names may be the one that is described; by one of transformers' it may stand for others."""
+    general = {name.lower() for name in networks.from_folder()}
+    return given is None or str(given).lower() == found.lower() or {str(given).lower(), found.lower()} <= general
+
+
 def _node(value: Any, where: str) -> Node:
     return Node([Node(each, where) for each in value] if isinstance(value, list) else value, where)
 
@@ -95,8 +102,7 @@ def _description(folder: Path) -> _Description:
     named = config.get("_model_class")
     of_transformers = config.get("architectures")
     if named is None and isinstance(of_transformers, list) and of_transformers:
-        arch = next((name for name in networks.from_folder() if name == of_transformers[0]), None)
-        return _Description(arch, classes=_labels(config))
+        return _Description(_of_transformers(str(of_transformers[0])), classes=_labels(config))
     arch = next((name for name in networks.architectures() if name.lower() == str(named).lower()), None)
     if arch is None:
         return _Description()
@@ -108,6 +114,12 @@ def _description(folder: Path) -> _Description:
     )  # fmt: skip
 
 
+def _of_transformers(named: str) -> str | None:
+    """The name under which a class of transformers is built: its own, or that for any network which gives each pixel a class."""
+    known = networks.from_folder()
+    return named if named in known else known[-1] if named.endswith(_SEMANTIC) else None
+
+
 def _options(arch: str, encoder: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are otherwise than such an architecture has them by itself, and that a recipe has words for."""
     defaults = networks.defaults_of(arch)
@@ -115,23 +127,10 @@ def _options(arch: str, encoder: Any, config: Mapping[str, Any]) -> dict[str, An
     for key, value in config.items():
         of_encoder = arch in networks.without_encoder() or str(encoder).startswith("tu-")
         known = key in defaults or (of_encoder and not key.startswith(("_", "pretrained")))
-        if (
-            known
-            and key not in networks.NOT_OPTIONS
-            and value is not None
-            and value != defaults.get(key)
-            and _sayable(value)
-        ):
+        other = value is not None and value != defaults.get(key)
+        if known and other and key not in networks.NOT_OPTIONS and can_be_said(value):
             found[key] = value
     return found
-
-
-def _sayable(value: Any) -> bool:
-    try:
-        scalar_or_list(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _labels(config: Mapping[str, Any]) -> list[str] | int | None:

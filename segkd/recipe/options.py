@@ -37,6 +37,15 @@ def scalar_or_list(value: Any) -> Any:
     raise ValueError("expected a scalar or a list of scalars")
 
 
+def can_be_said(value: Any) -> bool:
+    """Whether an option can have a value."""
+    try:
+        scalar_or_list(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _possible(options: Any) -> Any:
     """The options, unless some are such that no network could be used: an error at the key of each."""
     if not isinstance(options, dict):

@@ -91,6 +91,12 @@ def test_transformers_folder_says_architecture_and_classes(tmp_path: Path) -> No
     assert (block.arch, block.encoder, block.classes) == (NAMED["architectures"][0], None, ("void", "road"))  # type: ignore[index]
     block = loaded(folder(tmp_path / "b", NAMED), arch="AutoModelForSemanticSegmentation", classes=2).teacher
     assert (block.arch, block.classes) == ("AutoModelForSemanticSegmentation", 2)
+    other = folder(tmp_path / "c", NAMED | {"architectures": ["DPTForSemanticSegmentation"]})
+    for given in ({}, {"arch": "AutoModelForSemanticSegmentation"}):
+        block = loaded(other, **given).teacher
+        assert (block.arch, block.classes) == ("AutoModelForSemanticSegmentation", ("void", "road"))
+    with pytest.raises(RecipeError, match=r"teacher\.arch: missing"):
+        load(recipe(folder(tmp_path / "d", NAMED | {"architectures": ["DPTForDepthEstimation"]})))
 
 
 @pytest.mark.parametrize(
