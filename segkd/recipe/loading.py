@@ -117,8 +117,9 @@ def read(
         tree, lines = _with_own_teacher(tree, own_teacher)
         notes += lines
     if own_teacher is None and kind == "distill":
-        tree, lines = _with_described(tree, fetch)
+        tree, lines, wrong = _with_described(tree, fetch)
         notes += lines
+        errors += wrong
     further = further_terms() if kind == "distill" else {}
     if method_file is not None and chosen.method != method_file.stem:
         other = f"the recipe's method is {chosen.method}" if chosen.method else "the recipe has no method"
@@ -256,22 +257,27 @@ def _with_own_teacher(tree: Node, name: str) -> tuple[Node, list[str]]:
     return Node({**tree.value, "teacher": Node(teacher, where)}, tree.where), lines
 
 
-def _with_described(tree: Node, fetch: bool) -> tuple[Node, list[str]]:
-    """The tree with what the folder of its teacher's weights says of the network, and it does not: `described.with_described`."""
+def _with_described(tree: Node, fetch: bool) -> tuple[Node, list[str], list[str]]:
+    """The tree with what the folder of its teacher's weights says of the network, and it does not: `described.with_described`.
+
+    Then lines on that, and the mistake that nothing is there which could say it.
+    """
     said = _entries(tree, ("teacher",)) or {}
     weights = said["weights"].value if "weights" in said else None
     whole = all(key in said and said[key].value is not None for key in ("arch", "classes"))
     if not isinstance(weights, str) or no_file(("teacher", "weights"), weights) or unset_root(weights):
-        return tree, []
+        return tree, [], []
     if hub.on_hub(weights):
         wrong = hub.wrong_name(weights) is not None
         folder = None if wrong else hub.cached(weights) if whole or not fetch else hub.located(weights)
         if folder is None:
-            return tree, []
+            return tree, [], []
     else:
         folder = expand_root(weights)
+        if not whole and not os.path.exists(folder):
+            return tree, [], [error_line(tree, ("teacher", "weights"), f"no such file or folder: {shown(weights)}")]
     teacher, lines = described.with_described(said, folder)
-    return Node({**tree.value, "teacher": Node(teacher, tree.value["teacher"].where)}, tree.where), lines  # type: ignore[dict-item]
+    return Node({**tree.value, "teacher": Node(teacher, tree.value["teacher"].where)}, tree.where), lines, []  # type: ignore[dict-item]
 
 
 def _preset_errors(files: Sequence[Layer], known: Mapping[str, Terms]) -> list[str]:

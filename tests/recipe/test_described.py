@@ -131,6 +131,13 @@ def test_without_a_description_the_keys_are_missed(tmp_path: Path, config: objec
     assert [line.partition(":")[2].strip() for line in caught.value.errors][0].startswith("teacher.arch: missing")
 
 
+def test_what_is_not_there_is_missed_before_what_it_could_say() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(recipe("/nowhere/t.pth", arch="SegNet"))
+    assert caught.value.errors[0] == 'recipe: teacher.weights: no such file or folder: "/nowhere/t.pth"'
+    assert load(recipe("/nowhere/t.pth", arch="SegNet", classes=2)).teacher.classes == 2  # type: ignore[union-attr]
+
+
 def test_names_that_no_classes_can_have_are_told_at_their_file(tmp_path: Path) -> None:
     wrong = NAMED | {"id2label": {"0": "road", "1": "road"}}
     with pytest.raises(RecipeError, match=r"a/config.json: teacher.classes: expected .* different names"):
