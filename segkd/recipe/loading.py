@@ -268,10 +268,11 @@ def _with_described(tree: Node, fetch: bool) -> tuple[Node, list[str], list[str]
     if not isinstance(weights, str) or no_file(("teacher", "weights"), weights) or unset_root(weights):
         return tree, [], []
     if hub.on_hub(weights):
-        wrong = hub.wrong_name(weights) is not None
-        folder = None if wrong else hub.cached(weights) if whole or not fetch else hub.located(weights)
+        named = hub.wrong_name(weights) is None
+        folder = None if not named else hub.cached(weights) if whole or not fetch else hub.located(weights)
         if folder is None:
-            return tree, [], []
+            waits = "not downloaded yet (segkd inspect does it); its folder may say what is missing"
+            return tree, [], [error_line(tree, ("teacher", "weights"), waits)] if named and not whole else []
     else:
         folder = expand_root(weights)
         if not whole and not os.path.exists(folder):

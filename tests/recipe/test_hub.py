@@ -33,9 +33,11 @@ FILES = {
 READ = """
 from segkd.recipe import expand_root, load
 from segkd.recipe.hub import cached
-recipe = load({"extends": "base/ddad.yaml", "teacher": {"arch": "FPN", "encoder": "resnet18", "classes": 3, "weights": WEIGHTS},
+recipe = load({"extends": "base/ddad.yaml", "teacher": {**SAID, "weights": WEIGHTS},
     "student": {"arch": "FPN", "encoder": "resnet18"}, "synth": {"size": [64, 64]}, "run": {"steps": 1, "batch": 2}}, fetch=FETCH)
 print(list(recipe.teacher.mean), recipe.teacher.weights)
+if not SAID:
+    print(recipe.teacher.arch, recipe.teacher.classes)
 print(sorted(path.name for path in cached(WEIGHTS).iterdir()) if cached(WEIGHTS) else None)
 """
 
@@ -90,10 +92,15 @@ def hub() -> Iterator[Any]:
     server.server_close()
 
 
-def read(hub: Any, home: Path, weights: str = "hf://some/net", fetch: bool = True) -> subprocess.CompletedProcess:
+SAID = {"arch": "FPN", "encoder": "resnet18", "classes": 3}
+
+
+def read(
+    hub: Any, home: Path, weights: str = "hf://some/net", fetch: bool = True, said: dict[str, Any] = SAID
+) -> subprocess.CompletedProcess:
     """A recipe with such weights, read in a process whose hub is `hub` and whose cache lies in `home`."""
     own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    code = f"WEIGHTS, FETCH = {weights!r}, {fetch}\n{READ}"
+    code = f"WEIGHTS, FETCH, SAID = {weights!r}, {fetch}, {said}\n{READ}"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | own
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
@@ -112,6 +119,17 @@ def test_they_are_downloaded_once_and_without_code(hub: Any, tmp_path: Path) -> 
     hub.asked.clear()
     again = read(hub, tmp_path)
     assert (again.stdout, again.stderr) == (first.stdout, "") and not hub.asked
+
+
+def test_what_a_recipe_leaves_out_its_folder_says(hub: Any, tmp_path: Path) -> None:
+    config = {"architectures": ["SegformerForSemanticSegmentation"], "id2label": {"0": "void", "1": "road"}}
+    hub.files["config.json"] = json.dumps(config).encode()
+    before = read(hub, tmp_path, fetch=False, said={})
+    assert "teacher.weights: not downloaded yet (segkd inspect does it); its folder may say" in before.stderr
+    assert before.returncode == 1 and not hub.asked
+    after = read(hub, tmp_path, said={})
+    assert after.stdout.splitlines()[1] == "SegformerForSemanticSegmentation ('void', 'road')", after.stderr
+    assert read(hub, tmp_path, fetch=False, said={}).stdout == after.stdout
 
 
 def test_a_student_of_segkd_says_how_its_images_were_normalised(hub: Any, tmp_path: Path) -> None:
