@@ -108,7 +108,7 @@ def test_what_is_done_is_not_done_again(done: Path, checkpoint: Path, capsys) ->
 
 @pytest.mark.parametrize(
     ("more", "what"),
-    [((*STEPS, "--student", "unet:resnet18"), "student"), ((*STEPS[1:], "--budget", "2h"), "budget"), ((*STEPS, "synth.latent=9"), "synth.latent")],
+    [((*STEPS, "--student", "unet:tu-resnet18"), "student"), ((*STEPS[1:], "--budget", "2h"), "budget"), ((*STEPS, "synth.latent=9"), "synth.latent")],
 )  # fmt: skip
 def test_nothing_takes_the_place_of_another_compression(
     tmp_path: Path, more: tuple[str, ...], what: str, capsys
