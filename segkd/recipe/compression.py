@@ -196,7 +196,7 @@ def student_of(named: str) -> dict[str, str | None]:
     name, _, encoder = named.partition(":")
     if wrong := networks.unknown_architecture(name, student=True):
         raise UsageError(f"--student {named}: {wrong}")
-    arch = next((known for known in networks.architectures() if known.lower() == name.lower()), name)
+    arch = networks.in_its_case(name) or name
     if arch in networks.only_teachers():
         raise UsageError(
             f"--student {named}: {arch} can only be a teacher; a student is one of smp's or torchvision's, or a SegNet"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from segkd.recipe import networks
-from segkd.recipe.options import can_be_said
-from segkd.recipe.pretrained import STUDENTS, WEIGHTS
+from segkd.recipe.options import NOT_OPTIONS, can_be_said
+from segkd.recipe.pretrained import STUDENTS, folder_of
 from segkd.recipe.sources import shown_path
 from segkd.recipe.strict_yaml import Node, in_flow
 
@@ -59,7 +59,7 @@ def with_described(teacher: Mapping[str, Node], weights: Path) -> tuple[dict[str
     Returns:
         the block, and a line on what was taken.
     """
-    folder = weights.parent if weights.name in WEIGHTS else weights
+    folder = folder_of(weights)
     found = _description(folder)
     if found.arch is None or not _alike(_value(teacher, "arch"), found.arch):
         return dict(teacher), []  # of another network than is asked for: what is compared when it is built tells
@@ -103,13 +103,13 @@ def _description(folder: Path) -> _Description:
     of_transformers = config.get("architectures")
     if named is None and isinstance(of_transformers, list) and of_transformers:
         return _Description(_of_transformers(str(of_transformers[0])), classes=_labels(config))
-    arch = next((name for name in networks.architectures() if name.lower() == str(named).lower()), None)
+    arch = networks.in_its_case(str(named))
     if arch is None:
         return _Description()
     encoder = config.get("encoder_name")
     about = config_in(folder / STUDENTS) or {}
     return _Description(
-        arch, encoder if isinstance(encoder, str) else None, dict(_options(arch, encoder, config)),
+        arch, encoder if isinstance(encoder, str) else None, _options(arch, encoder, config),
         _names(about.get("classes")) or _number(config.get("classes")),
     )  # fmt: skip
 
@@ -123,12 +123,12 @@ def _of_transformers(named: str) -> str | None:
 def _options(arch: str, encoder: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are otherwise than such an architecture has them by itself, and that a recipe has words for."""
     defaults = networks.defaults_of(arch)
+    of_encoder = arch in networks.without_encoder() or str(encoder).startswith("tu-")
     found: dict[str, Any] = {}
     for key, value in config.items():
-        of_encoder = arch in networks.without_encoder() or str(encoder).startswith("tu-")
         known = key in defaults or (of_encoder and not key.startswith(("_", "pretrained")))
         other = value is not None and value != defaults.get(key)
-        if known and other and key not in networks.NOT_OPTIONS and can_be_said(value):
+        if known and other and key not in NOT_OPTIONS and can_be_said(value):
             found[key] = value
     return found
 

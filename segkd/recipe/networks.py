@@ -15,13 +15,10 @@ from typing import Any
 
 from segkd.foundation import rooms
 from segkd.recipe.messages import nearest, shown, suggestion
+from segkd.recipe.options import NOT_OPTIONS
 
 _STATED = ("NAMES", "ONLY_TEACHERS", "FROM_FOLDER", "IMAGENET")
 """Constants of a family's file that recipes are checked by."""
-NOT_OPTIONS = (
-    "classes", "encoder_name", "encoder_weights", "in_channels", "activation", "aux_params", "pretrained", "checkpoint_path",
-)  # fmt: skip
-"""Arguments of networks that other keys of a recipe stand for, or none."""
 _ALIASES = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
 """Former names of smp for encoders of timm: it takes them as `tu-` names."""
 
@@ -36,6 +33,11 @@ def unknown_architecture(name: str, student: bool = False) -> str | None:
         return None
     named = [other for other in known if not (student and other in only_teachers())]
     return f"unknown architecture {shown(name)}{suggestion(name, named)}"
+
+
+def in_its_case(name: str) -> str | None:
+    """An architecture as its library writes it; None: none is called so, in letters of any case."""
+    return next((known for known in architectures() if known.lower() == name.lower()), None)
 
 
 def unknown_encoder(name: str) -> str | None:
@@ -117,7 +119,7 @@ def timm_models() -> frozenset[str]:
 
 def unknown_options(arch: str, encoder: str | None, given: Iterable[str]) -> dict[str, str]:
     """What is wrong with options of an architecture of smp, by name; an encoder of timm has its own, which building it tells."""
-    name = next((known for known in architectures() if known.lower() == arch.lower()), arch)
+    name = in_its_case(arch) or arch
     own = [option for option in defaults_of(name) if option not in NOT_OPTIONS]
     if not own or str(encoder).startswith("tu-"):
         return {}

@@ -16,6 +16,8 @@ _REFUSED = {
     "checkpoint_path": "leave it out: `weights` of the block itself names a file",
     "pretrained": "leave it out: nothing is downloaded; `weights` of the block itself names a file",
 }
+NOT_OPTIONS = (*_REFUSED, "in_channels")
+"""Arguments of networks that other keys of a recipe stand for, or none."""
 _IDLE = {"activation": "identity", "pretrained": False}
 """Values that change nothing."""
 

@@ -34,9 +34,14 @@ class Input:
     blue_first: bool = False
 
 
+def folder_of(weights: Path) -> Path:
+    """That of weights which are named by it, or by the file of them in it."""
+    return weights.parent if weights.name in WEIGHTS else weights
+
+
 def file_of(weights: Path) -> Path | None:
     """The file in a folder of weights, or beside its file of them, that says how images were normalised; None: none is there."""
-    folder = weights.parent if weights.name in WEIGHTS else weights
+    folder = folder_of(weights)
     return next((folder / name for name in (FILE, STUDENTS) if (folder / name).is_file()), None)
 
 
